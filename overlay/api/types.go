@@ -108,10 +108,67 @@ type Cluster struct {
 	Conflict  string        `json:"conflict,omitempty"`
 }
 
+// Record is one member's signed record, opened: GET /api/v1/records.
+type Record struct {
+	ID          identity.ID       `json:"id"`
+	Seq         uint64            `json:"seq"`
+	Name        string            `json:"name"`
+	Kind        string            `json:"kind"`
+	NetworkID   string            `json:"network_id"`
+	Version     string            `json:"version"`
+	Addresses   []netip.Addr      `json:"addresses"`
+	Pinned      bool              `json:"pinned"`
+	Underlay    []string          `json:"underlay,omitempty"`
+	Prefixes    []netip.Prefix    `json:"prefixes,omitempty"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+	Left        bool              `json:"left,omitempty"`
+}
+
+// Annotations that a node's agent puts into its record. The overlay carries
+// them without understanding; whoever shows them shares these names.
+const (
+	NoteRoleWanted = "role.wanted"   // master | worker, as configured; absent: automatic
+	NoteRole       = "role"          // server | worker; absent: not decided
+	NotePhase      = "phase"         // what the agent is doing
+	NoteClusterUID = "cluster.uid"   // the cluster this node belongs to
+	NoteEpoch      = "cluster.epoch" // decimal
+	NoteServer     = "server"        // address:port of the Kubernetes API that runs here
+	NoteCA         = "ca"            // hex SHA-256 of that API's CA
+	NoteWaiting    = "waiting"       // one line: what the node waits for
+	NoteReady      = "ready"         // "true" once the node serves
+)
+
+// SignRequest is the body of POST /control/v1/sign. Context must start with
+// ContextPrefix, so that the agent can never sign what the overlay itself signs.
+type SignRequest struct {
+	Context string `json:"context"`
+	Message []byte `json:"message"`
+}
+
+// ContextPrefix begins every context that POST /control/v1/sign accepts.
+const ContextPrefix = "agent-"
+
+// SignAnswer is what POST /control/v1/sign answers.
+type SignAnswer struct {
+	Signature []byte `json:"signature"`
+}
+
+// CertificateRequest is the body of POST /control/v1/certificate: a public key as PKIX DER.
+type CertificateRequest struct {
+	PublicKey []byte `json:"public_key"`
+}
+
+// CertificateAnswer holds a chain in DER: the leaf for the requested key, then
+// the self-signed certificate of the identity key, whose public key is the member's ID.
+type CertificateAnswer struct {
+	Chain [][]byte `json:"chain"`
+}
+
 // Error is the body of every answer that is not 2xx.
 type Error struct {
 	Message string `json:"error"`
 	Hint    string `json:"hint,omitempty"`
+	Status  int    `json:"-"` // HTTP status; a server that gets 0 answers 500
 }
 
 // Error implements error.
