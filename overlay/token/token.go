@@ -1,0 +1,152 @@
+package token
+
+import (
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"log/slog"
+)
+
+const (
+	// MaxNodes is the largest declared node count.
+	MaxNodes = 15
+	// DefaultNodes is the declared node count when nobody says one.
+	DefaultNodes = 3
+
+	redacted = "[redacted network token]"
+)
+
+// Token is the one secret of a mesh: 32 random bytes and the number of nodes
+// that its owner declared. It cannot be printed: every form of formatting,
+// logging and marshalling yields a placeholder; Reveal is the only way to the
+// text. The zero Token is no token. A Token is safe for concurrent use.
+type Token struct {
+	// Behind a pointer, because fmt does not call methods on unexported
+	// fields of other structs: it would print the bytes, but prints a
+	// nested pointer as an address.
+	secret *secret
+}
+
+type secret struct {
+	root  [secretSize]byte
+	nodes uint8
+}
+
+// Generate makes a new token for a mesh of the given number of nodes, 1 to
+// MaxNodes (else ErrNodes), from 32 bytes of random; nil means crypto/rand.
+func Generate(random io.Reader, nodes int) (Token, error) {
+	if nodes < 1 || nodes > MaxNodes {
+		return Token{}, fmt.Errorf("generate a token for %d nodes: %w", nodes, ErrNodes)
+	}
+	if random == nil {
+		random = rand.Reader
+	}
+	s := &secret{nodes: uint8(nodes)}
+	if _, err := io.ReadFull(random, s.root[:]); err != nil {
+		return Token{}, fmt.Errorf("read randomness for a token: %w", err)
+	}
+	return Token{s}, nil
+}
+
+// IsZero reports whether there is no token.
+func (t Token) IsZero() bool { return t.secret == nil }
+
+// Nodes returns how many nodes the owner declared; 0 for the zero Token.
+func (t Token) Nodes() int {
+	if t.secret == nil {
+		return 0
+	}
+	return int(t.secret.nodes)
+}
+
+// Quorum returns how many nodes must agree before a cluster is made: more than
+// half of Nodes. It is 0 for the zero Token, which decides nothing.
+func (t Token) Quorum() int {
+	if t.secret == nil {
+		return 0
+	}
+	return t.Nodes()/2 + 1
+}
+
+// Keys are the sub-keys of a token. Knowing one says nothing about another or
+// about the token (HKDF-SHA256, RFC 5869). Keys cannot be printed as a whole.
+type Keys struct {
+	Admission  [32]byte // proves to a peer that one holds the token
+	Address    [32]byte // seed of the overlay's ranges, see identity.NetworkOf
+	Rendezvous [32]byte // names under which members look for each other
+	Genesis    [32]byte // public fingerprint of the network, bound into signatures
+}
+
+// Keys derives the sub-keys. It panics for the zero Token, whose keys the
+// whole world could compute.
+func (t Token) Keys() Keys {
+	if t.secret == nil {
+		panic("token: keys of the zero token")
+	}
+	return Keys{
+		Admission:  t.derive("admission"),
+		Address:    t.derive("address"),
+		Rendezvous: t.derive("rendezvous"),
+		Genesis:    t.derive("genesis"),
+	}
+}
+
+// derive includes the node count, so that two tokens with the same secret and
+// different counts, which would disagree on the quorum, never meet.
+func (t Token) derive(label string) [32]byte {
+	key, err := hkdf.Key(sha256.New, t.secret.root[:], []byte{t.secret.nodes}, "kairos/v1/"+label, 32)
+	if err != nil {
+		panic("token: derive: " + err.Error()) // only for lengths that are constants here
+	}
+	return [32]byte(key)
+}
+
+// String implements fmt.Stringer without revealing the token.
+func (t Token) String() string { return redacted }
+
+// GoString implements fmt.GoStringer without revealing the token.
+func (t Token) GoString() string { return redacted }
+
+// Format implements fmt.Formatter without revealing the token, whatever the verb.
+func (t Token) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
+
+// MarshalText implements encoding.TextMarshaler without revealing the token.
+func (t Token) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// MarshalJSON implements json.Marshaler without revealing the token.
+func (t Token) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`), nil }
+
+// LogValue implements slog.LogValuer without revealing the token.
+func (t Token) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// UnmarshalText implements encoding.TextUnmarshaler by Parse.
+func (t *Token) UnmarshalText(text []byte) error {
+	parsed, err := Parse(string(text))
+	if err != nil {
+		return err
+	}
+	*t = parsed
+	return nil
+}
+
+const redactedKeys = "[redacted token keys]"
+
+// String implements fmt.Stringer without revealing the keys.
+func (k Keys) String() string { return redactedKeys }
+
+// GoString implements fmt.GoStringer without revealing the keys.
+func (k Keys) GoString() string { return redactedKeys }
+
+// Format implements fmt.Formatter without revealing the keys, whatever the verb.
+func (k Keys) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redactedKeys) }
+
+// MarshalText implements encoding.TextMarshaler without revealing the keys.
+func (k Keys) MarshalText() ([]byte, error) { return []byte(redactedKeys), nil }
+
+// MarshalJSON implements json.Marshaler without revealing the keys.
+func (k Keys) MarshalJSON() ([]byte, error) { return []byte(`"` + redactedKeys + `"`), nil }
+
+// LogValue implements slog.LogValuer without revealing the keys.
+func (k Keys) LogValue() slog.Value { return slog.StringValue(redactedKeys) }
