@@ -1,0 +1,14 @@
+// Package config reads the kairos block of a #cloud-config. The rest of the
+// file belongs to cloud-init and is not looked at.
+//
+// Reading is strict: an unknown key, a wrong type or a value that cannot work
+// is an error that names file, line and key, gives the reason and where there
+// is one the nearest valid key. All problems are reported at once, and a
+// Config that was returned cannot be wrong.
+//
+// Several files are merged key by key, later files win: mappings are merged,
+// lists are replaced as a whole. Every value remembers where it stands.
+//
+// The keys, their types and the JSON schema all come from the struct tags of
+// Config, so they cannot disagree.
+package config

@@ -1,0 +1,95 @@
+package role
+
+import (
+	"net/netip"
+
+	"github.com/kairos-io/kairos/agent/store"
+	"github.com/kairos-io/kairos/overlay/identity"
+)
+
+// Action is one step of a plan. Every one is idempotent.
+type Action interface{ isAction() }
+
+// The steps. Wait, Ask and Note tell; the others do.
+type (
+	// Wait: nothing more can be done now, for a normal reason.
+	Wait struct {
+		Code   string // a health code; "" is Waiting
+		Reason string // one line: what is being waited for
+		Hint   string // what a person may do, may be empty
+	}
+	// Ask: going on could destroy or fork a cluster. Nothing is done until a person acts.
+	Ask struct {
+		Code   string // a health code; "" is NeedsOperator
+		Reason string
+		Hint   string
+	}
+	// Note: go on, and tell a person.
+	Note struct {
+		Code   string
+		Reason string
+		Hint   string
+	}
+	// Save makes the state durable. It is complete apart from Genesis, which the
+	// caller must keep as it is in the store.
+	Save struct{ State store.State }
+	// RunGenesis: take part in the agreement (vote, propose, learn). To stay in
+	// force as long as it is planned.
+	RunGenesis struct{}
+	// Pin fixes the overlay addresses for good.
+	Pin struct{}
+	// PrepareImage gets the k3s image into containerd. It comes before
+	// ProposeStarted, because nothing slow may stand between that and the start.
+	PrepareImage struct{}
+	// ProposeStarted wins Outcome(Epoch)=started. When it is lost, the facts of the
+	// next turn say abandoned.
+	ProposeStarted struct {
+		UID   string
+		Epoch uint64
+	}
+	// WriteMarker puts the marker into k3s' data directory, durably.
+	WriteMarker struct {
+		UID     string
+		Epoch   uint64
+		Role    store.Role
+		Servers []identity.ID
+	}
+	// StartServer runs k3s server, or adopts or restarts the container of this cluster.
+	// Only with First may the datastore be empty.
+	StartServer struct {
+		UID   string
+		First bool
+	}
+	// FetchJoin gets the agent token and CA hash of cluster UID from a server's agent.
+	FetchJoin struct {
+		From identity.ID
+		UID  string
+	}
+	// StartWorker runs k3s agent, or adopts or restarts the container of this cluster.
+	StartWorker struct {
+		UID    string
+		Server identity.ID // the server to reach first; zero when none is known now (restart with kept data)
+	}
+	// ApplyNetwork configures the pod network for this node's range and announces it.
+	ApplyNetwork struct{ PodCIDR netip.Prefix }
+	// Publish sets this node's annotations (all of them).
+	Publish struct{ Annotations map[string]string }
+	// Stop stops k3s and keeps its data.
+	Stop struct{ Reason string }
+)
+
+func (Wait) isAction()           {}
+func (Ask) isAction()            {}
+func (Note) isAction()           {}
+func (Save) isAction()           {}
+func (RunGenesis) isAction()     {}
+func (Pin) isAction()            {}
+func (PrepareImage) isAction()   {}
+func (ProposeStarted) isAction() {}
+func (WriteMarker) isAction()    {}
+func (StartServer) isAction()    {}
+func (FetchJoin) isAction()      {}
+func (StartWorker) isAction()    {}
+func (ApplyNetwork) isAction()   {}
+func (Publish) isAction()        {}
+func (Stop) isAction()           {}

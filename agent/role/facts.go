@@ -1,0 +1,150 @@
+package role
+
+import (
+	"net/netip"
+
+	"github.com/kairos-io/kairos/agent/store"
+	"github.com/kairos-io/kairos/overlay/identity"
+)
+
+// Wanted roles, as the configuration has them.
+const (
+	WantedAny    = ""
+	WantedMaster = "master"
+	WantedWorker = "worker"
+)
+
+// Presence answers a question about a disk or a daemon that may not answer. Its
+// zero value is Unknown, so that a forgotten fact is never taken for "no".
+type Presence uint8
+
+// The answers.
+const (
+	Unknown Presence = iota // could not be found out; never treated as Absent
+	Absent
+	Present
+)
+
+// PresenceOf turns a look-up into a Presence: an error is Unknown.
+func PresenceOf(there bool, err error) Presence {
+	switch {
+	case err != nil:
+		return Unknown
+	case there:
+		return Present
+	default:
+		return Absent
+	}
+}
+
+// StoreStatus is what reading the state file gave.
+type StoreStatus uint8
+
+// The outcomes. The zero value is the careful one.
+const (
+	StoreUnusable StoreStatus = iota // damaged, unreadable or from a newer version: see Facts.StateProblem
+	StoreEmpty                       // there is no state file
+	StoreLoaded                      // State is valid
+)
+
+// Outcome of an epoch, as far as this node can prove it.
+const (
+	OutcomeOpen      = ""
+	OutcomeStarted   = "started"
+	OutcomeAbandoned = "abandoned"
+)
+
+// Decision is what the genesis agreement gave.
+type Decision struct {
+	UID     string
+	Epoch   uint64
+	Servers []identity.ID
+	Outcome string // one of the Outcome constants
+}
+
+// Names reports whether id is one of the decision's servers.
+func (d Decision) Names(id identity.ID) bool {
+	for _, s := range d.Servers {
+		if s == id {
+			return true
+		}
+	}
+	return false
+}
+
+// Genesis is how far the agreement has come.
+type Genesis struct {
+	Decision *Decision // nil: nothing is decided as far as this node knows
+	Waiting  string    // one line why not, for people
+}
+
+// Conflict is two valid certificates for one network_id.
+type Conflict struct {
+	Winner, Loser string // cluster UIDs; every node computes the same winner
+}
+
+// Marker is the file that the agent writes into k3s' data directory before the
+// first start, so that the data can say whose it is when the state is lost.
+type Marker struct {
+	Presence Presence
+	UID      string
+	Epoch    uint64
+	Role     store.Role
+	Servers  []identity.ID
+}
+
+// K3s is the container.
+type K3s struct {
+	Container Presence   // Present also when it has exited
+	Running   bool       // its process lives
+	Ready     bool       // it answers /readyz (server) or its kubelet is healthy (worker)
+	Role      store.Role // as its labels say
+	UID       string     // as its labels say
+	Stale     bool       // runs with other flags or another image than the present configuration asks for
+}
+
+// Server is a control plane as a member publishes it (or as this node itself does).
+type Server struct {
+	ID        identity.ID
+	Name      string
+	UID       string
+	Endpoint  string // <overlay address>:6443
+	CAHash    string // hex SHA-256
+	Connected bool
+}
+
+// Facts is everything the policy looks at. Everything in it was observed in this turn.
+type Facts struct {
+	Self           identity.ID
+	NetworkID      string
+	Wanted         string // a Wanted constant
+	ClusterEnabled bool   // cluster.enabled
+	Lone           bool   // the token declares one node
+
+	Store        StoreStatus
+	StateProblem string // why StoreUnusable
+	State        store.State
+
+	OverlayUp bool // the overlay answers and this node has an address
+	Pinned    bool // the overlay address will not change any more
+
+	Genesis  Genesis
+	Conflict *Conflict
+
+	Marker    Marker
+	Datastore Presence // server data (etcd or SQLite) in k3s' data directory
+	K3s       K3s
+	Image     Presence // the k3s image is in containerd
+
+	// Servers is every member that publishes a cluster UID and an endpoint, in any order.
+	Servers []Server
+	// JoinUID is the cluster for which join information (agent token, CA hash) is at hand; "" for none.
+	JoinUID    string
+	JoinCAHash string // the CA hash in it
+
+	PodCIDR        netip.Prefix // what Kubernetes gave this node
+	AppliedPodCIDR netip.Prefix // what CNI and overlay have
+
+	// Published is the annotations that the overlay carries for this node now.
+	Published map[string]string
+}

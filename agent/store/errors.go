@@ -1,0 +1,17 @@
+package store
+
+import "errors"
+
+// What Open, Load and Save may return, wrapped. None of them means "empty".
+var (
+	// ErrLocked: another process has the store open.
+	ErrLocked = errors.New("state directory is in use by another process")
+	// ErrCorrupt: the file is there and is not what Save wrote.
+	ErrCorrupt = errors.New("state file is damaged")
+	// ErrNewer: the file was written by a newer program in a format this one does not know.
+	ErrNewer = errors.New("state file was written by a newer version")
+	// ErrUnreadable: the file may be there but could not be read.
+	ErrUnreadable = errors.New("state file cannot be read")
+	// ErrNotLoaded: Save was called without a successful Load before it.
+	ErrNotLoaded = errors.New("state was not loaded, so it is not overwritten")
+)

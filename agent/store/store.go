@@ -1,0 +1,171 @@
+package store
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+)
+
+// Format of the file: one line "kairos-state <version> <hex sha256 of the rest>", then JSON.
+const (
+	magic    = "kairos-state"
+	version  = 1
+	fileName = "state.json"
+	lockName = "lock"
+)
+
+// Store is the state of one node on disk. It is safe for concurrent use; a
+// lock on the directory keeps other processes out until Close.
+type Store struct {
+	fsys FS
+	path string
+	lock *os.File
+
+	mu     sync.Mutex // protects what follows
+	loaded bool
+	state  State
+}
+
+// Open makes dir (mode 0700) where needed and takes its lock. ErrLocked means
+// that another process has it. The state is not read yet: see Load.
+func Open(dir string) (*Store, error) { return OpenFS(dir, OS{}) }
+
+// OpenFS is Open with another disk for the state file. The lock and the
+// directory are always the real ones.
+func OpenFS(dir string, fsys FS) (*Store, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make state directory: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, fileMode)
+	if err != nil {
+		return nil, fmt.Errorf("open lock: %w", err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			err = ErrLocked
+		}
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", dir, err), lock.Close())
+	}
+	return &Store{fsys: fsys, path: filepath.Join(dir, fileName), lock: lock}, nil
+}
+
+// Path returns the state file's name, for messages.
+func (s *Store) Path() string { return s.path }
+
+// Load reads the file. found is false, with a zero State, only when the file
+// is absent. Any error (ErrUnreadable, ErrCorrupt, ErrNewer) keeps Save closed.
+func (s *Store) Load() (state State, found bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.loaded, s.state = false, State{}
+	raw, err := s.fsys.ReadFile(s.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		s.loaded = true
+		return State{}, false, nil
+	}
+	if err != nil {
+		return State{}, false, fmt.Errorf("read %s: %w: %w", s.path, ErrUnreadable, err)
+	}
+	st, err := decode(raw)
+	if err != nil {
+		return State{}, false, fmt.Errorf("read %s: %w", s.path, err)
+	}
+	s.loaded, s.state = true, st
+	return st.Clone(), true, nil
+}
+
+// State returns the state last loaded or saved.
+func (s *Store) State() State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state.Clone()
+}
+
+// Update changes the state and makes it durable before it returns nil. An
+// error of change is returned as it is, with nothing written. After an error of
+// the disk the state in memory is the old one, while the file may be either.
+func (s *Store) Update(change func(*State) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.loaded {
+		return fmt.Errorf("save %s: %w", s.path, ErrNotLoaded)
+	}
+	next := s.state.Clone()
+	if err := change(&next); err != nil {
+		return err
+	}
+	raw, err := encode(next)
+	if err != nil {
+		return fmt.Errorf("encode state: %w", err)
+	}
+	if err := WriteFile(s.fsys, s.path, raw); err != nil {
+		return fmt.Errorf("save state: %w", err)
+	}
+	s.state = next.Clone()
+	return nil
+}
+
+// Save replaces the whole state. Where another goroutine may write other
+// fields, use Update.
+func (s *Store) Save(next State) error {
+	return s.Update(func(st *State) error { *st = next.Clone(); return nil })
+}
+
+// Close releases the lock. It does not write.
+func (s *Store) Close() error { return s.lock.Close() }
+
+func encode(st State) ([]byte, error) {
+	if !st.Phase.Valid() {
+		return nil, fmt.Errorf("phase %q is unknown", st.Phase)
+	}
+	body, err := json.MarshalIndent(st, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	body = append(body, '\n')
+	return append(header(body), body...), nil
+}
+
+func header(body []byte) []byte {
+	sum := sha256.Sum256(body)
+	return fmt.Appendf(nil, "%s %d %s\n", magic, version, hex.EncodeToString(sum[:]))
+}
+
+func decode(raw []byte) (State, error) {
+	head, body, ok := bytes.Cut(raw, []byte{'\n'})
+	fields := strings.Split(string(head), " ")
+	if !ok || len(fields) != 3 || fields[0] != magic {
+		return State{}, fmt.Errorf("no header: %w", ErrCorrupt)
+	}
+	v, err := strconv.ParseUint(fields[1], 10, 31)
+	if err != nil {
+		return State{}, fmt.Errorf("version %q: %w", fields[1], ErrCorrupt)
+	}
+	// Before the checksum: a newer format may sum differently.
+	if v > version {
+		return State{}, fmt.Errorf("format %d, this program knows %d: %w", v, version, ErrNewer)
+	}
+	if v < 1 || !bytes.Equal(raw[:len(head)+1], header(body)) {
+		return State{}, fmt.Errorf("checksum differs: %w", ErrCorrupt)
+	}
+	var st State
+	dec := json.NewDecoder(bytes.NewReader(body))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&st); err != nil {
+		return State{}, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if !st.Phase.Valid() {
+		return State{}, fmt.Errorf("phase %q is unknown: %w", st.Phase, ErrCorrupt)
+	}
+	return st, nil
+}
