@@ -1,0 +1,309 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func startUnix(t *testing.T, f *fake) (path string, c *Client) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "run", "o.sock")
+	l, err := ListenUnix(path, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, f, func(s *Server) error { return s.ServeUnix(l) })
+	c = NewClient(path)
+	t.Cleanup(c.CloseIdle)
+	return path, c
+}
+
+func testContext(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func TestClientOverSocket(t *testing.T) {
+	f := newFake()
+	_, c := startUnix(t, f)
+	ctx := testContext(t)
+
+	s, err := c.Status(ctx)
+	if err != nil || s.ID != testID || s.Uptime != Duration(90*time.Second) || s.Quorum != 2 {
+		t.Errorf("status: %+v, %v", s, err)
+	}
+	if p, err := c.Peers(ctx); err != nil || p == nil || len(p) != 0 {
+		t.Errorf("peers: %v, %v", p, err)
+	}
+	if r, err := c.Records(ctx); err != nil || len(r) != 1 || r[0].Seq != 7 {
+		t.Errorf("records: %v, %v", r, err)
+	}
+	if err := c.SetAnnotations(ctx, map[string]string{NoteRole: "server"}); err != nil {
+		t.Error(err)
+	}
+	if l, err := c.Nodes(ctx, 0, 0); err != nil || l.Revision != 2 || l.Nodes[0].Annotations[NoteRole] != "server" {
+		t.Errorf("nodes: %+v, %v", l, err)
+	}
+	routes := Routes{Announce: []netip.Prefix{netip.MustParsePrefix("10.42.1.0/24")}, Accept: Accept{NetworkID: "home"}}
+	if err := c.SetRoutes(ctx, routes); err != nil || f.routes.Announce[0] != routes.Announce[0] || f.routes.Accept != routes.Accept {
+		t.Errorf("routes: %+v, %v", f.routes, err)
+	}
+	if err := c.Pin(ctx); err != nil || !f.pinned {
+		t.Errorf("pin: %v", err)
+	}
+	if err := c.Pin(ctx); err == nil || err.Error() != "pinned twice" {
+		t.Errorf("second pin: %v", err)
+	}
+	if sig, err := c.Sign(ctx, "agent-vote", []byte("x")); err != nil || string(sig) != "agent-vote\x00x" {
+		t.Errorf("sign: %q, %v", sig, err)
+	}
+	if chain, err := c.Certificate(ctx, []byte{4}); err != nil || len(chain) != 2 || chain[0][0] != 4 {
+		t.Errorf("certificate: %v, %v", chain, err)
+	}
+	var echo map[string]string
+	if err := c.Call(ctx, http.MethodPost, "/control/v1/echo", nil, &echo); err != nil || echo["method"] != http.MethodPost {
+		t.Errorf("extra handler: %v, %v", echo, err)
+	}
+}
+
+func TestClusterDocument(t *testing.T) {
+	_, c := startUnix(t, newFake())
+	ctx := testContext(t)
+	var e *Error
+	if _, err := c.Cluster(ctx); !errors.As(err, &e) || e.Status != http.StatusNotFound || e.Hint != "wait for it" {
+		t.Fatalf("before: %v", err)
+	}
+	if err := c.PutCluster(ctx, Cluster{NetworkID: "home", UID: "u", Phase: "running"}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := c.Cluster(ctx); err != nil || got.UID != "u" {
+		t.Fatalf("after: %+v, %v", got, err)
+	}
+}
+
+func TestControlRefusals(t *testing.T) {
+	_, c := startUnix(t, newFake())
+	ctx := testContext(t)
+	for _, tc := range []struct {
+		name, method, path string
+		in                 any
+		want               int
+	}{
+		{"a context of the overlay's own", http.MethodPost, "/control/v1/sign", SignRequest{Context: "record", Message: []byte("x")}, http.StatusForbidden},
+		{"an empty context", http.MethodPost, "/control/v1/sign", SignRequest{}, http.StatusForbidden},
+		{"no key", http.MethodPost, "/control/v1/certificate", CertificateRequest{}, http.StatusBadRequest},
+		{"wrong type", http.MethodPut, "/control/v1/annotations", []int{1}, http.StatusBadRequest},
+		{"wrong method", http.MethodPost, "/control/v1/annotations", map[string]string{}, http.StatusMethodNotAllowed},
+		{"read path by put", http.MethodPut, "/api/v1/status", struct{}{}, http.StatusMethodNotAllowed},
+		{"unknown path", http.MethodPost, "/control/v1/nothing", struct{}{}, http.StatusNotFound},
+		{"too large", http.MethodPut, "/control/v1/annotations", map[string]string{"a": strings.Repeat("x", maxBody)}, http.StatusRequestEntityTooLarge},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var e *Error
+			if err := c.Call(ctx, tc.method, tc.path, tc.in, nil); !errors.As(err, &e) || e.Status != tc.want {
+				t.Errorf("got %v, want status %d", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestLongPoll(t *testing.T) {
+	f := newFake()
+	_, c := startUnix(t, f)
+	ctx := testContext(t)
+	if l, err := c.Nodes(ctx, 0, time.Minute); err != nil || l.Revision != 1 {
+		t.Fatalf("something newer is there at once: %+v, %v", l, err)
+	}
+	got := make(chan NodeList, 1)
+	go func() {
+		l, err := c.Nodes(ctx, 1, time.Minute)
+		if err != nil {
+			t.Error(err)
+		}
+		got <- l
+	}()
+	f.bump()
+	select {
+	case l := <-got:
+		if l.Revision != 2 {
+			t.Errorf("got revision %d", l.Revision)
+		}
+	case <-ctx.Done():
+		t.Fatal("the change did not end the wait")
+	}
+	if l, err := c.Nodes(ctx, 2, time.Millisecond); err != nil || l.Revision != 2 {
+		t.Errorf("the end of the wait answers too: %+v, %v", l, err)
+	}
+}
+
+func TestBadWait(t *testing.T) {
+	addr := startTCP(t, newFake())
+	c := NewTCPClient(addr)
+	t.Cleanup(c.CloseIdle)
+	for _, q := range []string{"?after=-1", "?after=x", "?wait=soon", "?wait=-3s"} {
+		var e *Error
+		if err := c.Call(testContext(t), http.MethodGet, "/api/v1/nodes"+q, nil, nil); !errors.As(err, &e) || e.Status != http.StatusBadRequest {
+			t.Errorf("%s: %v", q, err)
+		}
+	}
+}
+
+func getText(t *testing.T, addr, path string) (int, string) {
+	t.Helper()
+	resp := raw(t, addr, attack{line: "GET " + path})
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}
+
+func TestProbes(t *testing.T) {
+	f := newFake()
+	addr := startTCP(t, f)
+	if code, _ := getText(t, addr, "/readyz"); code != http.StatusOK {
+		t.Errorf("ready: %d", code)
+	}
+	f.setNotReady(errors.New("the device is not up"))
+	if code, body := getText(t, addr, "/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "the device is not up") {
+		t.Errorf("not ready: %d %s", code, body)
+	}
+	if code, _ := getText(t, addr, "/healthz"); code != http.StatusOK {
+		t.Errorf("healthz must not depend on readiness: %d", code)
+	}
+	if code, body := getText(t, addr, "/"); code != http.StatusOK || !strings.Contains(body, "/api/v1/nodes") {
+		t.Errorf("index: %d %s", code, body)
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	addr := startTCP(t, newFake())
+	code, body := getText(t, addr, "/metrics")
+	if code != http.StatusOK {
+		t.Fatal(code)
+	}
+	for _, want := range []string{
+		`kairos_peers{path="quic"} 2`, `kairos_peers{path="tcp"} 1`,
+		`kairos_admission_total{outcome="refused_proof"} 5`, "kairos_process_resident_memory_bytes ",
+	} {
+		if !strings.Contains(body, want) {
+			t.Errorf("no %s in:\n%s", want, body)
+		}
+	}
+	for line := range strings.Lines(body) {
+		if !strings.HasPrefix(line, "#") && !strings.HasPrefix(line, "kairos_") {
+			t.Errorf("a foreign metric: %s", line)
+		}
+	}
+}
+
+func TestSocketFile(t *testing.T) {
+	path, _ := startUnix(t, newFake())
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	if _, err := ListenUnix(path, -1); !errors.Is(err, ErrInUse) {
+		t.Errorf("second listener: %v", err)
+	}
+}
+
+func TestStaleSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "o.sock")
+	// A dead process: its socket stays, nobody listens.
+	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.SetUnlinkOnClose(false)
+	if err := dead.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l, err := ListenUnix(path, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{path, path + ".lock"} {
+		if _, err := os.Lstat(p); !os.IsNotExist(err) {
+			t.Errorf("%s is left: %v", p, err)
+		}
+	}
+	// Somebody without our lock serves it.
+	foreign, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = foreign.Close() }()
+	if _, err := ListenUnix(path, -1); !errors.Is(err, ErrInUse) {
+		t.Errorf("served by another: %v", err)
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, []byte("keep"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ListenUnix(file, -1); err == nil || errors.Is(err, ErrInUse) {
+		t.Errorf("a plain file: %v", err)
+	}
+	if b, err := os.ReadFile(file); err != nil || string(b) != "keep" {
+		t.Errorf("the file was touched: %q, %v", b, err)
+	}
+}
+
+func TestPeerCredentials(t *testing.T) {
+	next := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
+	g := peerGuard{allowed: []int{1234}, next: next, log: NewServer(newFake().config()).cfg.Log}
+	for _, tc := range []struct {
+		name string
+		uid  any
+		want int
+	}{
+		{"root", 0, http.StatusOK},
+		{"own user", os.Getuid(), http.StatusOK},
+		{"allowed user", 1234, http.StatusOK},
+		{"another user", 4321, http.StatusForbidden},
+		{"unknown", nil, http.StatusForbidden},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			ctx := context.WithValue(t.Context(), peerKey{}, tc.uid)
+			r, err := http.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := &statusOnly{header: http.Header{}}
+			g.ServeHTTP(w, r)
+			if w.status != tc.want {
+				t.Errorf("got %d, want %d", w.status, tc.want)
+			}
+		})
+	}
+}
+
+func TestClientErrors(t *testing.T) {
+	ctx := testContext(t)
+	missing := NewClient(filepath.Join(t.TempDir(), "none.sock"))
+	if _, err := missing.Status(ctx); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("no socket: %v", err)
+	}
+	refused := &Client{http: &http.Client{Transport: failing{syscall.EACCES}}, base: "http://localhost", peer: "x"}
+	if _, err := refused.Status(ctx); !errors.Is(err, ErrForbidden) {
+		t.Errorf("no permission: %v", err)
+	}
+}
+
+type failing struct{ err error }
+
+func (f failing) RoundTrip(*http.Request) (*http.Response, error) { return nil, f.err }

@@ -1,0 +1,195 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrInUse is returned, wrapped, when another process serves the socket.
+var ErrInUse = errors.New("already in use")
+
+// ListenUnix makes the socket at path, mode 0600, and gives it to the user
+// owner (negative: leaves it to the process's own). A socket that a dead
+// process left behind is replaced, one that somebody serves is ErrInUse. A lock
+// beside it (path.lock) keeps two starters from replacing each other's.
+// Closing the listener removes socket and lock.
+func ListenUnix(path string, owner int) (net.Listener, error) {
+	// 0755: the bridge's socket must be reachable for the user behind sudo; the socket itself is 0600.
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("make the socket's directory: %w", err)
+	}
+	lock, err := lockFile(path + ".lock")
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	l, err := bind(path, owner)
+	if err != nil {
+		_ = lock.Close()
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	return &unixListener{UnixListener: l, lock: lock}, nil
+}
+
+// lockFile opens path under an exclusive lock that ends with the process. Its
+// holder removes the file at the end, so whoever got the lock looks whether it
+// is still the file at path, and else tries again with the new one.
+func lockFile(path string) (*os.File, error) {
+	for {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("open the lock: %w", err)
+		}
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			_ = f.Close()
+			if errors.Is(err, unix.EWOULDBLOCK) {
+				return nil, ErrInUse
+			}
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		if sameFile(f, path) {
+			return f, nil
+		}
+		_ = f.Close()
+	}
+}
+
+func sameFile(f *os.File, path string) bool {
+	mine, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Lstat(path)
+	return err == nil && os.SameFile(mine, there)
+}
+
+func bind(path string, owner int) (*net.UnixListener, error) {
+	if err := removeStale(path); err != nil {
+		return nil, err
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("bind: %w", err)
+	}
+	// Between bind and chmod somebody may connect: that one still fails the credentials check.
+	if err := os.Chmod(path, 0o600); err != nil {
+		_ = l.Close()
+		return nil, fmt.Errorf("protect the socket: %w", err)
+	}
+	if owner >= 0 {
+		if err := os.Lchown(path, owner, -1); err != nil {
+			_ = l.Close()
+			return nil, fmt.Errorf("give the socket to user %d: %w", owner, err)
+		}
+	}
+	return l, nil
+}
+
+// removeStale removes a socket that nobody listens on. Anything else that lies
+// at path is left alone and reported.
+func removeStale(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look at the old socket: %w", err)
+	}
+	if info.Mode()&fs.ModeSocket == 0 {
+		return errors.New("something that is not a socket lies there")
+	}
+	conn, err := net.Dial("unix", path)
+	switch {
+	case err == nil:
+		_ = conn.Close()
+		return ErrInUse
+	case errors.Is(err, syscall.ECONNREFUSED):
+		if err := os.Remove(path); err != nil {
+			return fmt.Errorf("remove the stale socket: %w", err)
+		}
+		return nil
+	}
+	return fmt.Errorf("probe the old socket: %w", err)
+}
+
+type unixListener struct {
+	*net.UnixListener
+	lock *os.File
+	once sync.Once
+}
+
+// Close removes the socket before the lock, so that whoever gets the lock finds it gone.
+func (l *unixListener) Close() error {
+	err := l.UnixListener.Close()
+	l.once.Do(func() {
+		_ = os.Remove(l.lock.Name())
+		_ = l.lock.Close()
+	})
+	return err
+}
+
+// peerGuard lets root, the process's own user and the allowed users through.
+// The socket's mode says the same; this holds when somebody changes the mode,
+// and for whoever connected before it was set.
+type peerGuard struct {
+	allowed []int
+	next    http.Handler
+	log     *slog.Logger
+}
+
+type peerKey struct{}
+
+// withPeer notes who connected, by SO_PEERCRED (unix(7)): the credentials at the time of connect.
+func withPeer(ctx context.Context, conn net.Conn) context.Context {
+	uid, err := peerUID(conn)
+	if err != nil {
+		return ctx
+	}
+	return context.WithValue(ctx, peerKey{}, uid)
+}
+
+func peerUID(conn net.Conn) (int, error) {
+	if l, ok := conn.(*limitedConn); ok {
+		conn = l.Conn
+	}
+	uc, ok := conn.(*net.UnixConn)
+	if !ok {
+		return 0, errors.New("not a unix connection")
+	}
+	raw, err := uc.SyscallConn()
+	if err != nil {
+		return 0, fmt.Errorf("reach the socket: %w", err)
+	}
+	var cred *unix.Ucred
+	var credErr error
+	if err := raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil {
+		return 0, fmt.Errorf("reach the socket: %w", err)
+	}
+	if credErr != nil {
+		return 0, fmt.Errorf("read the peer's credentials: %w", credErr)
+	}
+	return int(cred.Uid), nil
+}
+
+func (g peerGuard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	uid, ok := r.Context().Value(peerKey{}).(int)
+	if !ok || (uid != 0 && uid != os.Getuid() && !slices.Contains(g.allowed, uid)) {
+		g.log.Warn("refused a control connection", "uid", uid)
+		writeError(w, &Error{Message: "permission denied", Hint: "this socket belongs to another user", Status: http.StatusForbidden})
+		return
+	}
+	g.next.ServeHTTP(w, r)
+}
