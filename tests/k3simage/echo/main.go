@@ -1,0 +1,86 @@
+// Command echo is what the tests run in pods: an HTTP server that says who
+// answered and who asked, and a small client for use by `kubectl exec`, as the
+// image holds no shell.
+//
+//	echo                serve on :8080, one log line per request
+//	echo get URL        print the body of URL
+//	echo post URL SIZE  send SIZE bytes, print the answer (their SHA-256)
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "echo:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	switch {
+	case len(args) == 0:
+		return serve()
+	case len(args) == 2 && args[0] == "get":
+		return show(client().Get(args[1]))
+	case len(args) == 3 && args[0] == "post":
+		size, err := strconv.ParseInt(args[2], 10, 64)
+		if err != nil {
+			return fmt.Errorf("read SIZE: %w", err)
+		}
+		return show(client().Post(args[1], "application/octet-stream", strings.NewReader(strings.Repeat("kairos..", int(size/8)))))
+	default:
+		return errors.New("usage: echo [get URL | post URL SIZE]")
+	}
+}
+
+func client() *http.Client { return &http.Client{Timeout: 30 * time.Second} }
+
+func show(resp *http.Response, err error) error {
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(os.Stdout, resp.Body); err != nil {
+		return fmt.Errorf("read the answer: %w", err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return errors.New(resp.Status)
+	}
+	return nil
+}
+
+func serve() error {
+	name, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Printf("GET %s from %s\n", r.URL.Path, r.RemoteAddr)
+		fmt.Fprintf(w, "host=%s client=%s\n", name, r.RemoteAddr)
+	})
+	mux.HandleFunc("POST /", func(w http.ResponseWriter, r *http.Request) {
+		sum := sha256.New()
+		n, err := io.Copy(sum, r.Body)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		fmt.Printf("POST %s from %s: %d bytes\n", r.URL.Path, r.RemoteAddr, n)
+		fmt.Fprintf(w, "%d %s\n", n, hex.EncodeToString(sum.Sum(nil)))
+	})
+	fmt.Printf("serving as %s on :8080\n", name)
+	server := &http.Server{Addr: ":8080", Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	return server.ListenAndServe()
+}
