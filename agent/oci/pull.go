@@ -1,0 +1,272 @@
+package oci
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"runtime"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// Limits of what is accepted from a registry, far above any honest k3s image.
+const (
+	maxManifest = 4 << 20 // bytes of an index, a manifest or an image configuration
+	maxLayers   = 128
+	maxImage    = 4 << 30 // bytes of all blobs together
+)
+
+// defaultAttempts is how often one request is tried; the pause doubles from firstPause.
+const defaultAttempts = 4
+
+// Sentinel errors; they come wrapped with what was being fetched.
+var (
+	ErrDigest   = errors.New("the content does not match its digest")
+	ErrPlatform = errors.New("the image is not made for this platform")
+	ErrTooLarge = errors.New("the image is larger than allowed")
+	ErrNotFound = errors.New("the image is not there")
+)
+
+// Blob describes one piece of an image.
+type Blob struct {
+	MediaType string
+	Digest    string // "sha256:..."
+	Size      int64  // bytes
+	// Config and Layers are set on the manifest only: the digests that it names,
+	// so that a store can protect them from its garbage collection.
+	Config string
+	Layers []string
+}
+
+// Store receives blobs. Write must take exactly b.Size bytes and may be called
+// again after an error. Methods are called from one goroutine.
+type Store interface {
+	Has(ctx context.Context, b Blob) (bool, error)
+	Write(ctx context.Context, b Blob, r io.Reader) error
+}
+
+// Options of Pull and Resolve. The zero value is usable.
+type Options struct {
+	Arch      string   // GOARCH; empty: this program's
+	Mirrors   []string // tried in order before the registry itself: "https://mirror:5000[/path]"
+	Attempts  int      // of each request; 0: 4
+	Transport http.RoundTripper
+	Progress  func(done, total int64) // bytes; called from Pull's goroutine, often
+}
+
+// Image is a pulled or resolved image: one manifest for one platform.
+type Image struct {
+	Blob         // the manifest
+	Total  int64 // bytes of all blobs
+	Source string
+}
+
+// source is one place that can serve an image's content by digest.
+type source interface {
+	// name says where, for messages.
+	name() string
+	// root returns the raw index or manifest that the reference names.
+	root(ctx context.Context) ([]byte, types.MediaType, error)
+	// open returns the content of a blob or of a manifest; the caller verifies it.
+	open(ctx context.Context, d v1.Descriptor) (io.ReadCloser, error)
+}
+
+// Resolve finds the manifest for this platform without fetching its layers.
+func Resolve(ctx context.Context, ref Ref, opts Options) (Image, error) {
+	opts = opts.withDefaults()
+	return eachSource(ctx, ref, opts, func(src source) (Image, error) {
+		img, _, err := resolveFrom(ctx, src, ref, opts)
+		return img, err
+	})
+}
+
+// Pull fetches the image into the store and returns its manifest. Errors wrap
+// the sentinels of this package where one fits; a cancelled context is returned at once.
+func Pull(ctx context.Context, ref Ref, store Store, opts Options) (Image, error) {
+	opts = opts.withDefaults()
+	return eachSource(ctx, ref, opts, func(src source) (Image, error) {
+		return pullFrom(ctx, src, pull{ref: ref, store: store, opts: opts})
+	})
+}
+
+// pull is one call of Pull.
+type pull struct {
+	ref   Ref
+	store Store
+	opts  Options
+}
+
+func pullFrom(ctx context.Context, src source, p pull) (Image, error) {
+	img, m, err := resolveFrom(ctx, src, p.ref, p.opts)
+	if err != nil {
+		return Image{}, err
+	}
+	var done int64
+	for _, d := range append([]v1.Descriptor{m.manifest.Config}, m.manifest.Layers...) {
+		j := job{src: src, store: p.store, desc: d,
+			blob:     Blob{MediaType: string(d.MediaType), Digest: d.Digest.String(), Size: d.Size},
+			progress: progress{report: p.opts.Progress, base: done, total: img.Total}}
+		if err := copyBlob(ctx, j, p.opts); err != nil {
+			return Image{}, fmt.Errorf("fetch %s: %w", d.Digest, err)
+		}
+		done += d.Size
+		j.progress.at(d.Size)
+	}
+	if err := writeManifest(ctx, p.store, img.Blob, m.raw); err != nil {
+		return Image{}, fmt.Errorf("store the manifest: %w", err)
+	}
+	return img, nil
+}
+
+// eachSource tries one source after the other until one succeeds.
+func eachSource(ctx context.Context, ref Ref, opts Options, f func(source) (Image, error)) (Image, error) {
+	sources, err := sourcesOf(ref, opts)
+	if err != nil {
+		return Image{}, err
+	}
+	var errs []error
+	for _, src := range sources {
+		img, err := f(src)
+		if err == nil {
+			return img, nil
+		}
+		errs = append(errs, fmt.Errorf("get %s from %s: %w", ref, src.name(), err))
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return Image{}, errors.Join(errs...)
+}
+
+func (o Options) withDefaults() Options {
+	if o.Arch == "" {
+		o.Arch = runtime.GOARCH
+	}
+	if o.Attempts <= 0 {
+		o.Attempts = defaultAttempts
+	}
+	return o
+}
+
+// picked is the manifest that was chosen, with its exact bytes.
+type picked struct {
+	raw      []byte
+	manifest *v1.Manifest
+}
+
+func resolveFrom(ctx context.Context, src source, ref Ref, opts Options) (Image, picked, error) {
+	var raw []byte
+	var mt types.MediaType
+	err := retry(ctx, opts.Attempts, func() (err error) {
+		raw, mt, err = src.root(ctx)
+		return err
+	})
+	if err != nil {
+		return Image{}, picked{}, err
+	}
+	if ref.digest != (v1.Hash{}) {
+		if err := checkBytes(raw, ref.digest); err != nil {
+			return Image{}, picked{}, err
+		}
+	}
+	if mt.IsIndex() {
+		d, err := choose(raw, opts.Arch)
+		if err != nil {
+			return Image{}, picked{}, err
+		}
+		if raw, err = readSmall(ctx, src, d, opts); err != nil {
+			return Image{}, picked{}, fmt.Errorf("read manifest %s: %w", d.Digest, err)
+		}
+		mt = d.MediaType
+	}
+	m, err := parseManifest(raw)
+	if err != nil {
+		return Image{}, picked{}, err
+	}
+	if err := checkConfig(ctx, src, m.manifest.Config, opts); err != nil {
+		return Image{}, picked{}, err
+	}
+	return imageOf(m, mt, src), m, nil
+}
+
+func imageOf(m picked, mt types.MediaType, src source) Image {
+	h, total := hashOf(m.raw), m.manifest.Config.Size
+	b := Blob{MediaType: string(mt), Digest: h.String(), Size: int64(len(m.raw)), Config: m.manifest.Config.Digest.String()}
+	for _, l := range m.manifest.Layers {
+		total += l.Size
+		b.Layers = append(b.Layers, l.Digest.String())
+	}
+	return Image{Blob: b, Total: total, Source: src.name()}
+}
+
+// choose picks the manifest for linux/arch. Without a match the error names what there is.
+func choose(raw []byte, arch string) (v1.Descriptor, error) {
+	var index v1.IndexManifest
+	if err := json.Unmarshal(raw, &index); err != nil {
+		return v1.Descriptor{}, fmt.Errorf("decode the image index: %w", err)
+	}
+	var have []string
+	for _, d := range index.Manifests {
+		if !d.MediaType.IsImage() {
+			continue
+		}
+		if d.Platform == nil { // told apart by the image configuration later
+			if len(index.Manifests) == 1 {
+				return d, nil
+			}
+			continue
+		}
+		if d.Platform.OS == "linux" && d.Platform.Architecture == arch {
+			return d, nil
+		}
+		have = append(have, d.Platform.OS+"/"+d.Platform.Architecture)
+	}
+	return v1.Descriptor{}, fmt.Errorf("%w: wanted linux/%s, the index offers %v", ErrPlatform, arch, have)
+}
+
+func parseManifest(raw []byte) (picked, error) {
+	m := &v1.Manifest{}
+	if err := json.Unmarshal(raw, m); err != nil {
+		return picked{}, fmt.Errorf("decode the image manifest: %w", err)
+	}
+	switch {
+	case m.Config.Digest == (v1.Hash{}) || len(m.Layers) == 0:
+		return picked{}, errors.New("decode the image manifest: no configuration or no layers in it")
+	case len(m.Layers) > maxLayers:
+		return picked{}, fmt.Errorf("%w: %d layers", ErrTooLarge, len(m.Layers))
+	}
+	total := m.Config.Size
+	for _, l := range m.Layers {
+		if l.Size < 0 || l.Size > maxImage {
+			return picked{}, fmt.Errorf("%w: a layer of %d bytes", ErrTooLarge, l.Size)
+		}
+		if !l.MediaType.IsDistributable() {
+			return picked{}, fmt.Errorf("layer %s is not distributable (%s)", l.Digest, l.MediaType)
+		}
+		total += l.Size
+	}
+	if total > maxImage {
+		return picked{}, fmt.Errorf("%w: %d bytes", ErrTooLarge, total)
+	}
+	return picked{raw: raw, manifest: m}, nil
+}
+
+// checkConfig reads the image configuration, because a bare manifest names no platform.
+func checkConfig(ctx context.Context, src source, d v1.Descriptor, opts Options) error {
+	raw, err := readSmall(ctx, src, d, opts)
+	if err != nil {
+		return fmt.Errorf("read the image configuration: %w", err)
+	}
+	var c v1.ConfigFile
+	if err := json.Unmarshal(raw, &c); err != nil {
+		return fmt.Errorf("decode the image configuration: %w", err)
+	}
+	if c.OS != "linux" || c.Architecture != opts.Arch {
+		return fmt.Errorf("%w: wanted linux/%s, it is %s/%s", ErrPlatform, opts.Arch, c.OS, c.Architecture)
+	}
+	return nil
+}

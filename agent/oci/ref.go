@@ -1,0 +1,84 @@
+package oci
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// layoutScheme starts a reference to an image layout on disk.
+const layoutScheme = "oci:"
+
+// Ref says where an image is. The zero Ref is not usable; ParseRef makes one.
+type Ref struct {
+	text   string
+	dir    string // layout on disk; empty for a registry
+	tag    string // layout: the value of org.opencontainers.image.ref.name, may be empty
+	digest v1.Hash
+	remote name.Reference
+}
+
+// ParseRef reads an image reference in one of these forms:
+//
+//	[REGISTRY/]REPOSITORY[:TAG][@sha256:DIGEST]
+//	oci:/DIRECTORY[:TAG][@sha256:DIGEST]
+func ParseRef(s string) (Ref, error) {
+	if rest, ok := strings.CutPrefix(s, layoutScheme); ok {
+		return parseLayoutRef(s, rest)
+	}
+	remote, err := name.ParseReference(s)
+	if err != nil {
+		return Ref{}, fmt.Errorf("parse image reference %q: %w", s, err)
+	}
+	r := Ref{text: s, remote: remote}
+	if d, ok := remote.(name.Digest); ok {
+		if r.digest, err = v1.NewHash(d.DigestStr()); err != nil {
+			return Ref{}, fmt.Errorf("parse image reference %q: %w", s, err)
+		}
+	}
+	return r, nil
+}
+
+func parseLayoutRef(s, rest string) (Ref, error) {
+	r := Ref{text: s}
+	if at := strings.LastIndexByte(rest, '@'); at >= 0 {
+		h, err := v1.NewHash(rest[at+1:])
+		if err != nil {
+			return Ref{}, fmt.Errorf("parse image reference %q: %w", s, err)
+		}
+		r.digest, rest = h, rest[:at]
+	}
+	if colon := strings.LastIndexByte(rest, ':'); colon > strings.LastIndexByte(rest, '/') {
+		r.tag, rest = rest[colon+1:], rest[:colon]
+	}
+	if !filepath.IsAbs(rest) {
+		return Ref{}, fmt.Errorf("parse image reference %q: the directory of a layout must be absolute, like oci:/usr/share/images/k3s", s)
+	}
+	r.dir = filepath.Clean(rest)
+	return r, nil
+}
+
+// String returns the reference as it was written.
+func (r Ref) String() string { return r.text }
+
+// Digest returns the digest that the reference names ("sha256:..."), or "" when it names none.
+func (r Ref) Digest() string {
+	if r.digest == (v1.Hash{}) {
+		return ""
+	}
+	return r.digest.String()
+}
+
+// Local reports whether the image is on this machine's disk, so that resolving it is cheap.
+func (r Ref) Local() bool { return r.dir != "" }
+
+// Registry returns the host of the registry, "" for a layout.
+func (r Ref) Registry() string {
+	if r.remote == nil {
+		return ""
+	}
+	return r.remote.Context().RegistryStr()
+}
