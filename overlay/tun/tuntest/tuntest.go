@@ -1,0 +1,99 @@
+// Package tuntest is a TUN device made of channels, for tests of what reads
+// and writes packets without a kernel and without root.
+package tuntest
+
+import (
+	"fmt"
+	"os"
+	"sync"
+
+	"github.com/kairos-io/kairos/overlay/tun"
+)
+
+// Device is a tun.Device whose kernel side is the test: Inject is a packet that
+// a local program sends, Out is what local programs would receive.
+type Device struct {
+	// Out carries a copy of each packet written to the device. Write blocks
+	// while it is full, and returns when the device is closed.
+	Out chan []byte
+
+	name string
+	mtu  int
+	in   chan []byte
+	done chan struct{}
+	once sync.Once
+}
+
+var _ tun.Device = (*Device)(nil)
+
+// New makes a device. Both directions hold depth packets.
+func New(name string, mtu, depth int) *Device {
+	return &Device{
+		Out:  make(chan []byte, depth),
+		name: name,
+		mtu:  mtu,
+		in:   make(chan []byte, depth),
+		done: make(chan struct{}),
+	}
+}
+
+// Inject hands a packet to the reader of the device; it blocks while the
+// device holds as many as it can. It reports false once the device is closed.
+func (d *Device) Inject(pkt []byte) bool {
+	select {
+	case <-d.done:
+		return false
+	default:
+	}
+	select {
+	case d.in <- append([]byte(nil), pkt...):
+		return true
+	case <-d.done:
+		return false
+	}
+}
+
+// Read implements tun.Device.
+func (d *Device) Read(bufs [][]byte, sizes []int) (int, error) {
+	select {
+	case pkt := <-d.in:
+		sizes[0] = copy(bufs[0], pkt)
+	case <-d.done:
+		return 0, fmt.Errorf("read %s: %w", d.name, os.ErrClosed)
+	}
+	n := 1
+	for n < len(bufs) {
+		select {
+		case pkt := <-d.in:
+			sizes[n] = copy(bufs[n], pkt)
+			n++
+		default:
+			return n, nil
+		}
+	}
+	return n, nil
+}
+
+// Write implements tun.Device.
+func (d *Device) Write(pkts [][]byte) (int, error) {
+	for n, pkt := range pkts {
+		select {
+		case <-d.done:
+			return n, fmt.Errorf("write %s: %w", d.name, os.ErrClosed)
+		case d.Out <- append([]byte(nil), pkt...):
+		}
+	}
+	return len(pkts), nil
+}
+
+// MTU implements tun.Device.
+func (d *Device) MTU() int { return d.mtu }
+
+// Name implements tun.Device.
+func (d *Device) Name() string { return d.name }
+
+// Close implements tun.Device.
+func (d *Device) Close() error {
+	d.once.Do(func() { close(d.done) })
+	return nil
+}
