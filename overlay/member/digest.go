@@ -1,0 +1,62 @@
+package member
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/wire"
+)
+
+// Digest says what this table knows, the members gone included: so nobody sends
+// their records again.
+func (t *Table) Digest() wire.Digest {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	out := make(wire.Digest, len(t.members)+len(t.tombstones))
+	for id, gone := range t.tombstones {
+		out[id] = gone.seq
+	}
+	for id, e := range t.members {
+		out[id] = e.Seq
+	}
+	return out
+}
+
+// Missing returns up to limit records that are newer than in theirs: this
+// node's own first, then by ID. Members that left are among them, so that the
+// goodbye spreads. What is over the limit comes up again with the next digest.
+func (t *Table) Missing(theirs wire.Digest, limit int) []wire.Signed {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var ids []identity.ID
+	for id, e := range t.members {
+		if seq, ok := theirs[id]; !ok || seq < e.Seq {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, func(a, b identity.ID) int {
+		switch {
+		case a == b:
+			return 0
+		case a == t.self:
+			return -1
+		case b == t.self:
+			return 1
+		}
+		return a.Compare(b)
+	})
+	out := make([]wire.Signed, 0, min(len(ids), max(limit, 0)))
+	for _, id := range ids[:cap(out)] {
+		out = append(out, t.members[id].Signed)
+	}
+	return out
+}
+
+// sameContent reports whether two records say the same, sequence numbers aside.
+func sameContent(a, b wire.Record) bool {
+	return a.Name == b.Name && a.Kind == b.Kind && a.NetworkID == b.NetworkID &&
+		a.Version == b.Version && a.Pinned == b.Pinned && a.Left == b.Left &&
+		slices.Equal(a.Addrs, b.Addrs) && slices.Equal(a.Underlay, b.Underlay) &&
+		slices.Equal(a.Prefixes, b.Prefixes) && maps.Equal(a.Annotations, b.Annotations)
+}
