@@ -1,0 +1,94 @@
+package systemd
+
+import (
+	"embed"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+)
+
+//go:embed all:root
+var root embed.FS
+
+// unitDir is where units live, relative to the root of the file system.
+const unitDir = "usr/lib/systemd/system"
+
+// presetFile says which units are on.
+const presetFile = "usr/lib/systemd/system-preset/10-kairos.preset"
+
+// User is the account that owns /var/lib/kairos/overlay and runs the overlay
+// daemon.
+const User = "kairos"
+
+// Names of the units, as systemctl takes them.
+const (
+	ConfigUnit  = "kairos-config.service"
+	OverlayUnit = "kairos-overlay.service"
+	AgentUnit   = "kairos-agent.service"
+	Target      = "kairos.target"
+)
+
+// Files is the install tree: paths in it are paths of the machine without the
+// leading slash. Every file is meant to be root's with mode 0644.
+func Files() fs.FS {
+	sub, err := fs.Sub(root, "root")
+	if err != nil {
+		panic(err) // the tree is part of the program
+	}
+	return sub
+}
+
+// Link is a symlink of the install tree.
+type Link struct {
+	Path   string // relative to the root of the file system
+	Target string // absolute
+}
+
+// Links returns the symlinks that turn on our units, sorted by path: what
+// `systemctl enable` would make of the preset and the units' [Install]
+// sections. systemd does the same at the first boot of a machine; an image that
+// has them already works too where that step is left out.
+func Links() ([]Link, error) {
+	files := Files()
+	preset, err := fs.ReadFile(files, presetFile)
+	if err != nil {
+		return nil, fmt.Errorf("read preset: %w", err)
+	}
+	var links []Link
+	for line := range strings.Lines(string(preset)) {
+		unit, on := strings.CutPrefix(strings.TrimSpace(line), "enable ")
+		if !on {
+			continue
+		}
+		text, err := fs.ReadFile(files, path.Join(unitDir, unit))
+		if err != nil {
+			continue // a unit of the distribution, enabled by its package
+		}
+		for _, parent := range wantedBy(string(text)) {
+			links = append(links, Link{
+				Path:   path.Join("etc/systemd/system", parent+".wants", unit),
+				Target: "/" + path.Join(unitDir, unit),
+			})
+		}
+	}
+	slices.SortFunc(links, func(a, b Link) int { return strings.Compare(a.Path, b.Path) })
+	return links, nil
+}
+
+// wantedBy reads the one setting of [Install] that our units use.
+func wantedBy(unit string) []string {
+	var out []string
+	section := ""
+	for line := range strings.Lines(unit) {
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "[") {
+			section = line
+		}
+		if value, ok := strings.CutPrefix(line, "WantedBy="); ok && section == "[Install]" {
+			out = append(out, strings.Fields(value)...)
+		}
+	}
+	return out
+}

@@ -1,0 +1,152 @@
+package systemd
+
+import (
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+func TestLinks(t *testing.T) {
+	links, err := Links()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{
+		"etc/systemd/system/kairos.target.wants/kairos-agent.service":   "/usr/lib/systemd/system/kairos-agent.service",
+		"etc/systemd/system/kairos.target.wants/kairos-config.service":  "/usr/lib/systemd/system/kairos-config.service",
+		"etc/systemd/system/kairos.target.wants/kairos-overlay.service": "/usr/lib/systemd/system/kairos-overlay.service",
+		"etc/systemd/system/multi-user.target.wants/kairos.target":      "/usr/lib/systemd/system/kairos.target",
+	}
+	for _, l := range links {
+		if want[l.Path] != l.Target {
+			t.Errorf("unexpected link %s -> %s", l.Path, l.Target)
+		}
+		delete(want, l.Path)
+	}
+	for p := range want {
+		t.Errorf("no link %s", p)
+	}
+}
+
+// tool finds systemd's own checker. It is not skipped quietly: a unit that
+// nobody checked fails on somebody's machine.
+func tool(t *testing.T) string {
+	t.Helper()
+	p, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Fatal("systemd-analyze is missing: install systemd")
+	}
+	return p
+}
+
+// install writes the tree below a temporary root, with programs that the units
+// start as empty executables.
+func install(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, Files()); err != nil {
+		t.Fatal(err)
+	}
+	bin := filepath.Join(dir, "usr/bin")
+	if err := os.MkdirAll(bin, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(bin, "kairos-agent"), []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+var ours = []string{ConfigUnit, OverlayUnit, AgentUnit, Target}
+
+func TestUnitsParse(t *testing.T) {
+	analyze, dir := tool(t), install(t)
+	for _, unit := range ours {
+		t.Run(unit, func(t *testing.T) {
+			cmd := exec.Command(analyze, "verify", "--man=no", "--recursive-errors=no", "--root="+dir, unit)
+			out, err := cmd.CombinedOutput()
+			if err != nil || strings.Contains(string(out), unit+":") {
+				t.Errorf("verify: %v\n%s", err, out)
+			}
+		})
+	}
+}
+
+var exposure = regexp.MustCompile(`Overall exposure level for (\S+): ([0-9.]+)`)
+
+// The numbers are systemd's: 0.0 is a unit that can do nothing, 10.0 one that
+// can do anything.
+func TestExposure(t *testing.T) {
+	analyze, dir := tool(t), install(t)
+	tests := []struct {
+		unit      string
+		threshold string // tenths
+	}{
+		{ConfigUnit, "15"},
+		{OverlayUnit, "20"},
+		{AgentUnit, "25"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.unit, func(t *testing.T) {
+			unit := filepath.Join(dir, unitDir, tt.unit)
+			out, err := exec.Command(analyze, "security", "--no-pager", "--offline=true", "--threshold="+tt.threshold, unit).CombinedOutput()
+			m := exposure.FindStringSubmatch(string(out))
+			if m == nil {
+				t.Fatalf("no verdict (%v):\n%s", err, out)
+			}
+			t.Logf("RESULT exposure unit=%s value=%s", m[1], m[2])
+			if err != nil {
+				t.Errorf("exposure %s is over %s tenths: %v", m[2], tt.threshold, err)
+			}
+		})
+	}
+}
+
+// What the design promises of the units, beyond what systemd can judge.
+func TestUnitsKeepTheirPromises(t *testing.T) {
+	tests := []struct {
+		name, unit string
+		want       []string
+		never      []string
+	}{
+		{
+			"the network gets its part of the configuration as a credential", OverlayUnit,
+			[]string{"LoadCredential=overlay.yaml:/run/kairos/config/overlay.yaml", "User=" + User, "CapabilityBoundingSet=CAP_NET_ADMIN\n", "Type=notify", "WatchdogSec="},
+			[]string{"network-online.target\n", "Environment="},
+		},
+		{
+			"stopping the agent stops no workload", AgentUnit,
+			[]string{"KillMode=process", "Type=notify", "WatchdogSec=", "Restart=always"},
+			[]string{"\nRequires=containerd.service", "\nBindsTo=", "\nPartOf=", "Environment="},
+		},
+		{
+			"nothing starts on a refused configuration", AgentUnit,
+			[]string{"Requires=" + ConfigUnit},
+			nil,
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			text, err := fs.ReadFile(Files(), unitDir+"/"+tt.unit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range tt.want {
+				if !strings.Contains(string(text), s) {
+					t.Errorf("%s lacks %q", tt.unit, s)
+				}
+			}
+			for _, s := range tt.never {
+				for line := range strings.Lines(string(text)) {
+					if !strings.HasPrefix(line, "#") && strings.Contains("\n"+line, s) {
+						t.Errorf("%s has %q", tt.unit, line)
+					}
+				}
+			}
+		})
+	}
+}
