@@ -22,10 +22,10 @@ var errNoKey = errors.New("no identity key")
 // form of formatting, logging and marshalling yields a placeholder. The zero
 // Key has no ID and signs nothing. A Key is safe for concurrent use.
 type Key struct {
-	// Behind a pointer, because fmt does not call methods on unexported
-	// fields of other structs: it would print the bytes, but prints a
-	// nested pointer as an address.
-	secret *secret
+	// Behind two pointers, because fmt does not call methods on unexported
+	// fields of other structs: it would print the bytes. One pointer is not
+	// enough: with a verb that does not fit, fmt follows it.
+	secret **secret
 }
 
 type secret struct{ private ed25519.PrivateKey }
@@ -39,7 +39,12 @@ func Generate(random io.Reader) (Key, error) {
 	if _, err := io.ReadFull(random, seed); err != nil {
 		return Key{}, fmt.Errorf("read randomness for an identity key: %w", err)
 	}
-	return Key{&secret{ed25519.NewKeyFromSeed(seed)}}, nil
+	return wrap(ed25519.NewKeyFromSeed(seed)), nil
+}
+
+func wrap(private ed25519.PrivateKey) Key {
+	s := &secret{private}
+	return Key{&s}
 }
 
 // IsZero reports whether there is no key.
@@ -50,7 +55,7 @@ func (k Key) ID() ID {
 	if k.secret == nil {
 		return ID{}
 	}
-	return ID(k.secret.private[ed25519.SeedSize:])
+	return ID((*k.secret).private[ed25519.SeedSize:])
 }
 
 // Sign signs "kairos/" + context + NUL + msg, so that a signature made for one
@@ -60,7 +65,7 @@ func (k Key) Sign(context string, msg []byte) []byte {
 	if k.secret == nil || !ValidContext(context) {
 		return nil
 	}
-	return ed25519.Sign(k.secret.private, signedMessage(context, msg))
+	return ed25519.Sign((*k.secret).private, signedMessage(context, msg))
 }
 
 // Private returns a copy of the raw key, for the TLS and libp2p stacks only.
@@ -69,7 +74,7 @@ func (k Key) Private() ed25519.PrivateKey {
 	if k.secret == nil {
 		return nil
 	}
-	return append(ed25519.PrivateKey(nil), k.secret.private...)
+	return append(ed25519.PrivateKey(nil), (*k.secret).private...)
 }
 
 // Verify reports whether sig is id's signature of msg in this context. The

@@ -157,7 +157,7 @@ func encodeKey(key Key) ([]byte, error) {
 	if key.secret == nil {
 		return nil, errNoKey
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(key.secret.private)
+	der, err := x509.MarshalPKCS8PrivateKey((*key.secret).private)
 	if err != nil {
 		return nil, fmt.Errorf("encode identity key: %w", err)
 	}
@@ -182,5 +182,5 @@ func decodeKey(raw []byte) (Key, error) {
 	if !ok {
 		return Key{}, fmt.Errorf("another algorithm than Ed25519: %w", ErrKeyFile)
 	}
-	return Key{&secret{private}}, nil
+	return wrap(private), nil
 }

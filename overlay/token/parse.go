@@ -37,8 +37,8 @@ func (t Token) Reveal() string {
 		return ""
 	}
 	payload := make([]byte, 0, payloadSize)
-	payload = append(payload, t.secret.nodes)
-	payload = append(payload, t.secret.root[:]...)
+	payload = append(payload, (*t.secret).nodes)
+	payload = append(payload, (*t.secret).root[:]...)
 	payload = append(payload, checksum(payload)...)
 	return prefix + encoding.EncodeToString(payload)
 }
@@ -96,7 +96,7 @@ func decode(body string) (Token, bool) {
 	if string(sum) != string(checksum(content)) {
 		return Token{}, false
 	}
-	return Token{&secret{nodes: content[0], root: [secretSize]byte(content[1:])}}, true
+	return wrap(&secret{nodes: content[0], root: [secretSize]byte(content[1:])}), true
 }
 
 // classify says what is wrong with a text that does not start like a token. A

@@ -23,10 +23,10 @@ const (
 // logging and marshalling yields a placeholder; Reveal is the only way to the
 // text. The zero Token is no token. A Token is safe for concurrent use.
 type Token struct {
-	// Behind a pointer, because fmt does not call methods on unexported
-	// fields of other structs: it would print the bytes, but prints a
-	// nested pointer as an address.
-	secret *secret
+	// Behind two pointers, because fmt does not call methods on unexported
+	// fields of other structs: it would print the bytes. One pointer is not
+	// enough: with a verb that does not fit, fmt follows it.
+	secret **secret
 }
 
 type secret struct {
@@ -47,8 +47,10 @@ func Generate(random io.Reader, nodes int) (Token, error) {
 	if _, err := io.ReadFull(random, s.root[:]); err != nil {
 		return Token{}, fmt.Errorf("read randomness for a token: %w", err)
 	}
-	return Token{s}, nil
+	return wrap(s), nil
 }
+
+func wrap(s *secret) Token { return Token{&s} }
 
 // IsZero reports whether there is no token.
 func (t Token) IsZero() bool { return t.secret == nil }
@@ -58,7 +60,7 @@ func (t Token) Nodes() int {
 	if t.secret == nil {
 		return 0
 	}
-	return int(t.secret.nodes)
+	return int((*t.secret).nodes)
 }
 
 // Quorum returns how many nodes must agree before a cluster is made: more than
@@ -96,7 +98,8 @@ func (t Token) Keys() Keys {
 // derive includes the node count, so that two tokens with the same secret and
 // different counts, which would disagree on the quorum, never meet.
 func (t Token) derive(label string) [32]byte {
-	key, err := hkdf.Key(sha256.New, t.secret.root[:], []byte{t.secret.nodes}, "kairos/v1/"+label, 32)
+	s := *t.secret
+	key, err := hkdf.Key(sha256.New, s.root[:], []byte{s.nodes}, "kairos/v1/"+label, 32)
 	if err != nil {
 		panic("token: derive: " + err.Error()) // only for lengths that are constants here
 	}

@@ -1,0 +1,173 @@
+package identity
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+func TestLoadOrCreate(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state", "overlay")
+	path := filepath.Join(dir, "identity.key")
+	first, created, err := LoadOrCreate(path, nil)
+	if err != nil || !created {
+		t.Fatalf("create: created %v, %v", created, err)
+	}
+	second, created, err := LoadOrCreate(path, nil)
+	if err != nil || created || second.ID() != first.ID() {
+		t.Fatalf("load: created %v, same %v, %v", created, second.ID() == first.ID(), err)
+	}
+	for name, want := range map[string]fs.FileMode{path: 0o600, dir: fs.ModeDir | 0o700} {
+		info, err := os.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode() != want {
+			t.Errorf("%s has mode %v, want %v", filepath.Base(name), info.Mode(), want)
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 1 {
+		t.Errorf("temporary files stay: %v, %v", entries, err)
+	}
+}
+
+// A key that is there but of no use is never replaced.
+func TestLoadRefuses(t *testing.T) {
+	good, err := encodeKey(testKey(t, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name    string
+		content string
+		mode    fs.FileMode
+		want    error
+		hint    string
+	}{
+		{"readable by the group", string(good), 0o640, ErrKeyMode, "chmod 600"},
+		{"readable by all", string(good), 0o604, ErrKeyMode, "chmod 600"},
+		{"empty", "", 0o600, ErrKeyFile, "backup"},
+		{"cut", string(good[:60]), 0o600, ErrKeyFile, "backup"},
+		{"text behind", string(good) + "x", 0o600, ErrKeyFile, "backup"},
+		{"text before", "x\n" + string(good) + string(good), 0o600, ErrKeyFile, "backup"},
+		{"too long", strings.Repeat("\n", maxKeyFile) + string(good), 0o600, ErrKeyFile, "backup"},
+		{"another algorithm", otherAlgorithm(t), 0o600, ErrKeyFile, "backup"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "identity.key")
+			if err := os.WriteFile(path, []byte(c.content), c.mode); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chmod(path, c.mode); err != nil { // whatever the umask
+				t.Fatal(err)
+			}
+			_, _, err := LoadOrCreate(path, nil)
+			if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.hint) {
+				t.Errorf("%v, want %v with the hint %q", err, c.want, c.hint)
+			}
+			after, err := os.ReadFile(path)
+			if err != nil || string(after) != c.content {
+				t.Errorf("the file changed: %v", err)
+			}
+		})
+	}
+}
+
+func TestLoadRefusesOtherFiles(t *testing.T) {
+	for name, prepare := range map[string]func(dir, path string) error{
+		"directory": func(_, path string) error { return os.Mkdir(path, 0o700) },
+		"symlink": func(dir, path string) error {
+			return os.Symlink(filepath.Join(dir, "elsewhere"), path)
+		},
+		"parent is a file": func(dir, _ string) error {
+			return errors.Join(os.Remove(filepath.Join(dir, "sub")), os.WriteFile(filepath.Join(dir, "sub"), nil, 0o600))
+		},
+		"directory that all may write": func(dir, _ string) error { return os.Chmod(filepath.Join(dir, "sub"), 0o777) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := os.Mkdir(filepath.Join(dir, "sub"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(dir, "sub", "identity.key")
+			if err := prepare(dir, path); err != nil {
+				t.Fatal(err)
+			}
+			if key, created, err := LoadOrCreate(path, nil); err == nil || created || !key.IsZero() {
+				t.Errorf("took it: created %v, %v", created, err)
+			}
+		})
+	}
+}
+
+// However many start at once, they agree on one key.
+func TestCreateRace(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "identity.key")
+	const n = 16
+	var wg sync.WaitGroup
+	ids, made := make([]ID, n), make([]bool, n)
+	for i := range n {
+		wg.Go(func() {
+			key, created, err := LoadOrCreate(path, nil)
+			if err != nil {
+				t.Error(err)
+			}
+			ids[i], made[i] = key.ID(), created
+		})
+	}
+	wg.Wait()
+	creators := 0
+	for i := range n {
+		if ids[i] != ids[0] {
+			t.Fatal("two nodes in one place")
+		}
+		if made[i] {
+			creators++
+		}
+	}
+	if creators != 1 {
+		t.Errorf("%d creators", creators)
+	}
+}
+
+func FuzzDecodeKey(f *testing.F) {
+	good, err := encodeKey(testKey(f, 1))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add(good[:80])
+	f.Add([]byte(otherAlgorithm(f)))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		key, err := decodeKey(raw)
+		if err == nil && key.ID().IsZero() {
+			t.Fatal("a key without an id")
+		}
+		if err != nil && !errors.Is(err, ErrKeyFile) {
+			t.Fatalf("unclassified: %v", err)
+		}
+	})
+}
+
+func otherAlgorithm(t testing.TB) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: pemType, Bytes: der}))
+}
