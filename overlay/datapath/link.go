@@ -1,0 +1,50 @@
+package datapath
+
+import (
+	"context"
+	"io"
+
+	"github.com/kairos-io/kairos/overlay/identity"
+)
+
+// Protocol names the streams that carry frames; its number changes with what is on them.
+const Protocol = "/kairos/data/1"
+
+// Link is a way to one peer. Its methods may be called from any goroutine.
+type Link interface {
+	// Send takes whole IP packets towards the peer and returns how many; the
+	// others found no room and are lost. It never blocks, and it keeps neither
+	// pkts nor what they point to.
+	Send(pkts [][]byte) (accepted int)
+	// Path tells which way the packets go now.
+	Path() PathInfo
+	// Close gives the way up. Packets on it are lost.
+	Close() error
+}
+
+// PathInfo describes a link for people and for the choice between links.
+type PathInfo struct {
+	Kind   string // "stream"
+	Up     bool   // packets have left this way, or could at once
+	MTU    int    // largest packet in bytes that Send takes
+	Queued int    // bytes that wait
+}
+
+// Stream is one ordered, authenticated byte stream from or to a peer.
+type Stream interface {
+	io.ReadWriteCloser
+	// Reset ends the stream at once in both directions and fails a Read or
+	// Write that waits on it, here and at the peer.
+	Reset() error
+}
+
+// Opener opens a stream of Protocol to a connected peer, and fails when ctx ends.
+type Opener interface {
+	Open(ctx context.Context, id identity.ID) (Stream, error)
+}
+
+// OpenerFunc makes an Opener of a function.
+type OpenerFunc func(ctx context.Context, id identity.ID) (Stream, error)
+
+// Open implements Opener.
+func (f OpenerFunc) Open(ctx context.Context, id identity.ID) (Stream, error) { return f(ctx, id) }

@@ -1,0 +1,226 @@
+package datapath
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/kairos-io/kairos/overlay/identity"
+)
+
+func startLink(opener OpenerFunc) (l *streamLink, count *counters, ended chan struct{}) {
+	count = &counters{total: &drops{}}
+	l = newStreamLink(identity.ID{1}, opener, count, slog.New(slog.DiscardHandler))
+	ended = make(chan struct{})
+	go func() {
+		defer close(ended)
+		l.run()
+	}()
+	return l, count, ended
+}
+
+func TestOpenIsPaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var tries []time.Duration
+		start := time.Now()
+		l, count, ended := startLink(func(context.Context, identity.ID) (Stream, error) {
+			tries = append(tries, time.Since(start))
+			return nil, errors.New("no")
+		})
+		const packets = 1000
+		for range packets {
+			l.Send([][]byte{make([]byte, 100)})
+			time.Sleep(10 * time.Millisecond) // the bubble's clock: packets keep coming for 10 s
+		}
+		_ = l.Close()
+		<-ended
+		if len(tries) > 12 || len(tries) < 7 || tries[0] != 0 {
+			t.Errorf("streams were tried at %v", tries)
+		}
+		for i := 2; i < len(tries); i++ {
+			if gap := tries[i] - tries[i-1]; gap > maxPause+10*time.Millisecond {
+				t.Errorf("%v between two tries", gap)
+			}
+		}
+		if got := count.drops[DropLinkLost].Load(); got != packets {
+			t.Errorf("%d packets counted as lost, want %d", got, packets)
+		}
+	})
+}
+
+func TestHangingOpenEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, _, ended := startLink(func(ctx context.Context, _ identity.ID) (Stream, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		})
+		l.Send([][]byte{make([]byte, 100)})
+		synctest.Wait()
+		start := time.Now()
+		_ = l.Close()
+		<-ended
+		if time.Since(start) != 0 {
+			t.Errorf("close took %v", time.Since(start))
+		}
+	})
+}
+
+func TestSteadyStreamIsFollowedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var opened atomic.Int32
+		var far *memStream
+		l, count, ended := startLink(func(context.Context, identity.ID) (Stream, error) {
+			opened.Add(1)
+			var near *memStream
+			near, far = pipe()
+			go func(far *memStream) {
+				buf := make([]byte, 100)
+				for {
+					if _, err := far.Read(buf); err != nil {
+						return
+					}
+				}
+			}(far)
+			return near, nil
+		})
+		for round := range 3 {
+			l.Send([][]byte{make([]byte, 50)})
+			synctest.Wait()
+			if int(opened.Load()) != round+1 {
+				t.Errorf("round %d: %d streams opened", round, opened.Load())
+			}
+			time.Sleep(2 * steadyAfter)
+			_ = far.Close()
+			synctest.Wait()
+		}
+		_ = l.Close()
+		<-ended
+		if lost, sent := count.drops[DropLinkLost].Load(), count.txPackets.Load(); lost != 0 || sent != 3 {
+			t.Errorf("%d lost, %d sent", lost, sent)
+		}
+	})
+}
+
+func TestQueue(t *testing.T) {
+	q := newQueue()
+	big, small := make([]byte, 60_000), make([]byte, 50)
+	if n := q.push([][]byte{big, big, big, big, big, small}); n != 5 {
+		t.Errorf("%d accepted, want four big ones and the small one", n)
+	}
+	b := q.take()
+	if b.packets != 5 || b.payload() != 4*60_000+50 {
+		t.Errorf("batch of %d packets with %d bytes", b.packets, b.payload())
+	}
+	b.release()
+	if q.take() != nil || q.queued() != 0 {
+		t.Error("the queue should be empty")
+	}
+	for _, c := range []struct {
+		name  string
+		n     int
+		d     time.Duration
+		limit int
+	}{
+		{"fast", maxQueue, time.Microsecond, maxQueue},
+		{"no time at all", maxQueue, 0, maxQueue},
+		{"slow", maxQueue, 10 * time.Second, minQueue},
+		{"between: 10 MB/s", 100_000, 10 * time.Millisecond, 125_000},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for range 50 {
+				q.adapt(c.n, c.d)
+				q.adapt(100, time.Hour) // too small to tell anything
+			}
+			if diff := q.limit - c.limit; diff > 5 || diff < -5 {
+				t.Errorf("limit %d, want %d", q.limit, c.limit)
+			}
+		})
+	}
+	q.limit = minQueue
+	if q.push([][]byte{make([]byte, 65535)}) != 1 {
+		t.Error("the largest packet must always find an empty queue")
+	}
+}
+
+// sink is a Stream that takes everything at once, and a Device that gives and takes.
+type sink struct{ done chan struct{} }
+
+func (s sink) Write(b []byte) (int, error) { return len(b), nil }
+func (s sink) Read([]byte) (int, error)    { <-s.done; return 0, errors.New("closed") }
+func (s sink) Close() error                { return s.Reset() }
+func (s sink) Reset() error                { close(s.done); return nil }
+
+type sinkDevice struct{}
+
+func (sinkDevice) Read([][]byte, []int) (int, error) { return 0, nil }
+func (sinkDevice) Write(pkts [][]byte) (int, error)  { return len(pkts), nil }
+func (sinkDevice) MTU() int                          { return DefaultMTU }
+func (sinkDevice) Close() error                      { return nil }
+
+// steady is a Datapath in its steady state, and a batch of packets out and in.
+func steady(t testing.TB) (dp *Datapath, out, in [][]byte, from *peer) {
+	n := newNetwork(t, 2)
+	a, b := n.members[0], n.members[1]
+	dp = New(Config{Self: a.id, Device: sinkDevice{}, Log: slog.New(slog.DiscardHandler),
+		Opener: OpenerFunc(func(context.Context, identity.ID) (Stream, error) { return sink{make(chan struct{})}, nil })})
+	dp.SetRoutes(a.dp.routes.Load())
+	dp.PeerUp(b.id)
+	a.dp.shutdown()
+	b.dp.shutdown()
+	for i := range deviceBatch {
+		out = append(out, packet(a.v4, b.v4, i, 1400))
+		in = append(in, packet(b.v4, a.v4, i, 1400))
+	}
+	t.Cleanup(dp.shutdown)
+	return dp, out, in, dp.peerOf(b.id)
+}
+
+func TestNoAllocationPerPacket(t *testing.T) {
+	dp, out, in, from := steady(t)
+	if n := testing.AllocsPerRun(200, func() {
+		for _, pkt := range out {
+			dp.forward(pkt)
+		}
+		dp.flush()
+	}); n > 1 { // per batch of 64: the pool may lose a buffer to the collector
+		t.Errorf("%v allocations per batch out", n)
+	}
+	pkts := make([][]byte, len(in))
+	if n := testing.AllocsPerRun(200, func() {
+		copy(pkts, in)
+		if err := dp.deliver(from, pkts); err != nil {
+			t.Fatal(err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations per batch in", n)
+	}
+}
+
+func BenchmarkForward(b *testing.B) {
+	dp, out, _, _ := steady(b)
+	b.SetBytes(1400)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		dp.forward(out[i%len(out)])
+		if i%len(out) == len(out)-1 {
+			dp.flush()
+		}
+	}
+}
+
+func BenchmarkDeliver(b *testing.B) {
+	dp, _, in, from := steady(b)
+	pkts := make([][]byte, len(in))
+	b.SetBytes(1400 * int64(len(in)))
+	b.ReportAllocs()
+	for b.Loop() {
+		copy(pkts, in)
+		if err := dp.deliver(from, pkts); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
