@@ -1,0 +1,277 @@
+package mesh
+
+import (
+	"context"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/kairos-io/kairos/overlay/discovery"
+	"github.com/kairos-io/kairos/overlay/identity"
+)
+
+// Bounds of what is remembered and tried.
+const (
+	maxTargets     = 4096 // members known at once
+	maxAddrs       = 8    // addresses tried in one dial
+	staticPatience = 30 * time.Second
+	selfPatience   = 10 * time.Minute
+)
+
+// target is a member to stay connected to, with every address known for it.
+// Its fields are guarded by Mesh.mu.
+type target struct {
+	id     identity.ID
+	hosts  []discovery.Peer // configured
+	heard  []netip.AddrPort // on the local network
+	record []netip.AddrPort // from its own record
+	last   netip.AddrPort   // of the last connection
+	away   time.Duration    // mesh time since which it is not connected
+	wake   chan struct{}    // something about it changed
+	gone   chan struct{}    // closed by Forget
+}
+
+func (t *target) nudge() {
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
+}
+
+// lost notes that the last connection ended.
+func (t *target) lost(now time.Duration) {
+	t.away = now
+	t.nudge()
+}
+
+// Learn tells where a member says that it is: its record's underlay
+// addresses, host:port each. What cannot be read or dialled is passed over.
+// The mesh connects to every member that it learned of, until Forget.
+func (m *Mesh) Learn(id identity.ID, underlay []string) {
+	var addrs []netip.AddrPort
+	for _, text := range underlay {
+		if a, err := netip.ParseAddrPort(text); err == nil {
+			addrs = append(addrs, a)
+		}
+	}
+	m.update(id, func(t *target) bool {
+		changed := !slices.Equal(t.record, addrs)
+		t.record = addrs
+		return changed
+	})
+}
+
+// Found tells where a member was heard on the local network.
+func (m *Mesh) found(id identity.ID, addrs []netip.AddrPort) {
+	m.update(id, func(t *target) bool {
+		t.heard = addrs
+		return true
+	})
+}
+
+// Forget stops dialling a member that left or expired. A connection that is
+// there stays.
+func (m *Mesh) Forget(id identity.ID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if t := m.targets[id]; t != nil && m.peers[id] == nil {
+		delete(m.targets, id)
+		close(t.gone)
+	}
+}
+
+func (m *Mesh) update(id identity.ID, change func(*target) bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if t := m.targetLocked(id); t != nil && change(t) {
+		t.nudge()
+	}
+}
+
+// targetLocked returns the target of a member, making and starting it.
+func (m *Mesh) targetLocked(id identity.ID) *target {
+	if t := m.targets[id]; t != nil {
+		return t
+	}
+	if m.closed || id == m.self || id.IsZero() || len(m.targets) >= maxTargets {
+		return nil
+	}
+	t := &target{id: id, away: m.now(), wake: make(chan struct{}, 1), gone: make(chan struct{})}
+	m.targets[id] = t
+	m.wg.Go(func() { m.runTarget(t) })
+	return t
+}
+
+// rememberLocked keeps the address of a connection for later.
+func (m *Mesh) rememberLocked(c *conn) {
+	if t := m.targetLocked(c.peer()); t != nil {
+		t.last = c.remote
+	}
+}
+
+// addrs returns what to dial now: what worked last, what is near, the rest.
+func (m *Mesh) addrs(ctx context.Context, t *target) []netip.AddrPort {
+	m.mu.Lock()
+	hosts := slices.Clone(t.hosts)
+	all := slices.Concat([]netip.AddrPort{t.last}, t.heard, t.record)
+	m.mu.Unlock()
+	for _, h := range hosts {
+		found, err := h.Resolve(ctx, m.resolver())
+		if err != nil {
+			m.log.Debug("cannot resolve peer", "addr", h.String(), "err", err)
+		}
+		all = append(all, found...)
+	}
+	all = m.dialable(all)
+	return all[:min(len(all), maxAddrs)]
+}
+
+// runTarget keeps one member connected.
+func (m *Mesh) runTarget(t *target) {
+	defer m.forgetOnExit(t)
+	deferred := m.self.Compare(t.id) < 0 // the lower ID does not wait
+	upgrade := m.timing.Upgrade
+	for {
+		switch c := m.best(t.id); {
+		case c != nil && (c.transport == quicName || m.under.quic == nil):
+			deferred, upgrade = m.self.Compare(t.id) < 0, m.timing.Upgrade
+			if !m.wait(t, 0) {
+				return
+			}
+		case c != nil:
+			// Only the time passing or a change of the network makes UDP get through.
+			if !m.wait(t, upgrade) {
+				return
+			}
+			if m.best(t.id) == c {
+				m.tryUpgrade(t)
+				upgrade = min(2*upgrade, maxUpgrade)
+			}
+		case !deferred:
+			deferred = true
+			if !m.wait(t, m.timing.Deference) {
+				return
+			}
+		default:
+			if !m.wait(t, m.tryTarget(t)) {
+				return
+			}
+		}
+	}
+}
+
+func (m *Mesh) forgetOnExit(t *target) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.targets[t.id] == t {
+		delete(m.targets, t.id)
+	}
+}
+
+// tryTarget dials a member once and returns how long to wait after that; 0
+// means until something changes.
+func (m *Mesh) tryTarget(t *target) time.Duration {
+	if !m.allowed(t.id) {
+		return maxUpgrade
+	}
+	addrs := m.addrs(m.ctx, t)
+	if len(addrs) == 0 {
+		return m.idle(t)
+	}
+	if err := m.race(m.ctx, t.id, addrs, []string{quicName, tcpName}); err == nil {
+		return 0
+	}
+	m.mu.Lock()
+	away := m.now() - t.away
+	m.mu.Unlock()
+	return discovery.Backoff(away, rand.Float64())
+}
+
+// idle is how long to wait when there is nothing to dial: names may resolve later.
+func (m *Mesh) idle(t *target) time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(t.hosts) > 0 {
+		return staticPatience
+	}
+	return 0
+}
+
+// tryUpgrade dials a peer that is connected over TCP by QUIC.
+func (m *Mesh) tryUpgrade(t *target) {
+	if addrs := m.addrs(m.ctx, t); len(addrs) > 0 {
+		// Failing is the expected case here; the next try follows.
+		if err := m.race(m.ctx, t.id, addrs, []string{quicName}); err != nil {
+			m.log.Debug("still no QUIC to peer", "peer", t.id.Short(), "err", err)
+		}
+	}
+}
+
+// wait returns true after d (0: never), or when the target or the network
+// changed; false when the target is given up.
+func (m *Mesh) wait(t *target, d time.Duration) bool {
+	var after <-chan time.Time
+	if d > 0 {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		after = timer.C
+	}
+	select {
+	case <-after:
+	case <-t.wake:
+	case <-m.kick.wait():
+	case <-t.gone:
+		return false
+	case <-m.ctx.Done():
+		return false
+	}
+	return m.ctx.Err() == nil
+}
+
+// runStatic looks for whoever lives at a configured address. Once it is known
+// it is a target like any other; the address is asked again only when that
+// member stays away, because somebody else may have moved in.
+func (m *Mesh) runStatic(p discovery.Peer) {
+	if !p.ID.IsZero() {
+		m.adopt(p.ID, p)
+		return
+	}
+	var resident identity.ID
+	away := m.now()
+	for m.ctx.Err() == nil {
+		if !resident.IsZero() && m.Connected(resident) {
+			away = m.now()
+			m.sleep(staticPatience)
+			continue
+		}
+		id, wait := m.tryStatic(p, m.now()-away)
+		if !id.IsZero() {
+			resident = id
+			m.adopt(id, p)
+		}
+		m.sleep(wait)
+	}
+}
+
+// adopt adds a configured address to a member.
+func (m *Mesh) adopt(id identity.ID, p discovery.Peer) {
+	m.update(id, func(t *target) bool {
+		if slices.Contains(t.hosts, p) {
+			return false
+		}
+		t.hosts = append(t.hosts, p)
+		return true
+	})
+}
+
+// sleep waits for d or until the network changes.
+func (m *Mesh) sleep(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-m.kick.wait():
+	case <-m.ctx.Done():
+	}
+}

