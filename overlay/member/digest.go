@@ -46,8 +46,9 @@ func (t *Table) Missing(theirs wire.Digest, limit int) []wire.Signed {
 		}
 		return a.Compare(b)
 	})
-	out := make([]wire.Signed, 0, min(len(ids), max(limit, 0)))
-	for _, id := range ids[:cap(out)] {
+	ids = ids[:min(len(ids), max(limit, 0))]
+	out := make([]wire.Signed, 0, len(ids))
+	for _, id := range ids {
 		out = append(out, t.members[id].Signed)
 	}
 	return out

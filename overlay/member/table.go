@@ -167,7 +167,10 @@ func (t *Table) mergeLocked(r wire.Record, s wire.Signed, now time.Time) (Change
 	case t.knownLocked(r.ID, r.Seq): // somebody was faster
 		return Change{Kind: Unchanged, ID: r.ID}, nil
 	case !exists && len(t.members) >= t.limits.Members:
-		evicted, ok := t.evictLocked()
+		evicted, ok := identity.ID{}, false
+		if !r.Left { // nobody makes room for who is leaving
+			evicted, ok = t.evictLocked()
+		}
 		if !ok {
 			return Change{}, fmt.Errorf("merge record of %s: %w", r.ID.Short(), ErrFull)
 		}
@@ -189,7 +192,8 @@ func (t *Table) mergeLocked(r wire.Record, s wire.Signed, now time.Time) (Change
 	}
 	t.members[r.ID] = e
 	delete(t.tombstones, r.ID)
-	if change.Kind != Refreshed || !change.Evicted.IsZero() {
+	visible := !r.Left || (exists && !old.Left)
+	if (visible && change.Kind != Refreshed) || !change.Evicted.IsZero() {
 		t.revision++
 	}
 	return change, nil
