@@ -1,0 +1,5 @@
+//go:build !race
+
+package genesis
+
+const raceEnabled = false
