@@ -1,0 +1,132 @@
+package tests
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// room says what a package may import of this repository. The first one whose
+// name matches counts. A name or an allowed path that ends in /... also means
+// everything below it.
+type room struct {
+	name  string
+	may   []string
+	plain bool // pure: nothing but the standard library and golang.org/x/crypto from outside
+}
+
+var (
+	pure    = []string{"overlay/token", "overlay/identity", "overlay/wire", "overlay/member", "overlay/route"}
+	network = slices.Concat(pure, []string{"overlay/internal/..."})
+	// ofOverlay is what the node knows of the network: its door and its words.
+	ofOverlay = []string{"overlay/api", "overlay/identity", "overlay/token", "overlay/wire"}
+	ofAgent   = slices.Concat(ofOverlay, []string{"agent/config", "agent/store"})
+)
+
+// rooms is the table of section 3 of the design: dependencies point down only,
+// and siblings do not know each other.
+var rooms = []room{
+	{name: "cmd/internal/...", may: []string{"cmd/internal/...", "agent/...", "overlay/...", "systemd"}},
+	{name: "cmd/...", may: []string{"cmd/internal/..."}},
+
+	{name: "overlay", may: []string{"overlay/..."}},
+	{name: "overlay/token", plain: true},
+	{name: "overlay/identity", plain: true},
+	{name: "overlay/wire", may: []string{"overlay/identity", "overlay/token"}, plain: true},
+	{name: "overlay/member", may: pure, plain: true},
+	{name: "overlay/route", may: pure, plain: true},
+	{name: "overlay/mesh", may: slices.Concat(network, []string{"overlay/admission", "overlay/discovery"})},
+	{name: "overlay/overlaytest", may: []string{"overlay/..."}},
+	{name: "overlay/tun/tuntest", may: []string{"overlay/tun"}},
+	{name: "overlay/...", may: network},
+
+	{name: "agent", may: slices.Concat(ofAgent, []string{"agent/..."})},
+	{name: "agent/role", may: ofAgent, plain: true},
+	{name: "agent/health", may: ofAgent, plain: true},
+	{name: "agent/...", may: ofAgent},
+
+	{name: "systemd"},
+	{name: "image", may: []string{"image/...", "systemd"}},
+	{name: "image/...", may: []string{"image/...", "systemd"}},
+	{name: "tests/...", may: []string{"..."}},
+}
+
+// owners says who may import a heavy dependency. Tests of the whole may too.
+var owners = map[string][]string{
+	"github.com/libp2p/":                      {"overlay/mesh", "overlay/admission", "overlay/discovery", "overlay/overlaytest"},
+	"github.com/multiformats/":                {"overlay/mesh", "overlay/admission", "overlay/discovery", "overlay/overlaytest"},
+	"github.com/songgao/water":                {"overlay/tun"},
+	"github.com/vishvananda/":                 {"overlay/tun"},
+	"github.com/miekg/dns":                    {"overlay/dns"},
+	"github.com/godbus/":                      {"overlay/dns"},
+	"github.com/prometheus/":                  {"overlay/api"},
+	"github.com/google/go-containerregistry/": {"agent/oci", "image/..."},
+	"github.com/containerd/":                  {"agent/k3s"},
+	"github.com/opencontainers/":              {"agent/k3s"},
+	"github.com/coreos/go-systemd/":           {"systemd"},
+	"github.com/spf13/":                       {"cmd/internal/cli"},
+	"go.yaml.in/":                             {"agent/config", "image/..."},
+	"github.com/invopop/jsonschema":           {"agent/config"},
+}
+
+// inTests says what only test files of any package may import besides.
+var inTests = []string{"overlay/overlaytest", "overlay/tun/tuntest", "overlay/overlaytest/..."}
+
+func checkImports(all []*pkg) []string {
+	var faults []string
+	for _, p := range all {
+		for _, s := range p.sources {
+			for _, path := range s.imports() {
+				if why := forbidden(p.path, path, s.test()); why != "" {
+					faults = append(faults, fmt.Sprintf("%s imports %s: %s", s.name, path, why))
+				}
+			}
+		}
+	}
+	return faults
+}
+
+// forbidden says why from may not import path; "" if it may.
+func forbidden(from, path string, test bool) string {
+	if matches(from, "tests/...") {
+		return ""
+	}
+	i := slices.IndexFunc(rooms, func(r room) bool { return matches(from, r.name) })
+	if i < 0 {
+		return from + " is not one of the rooms"
+	}
+	if own, ok := strings.CutPrefix(path, "."); ok {
+		return forbiddenOwn(rooms[i], from, strings.TrimPrefix(own, "/"), test)
+	}
+	for prefix, who := range owners {
+		if strings.HasPrefix(path, prefix) && !slices.ContainsFunc(who, func(w string) bool { return matches(from, w) }) {
+			return "only for " + strings.Join(who, ", ")
+		}
+	}
+	if rooms[i].plain && !test && strings.Contains(strings.Split(path, "/")[0], ".") && !strings.HasPrefix(path, "golang.org/x/crypto/") {
+		return "a pure room imports the standard library and golang.org/x/crypto only"
+	}
+	return ""
+}
+
+func forbiddenOwn(r room, from, path string, test bool) string {
+	switch {
+	case path == from || strings.HasPrefix(path, from+"/"): // parts of itself, and external tests of itself
+		return ""
+	case slices.ContainsFunc(r.may, func(m string) bool { return matches(path, m) }):
+		return ""
+	case test && slices.ContainsFunc(inTests, func(m string) bool { return matches(path, m) }):
+		return ""
+	case len(r.may) == 0:
+		return from + " imports nothing of this repository"
+	}
+	return from + " may import only " + strings.Join(r.may, ", ")
+}
+
+func matches(path, pattern string) bool {
+	top, below := strings.CutSuffix(pattern, "...")
+	if !below {
+		return path == pattern
+	}
+	return strings.HasPrefix(path, top) || path+"/" == top
+}
