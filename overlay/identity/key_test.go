@@ -70,6 +70,7 @@ func TestSignVerify(t *testing.T) {
 		{"another author", other.ID(), "agent-vote", msg, sig, false},
 		{"another context", key.ID(), "agent-votes", msg, sig, false},
 		{"context moved into the message", key.ID(), "agent", []byte("-vote\x00message"), sig, false},
+		{"context grown into the message", key.ID(), "agent", []byte("-votemessage"), sig, false},
 		{"another message", key.ID(), "agent-vote", []byte("massage"), sig, false},
 		{"flipped bit", key.ID(), "agent-vote", msg, flipped, false},
 		{"no signature", key.ID(), "agent-vote", msg, nil, false},

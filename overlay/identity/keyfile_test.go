@@ -89,6 +89,10 @@ func TestLoadRefusesOtherFiles(t *testing.T) {
 		"symlink": func(dir, path string) error {
 			return os.Symlink(filepath.Join(dir, "elsewhere"), path)
 		},
+		"symlink to a good key": func(dir, path string) error {
+			_, _, err := LoadOrCreate(filepath.Join(dir, "good.key"), nil)
+			return errors.Join(err, os.Symlink(filepath.Join(dir, "good.key"), path))
+		},
 		"parent is a file": func(dir, _ string) error {
 			return errors.Join(os.Remove(filepath.Join(dir, "sub")), os.WriteFile(filepath.Join(dir, "sub"), nil, 0o600))
 		},

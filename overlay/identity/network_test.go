@@ -47,7 +47,7 @@ func TestNetworkFromToken(t *testing.T) {
 	}
 	inTen, ula := netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")
 	chosen := map[netip.Prefix]int{}
-	for i := range uint32(20_000) {
+	for i := range uint32(5_000) {
 		n := networkOf(t, seedOf(i), "")
 		chosen[n.V4]++
 		if n.V4.Bits() != 16 || !inTen.Contains(n.V4.Addr()) || n.V4 != n.V4.Masked() {
@@ -65,7 +65,7 @@ func TestNetworkFromToken(t *testing.T) {
 	if len(chosen) != len(allowedOctets()) {
 		t.Errorf("%d of %d ranges are ever chosen", len(chosen), len(allowedOctets()))
 	}
-	mean := 20_000 / len(chosen)
+	mean := 5_000 / len(chosen)
 	for p, count := range chosen {
 		if count < mean/2 || count > mean*2 {
 			t.Errorf("%s chosen %d times, mean %d", p, count, mean)
@@ -106,7 +106,7 @@ func TestV4Addr(t *testing.T) {
 		n := networkOf(t, seedOf(1), cidr)
 		seen := map[netip.Addr]bool{}
 		id := testKey(t, 1).ID()
-		for attempt := range uint32(20_000) {
+		for attempt := range uint32(5_000) {
 			addr := n.V4Addr(id, attempt)
 			if !n.V4.Contains(addr) {
 				t.Fatalf("%s outside %s", addr, n.V4)
@@ -119,8 +119,8 @@ func TestV4Addr(t *testing.T) {
 		if cidr == "192.168.77.0/24" && len(seen) != hostsPerBlock {
 			t.Errorf("%d of %d hosts of a /24 can be reached", len(seen), hostsPerBlock)
 		}
-		if cidr == "" && len(seen) < 15_000 {
-			t.Errorf("%d different addresses in 20000 attempts", len(seen))
+		if cidr == "" && len(seen) < 4_500 {
+			t.Errorf("%d different addresses in 5000 attempts", len(seen))
 		}
 	}
 	if got := (Network{}).V4Addr(ID{1}, 0); got.IsValid() {

@@ -255,6 +255,24 @@ func TestCap(t *testing.T) {
 	}
 }
 
+func TestConnected(t *testing.T) {
+	table, id := newTable(t, Limits{}), testKey(t, 1).ID()
+	table.SetConnected(id, true, start) // not known yet
+	mustMerge(t, table, record(t, 1, 1), start)
+	if m, _ := table.Get(id); m.Connected {
+		t.Error("connected before anybody said so")
+	}
+	table.SetConnected(id, true, at(time.Minute))
+	mustMerge(t, table, record(t, 1, 2, note("x")), at(2*time.Minute))
+	if m, _ := table.Get(id); !m.Connected || m.Refreshed != at(2*time.Minute) {
+		t.Error("a new record ended the connection")
+	}
+	table.SetConnected(id, false, at(3*time.Minute))
+	if m, _ := table.Get(id); m.Connected || m.Refreshed != at(3*time.Minute) {
+		t.Error("the end of the connection went unnoticed")
+	}
+}
+
 func TestFloodStaysBounded(t *testing.T) {
 	table := newTable(t, Limits{Members: 50, Tombstones: 50})
 	for n := range 1000 {

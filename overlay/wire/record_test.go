@@ -99,8 +99,15 @@ func TestOpenEveryBit(t *testing.T) {
 	}
 }
 
-func TestRecordLimits(t *testing.T) {
-	key := testKey(t, 1)
+type badRecord struct {
+	name   string
+	change func(*Record)
+	want   error
+}
+
+// badRecords are records that nobody seals or opens.
+func badRecords(t *testing.T) []badRecord {
+	t.Helper()
 	tooMany := map[string]string{}
 	for i := range MaxAnnotations + 1 {
 		tooMany[fmt.Sprint(i)] = ""
@@ -109,11 +116,7 @@ func TestRecordLimits(t *testing.T) {
 	for i := range 9 {
 		large[fmt.Sprint(i)] = strings.Repeat("x", MaxAnnotationValue)
 	}
-	for _, c := range []struct {
-		name   string
-		change func(*Record)
-		want   error
-	}{
+	return []badRecord{
 		{"another author", func(r *Record) { r.ID = testKey(t, 2).ID() }, ErrKey},
 		{"no name", func(r *Record) { r.Name = "" }, ErrMalformed},
 		{"upper case name", func(r *Record) { r.Name = "Node" }, ErrMalformed},
@@ -141,7 +144,12 @@ func TestRecordLimits(t *testing.T) {
 		{"long annotation", func(r *Record) { r.Annotations = map[string]string{"a": strings.Repeat("a", MaxAnnotationValue+1)} }, ErrLimit},
 		{"annotation with direction override", func(r *Record) { r.Annotations = map[string]string{"a": "x\u202ey"} }, ErrMalformed},
 		{"all within limits but large", func(r *Record) { r.Annotations = large }, ErrLimit},
-	} {
+	}
+}
+
+func TestRecordLimits(t *testing.T) {
+	key := testKey(t, 1)
+	for _, c := range badRecords(t) {
 		t.Run(c.name, func(t *testing.T) {
 			r := fullRecord(identity.ID{})
 			c.change(&r)
