@@ -1,0 +1,107 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Source says which state of the source tree an image is made from.
+type Source struct {
+	Dir      string    // the module's directory
+	Version  string    // what `kairos version` prints
+	Revision string    // commit, empty outside of a checkout
+	Time     time.Time // stands in every "created"; SOURCE_DATE_EPOCH or the commit's
+}
+
+// FindSource describes the checkout in dir. An empty version becomes what git
+// says; a tree without git is "dev" and as old as the base layer.
+func FindSource(ctx context.Context, dir, version string, getenv func(string) string) (Source, error) {
+	s := Source{Dir: dir, Version: version, Time: baseEpoch}
+	s.Revision = git(ctx, dir, "rev-parse", "HEAD")
+	if s.Version == "" {
+		s.Version = git(ctx, dir, "describe", "--tags", "--always", "--dirty")
+	}
+	if s.Version == "" {
+		s.Version = "dev"
+	}
+	seconds := git(ctx, dir, "log", "-1", "--format=%ct")
+	if e := getenv("SOURCE_DATE_EPOCH"); e != "" {
+		seconds = e
+	}
+	if seconds != "" {
+		n, err := strconv.ParseInt(seconds, 10, 64)
+		if err != nil || n < 0 {
+			return Source{}, fmt.Errorf("read SOURCE_DATE_EPOCH: %q is not a number of seconds", seconds)
+		}
+		s.Time = time.Unix(n, 0).UTC()
+	}
+	return s, nil
+}
+
+// git returns the one line that git prints, or nothing: a release tarball has no
+// git, and that is no error.
+func git(ctx context.Context, dir string, args ...string) string {
+	out, err := exec.CommandContext(ctx, "git", append([]string{"-C", dir}, args...)...).Output()
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// Program is one of our commands in an image.
+type Program struct {
+	Package string // relative to the module, for example cmd/kairos
+	Path    string // in the image, without the leading slash
+}
+
+// Programs of the project.
+var (
+	CLI   = Program{"cmd/kairos", "usr/bin/kairos"}
+	Agent = Program{"cmd/kairos-agent", "usr/bin/kairos-agent"}
+)
+
+// Compiler turns a program of source into the bytes of a static executable.
+// Tests have one that is quicker than Go's.
+type Compiler func(ctx context.Context, s Source, p Program, arch string) ([]byte, error)
+
+// GoBuild is the Compiler of real images. The result depends on the source and
+// the Go version alone: no paths, no build ID of a checkout, no C.
+func GoBuild(ctx context.Context, s Source, p Program, arch string) ([]byte, error) {
+	tmp, err := os.MkdirTemp("", "kairos-build-")
+	if err != nil {
+		return nil, fmt.Errorf("build %s: %w", p.Package, err)
+	}
+	defer func() { _ = os.RemoveAll(tmp) }()
+	out := filepath.Join(tmp, "program")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false",
+		"-ldflags", "-s -w -buildid= -X github.com/kairos-io/kairos/cmd/internal/cli.Version="+s.Version,
+		"-o", out, "./"+p.Package)
+	cmd.Dir = s.Dir
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
+	if text, err := cmd.CombinedOutput(); err != nil {
+		if errors.Is(err, exec.ErrNotFound) {
+			return nil, fmt.Errorf("%w: go\nhint: install Go (see go.mod for the version)", ErrMissingTool)
+		}
+		return nil, fmt.Errorf("build %s for %s: %w\n%s", p.Package, arch, err, text)
+	}
+	return os.ReadFile(out)
+}
+
+// Prebuilt returns a Compiler that takes executables from a directory, by the
+// last element of their package's name.
+func Prebuilt(dir string) Compiler {
+	return func(_ context.Context, _ Source, p Program, _ string) ([]byte, error) {
+		data, err := os.ReadFile(filepath.Join(dir, filepath.Base(p.Package)))
+		if err != nil {
+			return nil, fmt.Errorf("take a built program: %w", err)
+		}
+		return data, nil
+	}
+}
