@@ -332,4 +332,3 @@ func (g *gater) InterceptSecured(network.Direction, peer.ID, network.ConnMultiad
 
 // InterceptUpgraded implements connmgr.ConnectionGater; the mesh has no swarm that asks.
 func (g *gater) InterceptUpgraded(network.Conn) (bool, control.DisconnectReason) { return true, 0 }
-

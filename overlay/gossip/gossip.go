@@ -1,0 +1,303 @@
+package gossip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/member"
+	"github.com/kairos-io/kairos/overlay/mesh"
+	"github.com/kairos-io/kairos/overlay/wire"
+)
+
+// Protocol names the streams that gossip travels on.
+const Protocol = "/kairos/gossip/1"
+
+// Implementation constants.
+const (
+	defaultInterval = time.Minute
+	defaultSweep    = 5 * time.Second
+	fanout          = 3 // peers that a heard change is passed on to
+	smallMesh       = 4 // up to this many peers it goes to all
+)
+
+// ErrLeft is returned by Publish after Leave.
+var ErrLeft = errors.New("this member has left the mesh")
+
+// Mesh is what gossip needs of the mesh; *mesh.Mesh is one.
+type Mesh interface {
+	Open(ctx context.Context, peer identity.ID, protocol string) (mesh.Stream, error)
+	Handle(protocol string, handler func(identity.ID, mesh.Stream))
+	Events() (events <-chan mesh.Event, cancel func())
+	Learn(peer identity.ID, underlay []string)
+	Forget(peer identity.ID)
+}
+
+// Config of a Gossip. Key, Table and Mesh are required.
+type Config struct {
+	Key   identity.Key
+	Table *member.Table // gossip is its only writer
+	Mesh  Mesh
+	// Incarnation counts the starts of this node with this key and is saved by
+	// the caller before the start: records of a later start win. Without saved
+	// state 0 will do; the mesh then tells what to jump over.
+	Incarnation uint32
+	Interval    time.Duration // of anti-entropy, default 1 min
+	Refresh     time.Duration // of the own record, default member.Refresh
+	Sweep       time.Duration // of expiry, default 5 s
+	Now         func() time.Time
+	Log         *slog.Logger
+}
+
+// Gossip spreads records. It is safe for concurrent use.
+type Gossip struct {
+	cfg     Config
+	self    identity.ID
+	log     *slog.Logger
+	changes chan struct{}
+	stats   counters
+
+	mu        sync.Mutex
+	seq       uint64      // of the last own record
+	own       wire.Record // as published last, Seq aside
+	published time.Time   // zero before the first Publish
+	left      bool
+	links     map[identity.ID]*link
+}
+
+type counters struct {
+	sent, received, refused, digests atomic.Uint64
+}
+
+// Stats counts since the start.
+type Stats struct {
+	RecordsSent     uint64 // in deltas
+	RecordsReceived uint64 // in deltas, whether new or not
+	RecordsRefused  uint64 // of these, not valid, or no room
+	DigestsSent     uint64
+}
+
+// New returns a gossip that works while Run runs.
+func New(cfg Config) *Gossip {
+	if cfg.Interval <= 0 {
+		cfg.Interval = defaultInterval
+	}
+	if cfg.Refresh <= 0 {
+		cfg.Refresh = member.Refresh
+	}
+	if cfg.Sweep <= 0 {
+		cfg.Sweep = defaultSweep
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Gossip{
+		cfg: cfg, self: cfg.Key.ID(), log: cfg.Log,
+		changes: make(chan struct{}, 1),
+		seq:     uint64(cfg.Incarnation) << 32,
+		links:   make(map[identity.ID]*link),
+	}
+}
+
+// Changes receives a value after the table changed in a way that its Revision
+// shows; several changes may share one value. There is one channel, for one reader.
+func (g *Gossip) Changes() <-chan struct{} { return g.changes }
+
+// Stats returns the counters.
+func (g *Gossip) Stats() Stats {
+	return Stats{
+		RecordsSent: g.stats.sent.Load(), RecordsReceived: g.stats.received.Load(),
+		RecordsRefused: g.stats.refused.Load(), DigestsSent: g.stats.digests.Load(),
+	}
+}
+
+// Publish makes r this node's record and sends it to everybody. ID and Seq
+// are filled in. Publishing what is published already does nothing, so that
+// it may be called as often as one likes. It may be called before Run.
+func (g *Gossip) Publish(r wire.Record) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.left {
+		return fmt.Errorf("publish: %w", ErrLeft)
+	}
+	if !g.published.IsZero() && same(g.own, r) {
+		return nil
+	}
+	return g.publishLocked(r)
+}
+
+func same(a, b wire.Record) bool {
+	return a.Name == b.Name && a.Kind == b.Kind && a.NetworkID == b.NetworkID && a.Version == b.Version &&
+		a.Pinned == b.Pinned && a.Left == b.Left && slices.Equal(a.Addrs, b.Addrs) &&
+		slices.Equal(a.Underlay, b.Underlay) && slices.Equal(a.Prefixes, b.Prefixes) &&
+		maps.Equal(a.Annotations, b.Annotations)
+}
+
+func (g *Gossip) publishLocked(r wire.Record) error {
+	// What the caller still holds must not change under the comparison above.
+	r.Addrs, r.Underlay, r.Prefixes = slices.Clone(r.Addrs), slices.Clone(r.Underlay), slices.Clone(r.Prefixes)
+	r.Annotations = maps.Clone(r.Annotations)
+	r.ID, r.Seq = g.self, g.seq+1
+	signed, err := wire.Seal(g.cfg.Key, r)
+	if err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
+	now := g.cfg.Now()
+	change, err := g.cfg.Table.Merge(signed, now)
+	if err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
+	g.seq, g.own, g.published = r.Seq, r, now
+	g.note(change.Kind)
+	for _, l := range g.links {
+		l.push()
+	}
+	return nil
+}
+
+// note tells Changes what a merge did.
+func (g *Gossip) note(kind member.Kind) {
+	switch kind {
+	case member.Added, member.Updated, member.Left:
+		select {
+		case g.changes <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Leave publishes a goodbye and waits until it was handed to every connected
+// peer, or ctx ends. Nothing can be published after that. Run must still run.
+func (g *Gossip) Leave(ctx context.Context) error {
+	g.mu.Lock()
+	if g.left || g.published.IsZero() {
+		g.left = true
+		g.mu.Unlock()
+		return nil
+	}
+	goodbye := g.own
+	goodbye.Left = true
+	err := g.publishLocked(goodbye)
+	g.left = true
+	links := slices.Collect(maps.Values(g.links))
+	seq := g.seq
+	g.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("say goodbye: %w", err)
+	}
+	for _, l := range links {
+		if err := l.flushed(ctx, g.self, seq); err != nil {
+			return fmt.Errorf("say goodbye: %w", err)
+		}
+	}
+	return nil
+}
+
+// Run spreads records until ctx ends, which is not an error.
+func (g *Gossip) Run(ctx context.Context) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	g.cfg.Mesh.Handle(Protocol, func(peer identity.ID, s mesh.Stream) { g.read(ctx, peer, s) })
+	defer g.cfg.Mesh.Handle(Protocol, nil)
+	events, unsubscribe := g.cfg.Mesh.Events()
+	defer unsubscribe()
+
+	sweep := time.NewTicker(g.cfg.Sweep)
+	defer sweep.Stop()
+	compare := time.NewTimer(g.jittered())
+	defer compare.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e, ok := <-events:
+			if !ok {
+				return nil
+			}
+			g.event(ctx, e, &running)
+		case <-sweep.C:
+			if err := g.sweep(); err != nil {
+				g.log.Warn("cannot refresh this node's record", "err", err)
+			}
+		case <-compare.C:
+			g.compare()
+			compare.Reset(g.jittered())
+		}
+	}
+}
+
+// jittered spreads the nodes' comparisons over the interval.
+func (g *Gossip) jittered() time.Duration {
+	return g.cfg.Interval*3/4 + time.Duration(rand.Int64N(int64(g.cfg.Interval)/2+1))
+}
+
+func (g *Gossip) event(ctx context.Context, e mesh.Event, running *sync.WaitGroup) {
+	switch e.Kind {
+	case mesh.PeerUp:
+		l := newLink(ctx, g, e.Peer)
+		g.mu.Lock()
+		g.links[e.Peer] = l
+		g.mu.Unlock()
+		g.cfg.Table.SetConnected(e.Peer, true, g.cfg.Now())
+		running.Go(l.run)
+	case mesh.PeerDown:
+		g.mu.Lock()
+		l := g.links[e.Peer]
+		delete(g.links, e.Peer)
+		g.mu.Unlock()
+		g.cfg.Table.SetConnected(e.Peer, false, g.cfg.Now())
+		if l != nil {
+			l.cancel()
+		}
+	}
+}
+
+// sweep expires members and renews the own record.
+func (g *Gossip) sweep() error {
+	now := g.cfg.Now()
+	gone := g.cfg.Table.Expire(now, g.connected)
+	for _, id := range gone {
+		g.cfg.Mesh.Forget(id)
+	}
+	if len(gone) > 0 {
+		g.note(member.Updated)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.left || g.published.IsZero() || now.Sub(g.published) < g.cfg.Refresh {
+		return nil
+	}
+	return g.publishLocked(g.own)
+}
+
+func (g *Gossip) connected(id identity.ID) bool { return g.linkTo(id) != nil }
+
+func (g *Gossip) linkTo(id identity.ID) *link {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.links[id]
+}
+
+// compare sends a digest to one random peer.
+func (g *Gossip) compare() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.links) == 0 {
+		return
+	}
+	ids := slices.Collect(maps.Keys(g.links))
+	g.links[ids[rand.IntN(len(ids))]].compare()
+}
