@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/internal/link"
 	"github.com/kairos-io/kairos/overlay/member"
-	"github.com/kairos-io/kairos/overlay/mesh"
 	"github.com/kairos-io/kairos/overlay/wire"
 )
 
@@ -34,9 +34,9 @@ var ErrLeft = errors.New("this member has left the mesh")
 
 // Mesh is what gossip needs of the mesh; *mesh.Mesh is one.
 type Mesh interface {
-	Open(ctx context.Context, peer identity.ID, protocol string) (mesh.Stream, error)
-	Handle(protocol string, handler func(identity.ID, mesh.Stream))
-	Events() (events <-chan mesh.Event, cancel func())
+	Open(ctx context.Context, peer identity.ID, protocol string) (link.Stream, error)
+	Handle(protocol string, handler func(identity.ID, link.Stream))
+	Events() (events <-chan link.Event, cancel func())
 	Learn(peer identity.ID, underlay []string)
 	Forget(peer identity.ID)
 }
@@ -70,7 +70,7 @@ type Gossip struct {
 	own       wire.Record // as published last, Seq aside
 	published time.Time   // zero before the first Publish
 	left      bool
-	links     map[identity.ID]*link
+	writers   map[identity.ID]*writer
 }
 
 type counters struct {
@@ -106,7 +106,7 @@ func New(cfg Config) *Gossip {
 		cfg: cfg, self: cfg.Key.ID(), log: cfg.Log,
 		changes: make(chan struct{}, 1),
 		seq:     uint64(cfg.Incarnation) << 32,
-		links:   make(map[identity.ID]*link),
+		writers: make(map[identity.ID]*writer),
 	}
 }
 
@@ -160,8 +160,8 @@ func (g *Gossip) publishLocked(r wire.Record) error {
 	}
 	g.seq, g.own, g.published = r.Seq, r, now
 	g.note(change.Kind)
-	for _, l := range g.links {
-		l.push()
+	for _, w := range g.writers {
+		w.push()
 	}
 	return nil
 }
@@ -190,14 +190,14 @@ func (g *Gossip) Leave(ctx context.Context) error {
 	goodbye.Left = true
 	err := g.publishLocked(goodbye)
 	g.left = true
-	links := slices.Collect(maps.Values(g.links))
+	writers := slices.Collect(maps.Values(g.writers))
 	seq := g.seq
 	g.mu.Unlock()
 	if err != nil {
 		return fmt.Errorf("say goodbye: %w", err)
 	}
-	for _, l := range links {
-		if err := l.flushed(ctx, g.self, seq); err != nil {
+	for _, w := range writers {
+		if err := w.flushed(ctx, g.self, seq); err != nil {
 			return fmt.Errorf("say goodbye: %w", err)
 		}
 	}
@@ -210,7 +210,7 @@ func (g *Gossip) Run(ctx context.Context) error {
 	defer running.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	g.cfg.Mesh.Handle(Protocol, func(peer identity.ID, s mesh.Stream) { g.read(ctx, peer, s) })
+	g.cfg.Mesh.Handle(Protocol, func(peer identity.ID, s link.Stream) { g.read(ctx, peer, s) })
 	defer g.cfg.Mesh.Handle(Protocol, nil)
 	events, unsubscribe := g.cfg.Mesh.Events()
 	defer unsubscribe()
@@ -244,23 +244,23 @@ func (g *Gossip) jittered() time.Duration {
 	return g.cfg.Interval*3/4 + time.Duration(rand.Int64N(int64(g.cfg.Interval)/2+1))
 }
 
-func (g *Gossip) event(ctx context.Context, e mesh.Event, running *sync.WaitGroup) {
+func (g *Gossip) event(ctx context.Context, e link.Event, running *sync.WaitGroup) {
 	switch e.Kind {
-	case mesh.PeerUp:
-		l := newLink(ctx, g, e.Peer)
+	case link.PeerUp:
+		w := newWriter(ctx, g, e.Peer)
 		g.mu.Lock()
-		g.links[e.Peer] = l
+		g.writers[e.Peer] = w
 		g.mu.Unlock()
 		g.cfg.Table.SetConnected(e.Peer, true, g.cfg.Now())
-		running.Go(l.run)
-	case mesh.PeerDown:
+		running.Go(w.run)
+	case link.PeerDown:
 		g.mu.Lock()
-		l := g.links[e.Peer]
-		delete(g.links, e.Peer)
+		w := g.writers[e.Peer]
+		delete(g.writers, e.Peer)
 		g.mu.Unlock()
 		g.cfg.Table.SetConnected(e.Peer, false, g.cfg.Now())
-		if l != nil {
-			l.cancel()
+		if w != nil {
+			w.cancel()
 		}
 	}
 }
@@ -283,21 +283,21 @@ func (g *Gossip) sweep() error {
 	return g.publishLocked(g.own)
 }
 
-func (g *Gossip) connected(id identity.ID) bool { return g.linkTo(id) != nil }
+func (g *Gossip) connected(id identity.ID) bool { return g.writerTo(id) != nil }
 
-func (g *Gossip) linkTo(id identity.ID) *link {
+func (g *Gossip) writerTo(id identity.ID) *writer {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.links[id]
+	return g.writers[id]
 }
 
 // compare sends a digest to one random peer.
 func (g *Gossip) compare() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if len(g.links) == 0 {
+	if len(g.writers) == 0 {
 		return
 	}
-	ids := slices.Collect(maps.Keys(g.links))
-	g.links[ids[rand.IntN(len(ids))]].compare()
+	ids := slices.Collect(maps.Keys(g.writers))
+	g.writers[ids[rand.IntN(len(ids))]].compare()
 }

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/internal/link"
 	"github.com/kairos-io/kairos/overlay/member"
-	"github.com/kairos-io/kairos/overlay/mesh"
 	"github.com/kairos-io/kairos/overlay/wire"
 )
 
@@ -31,7 +31,7 @@ func newPace() pace {
 }
 
 // read takes in what one peer writes until its stream ends.
-func (g *Gossip) read(ctx context.Context, peer identity.ID, s mesh.Stream) {
+func (g *Gossip) read(ctx context.Context, peer identity.ID, s link.Stream) {
 	defer func() { _ = s.Reset() }()
 	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
 	defer stop()
@@ -43,36 +43,36 @@ func (g *Gossip) read(ctx context.Context, peer identity.ID, s mesh.Stream) {
 			}
 			return
 		}
-		l := g.linkTo(peer)
-		if l == nil {
+		w := g.writerTo(peer)
+		if w == nil {
 			continue // not up yet, or down already: the digests at the next start repeat it
 		}
-		if l.pace.messages.Wait(ctx) != nil || l.pace.records.WaitN(ctx, len(m.Delta)) != nil {
+		if w.pace.messages.Wait(ctx) != nil || w.pace.records.WaitN(ctx, len(m.Delta)) != nil {
 			return // only the end of ctx makes them fail
 		}
 		if m.Digest != nil {
-			g.heardDigest(l, m.Digest)
+			g.heardDigest(w, m.Digest)
 			continue
 		}
 		for _, r := range m.Delta {
-			g.heardRecord(l, r)
+			g.heardRecord(w, r)
 		}
 	}
 }
 
 // heardDigest answers with what the peer lacks, and asks for what we lack.
-func (g *Gossip) heardDigest(l *link, d wire.Digest) {
+func (g *Gossip) heardDigest(w *writer, d wire.Digest) {
 	mine := g.cfg.Table.Digest()
 	for id, seq := range d {
 		if id != g.self && seq > mine[id] {
-			l.compare()
+			w.compare()
 			break
 		}
 	}
 	if d[g.self] > g.ownSeq() {
-		l.compare() // somebody knows a younger record of ours: have it shown
+		w.compare() // somebody knows a younger record of ours: have it shown
 	}
-	l.learn(d)
+	w.learn(d)
 }
 
 func (g *Gossip) ownSeq() uint64 {
@@ -82,7 +82,7 @@ func (g *Gossip) ownSeq() uint64 {
 }
 
 // heardRecord merges a record and passes it on if it was new.
-func (g *Gossip) heardRecord(l *link, s wire.Signed) {
+func (g *Gossip) heardRecord(w *writer, s wire.Signed) {
 	g.stats.received.Add(1)
 	id, seq, ok := s.Head()
 	if !ok {
@@ -96,10 +96,10 @@ func (g *Gossip) heardRecord(l *link, s wire.Signed) {
 	change, err := g.cfg.Table.Merge(s, g.cfg.Now())
 	if err != nil {
 		g.stats.refused.Add(1)
-		g.log.Debug("record refused", "peer", l.peer.Short(), "err", err)
+		g.log.Debug("record refused", "peer", w.peer.Short(), "err", err)
 		return
 	}
-	l.knows(id, seq)
+	w.knows(id, seq)
 	if change.Kind == member.Unchanged {
 		return
 	}
@@ -112,7 +112,7 @@ func (g *Gossip) heardRecord(l *link, s wire.Signed) {
 	if !change.Evicted.IsZero() {
 		g.cfg.Mesh.Forget(change.Evicted)
 	}
-	g.passOn(l.peer, id, seq)
+	g.passOn(w.peer, id, seq)
 }
 
 // heardOwn jumps over a record of ours that we do not remember: an earlier
@@ -140,18 +140,18 @@ func (g *Gossip) heardOwn(s wire.Signed) {
 // passOn sends a record to a few of those that may not have it.
 func (g *Gossip) passOn(from, author identity.ID, seq uint64) {
 	g.mu.Lock()
-	var links []*link
-	for id, l := range g.links {
+	var writers []*writer
+	for id, w := range g.writers {
 		if id != from && id != author {
-			links = append(links, l)
+			writers = append(writers, w)
 		}
 	}
 	g.mu.Unlock()
-	chosen, rest := some(links)
-	for _, l := range rest {
-		l.knows(author, seq)
+	chosen, rest := some(writers)
+	for _, w := range rest {
+		w.knows(author, seq)
 	}
-	for _, l := range chosen {
-		l.push()
+	for _, w := range chosen {
+		w.push()
 	}
 }

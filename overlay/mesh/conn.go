@@ -40,18 +40,6 @@ var (
 	errForgotten  = errors.New("disconnected on request")
 )
 
-// Stream is one bidirectional flow to or from a peer. One goroutine may read
-// while another writes.
-type Stream interface {
-	io.ReadWriteCloser
-	CloseWrite() error
-	// Reset ends both directions at once; the other side sees an error.
-	Reset() error
-	SetDeadline(time.Time) error
-	SetReadDeadline(time.Time) error
-	SetWriteDeadline(time.Time) error
-}
-
 // conn is one admitted connection.
 type conn struct {
 	m         *Mesh

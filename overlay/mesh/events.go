@@ -4,10 +4,19 @@ import (
 	"sync"
 
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/internal/link"
 )
 
-// EventKind says what happened.
-type EventKind int
+// The words for peers are shared with gossip.
+type (
+	// Event is one change of the mesh.
+	Event = link.Event
+	// EventKind says what happened.
+	EventKind = link.EventKind
+	// Stream is one bidirectional flow to or from a peer. One goroutine may
+	// read while another writes.
+	Stream = link.Stream
+)
 
 // The kinds of events. For one peer they come in this order:
 //
@@ -15,32 +24,11 @@ type EventKind int
 //
 // A peer that restarted is reported down and up again.
 const (
-	PeerUp          EventKind = iota + 1 // the first connection of a peer was admitted
-	PeerDown                             // its last connection ended
-	PathChanged                          // another connection is the best now: move long-lived streams
-	UnderlayChanged                      // this node's own addresses changed; Peer is zero
+	PeerUp          = link.PeerUp          // the first connection of a peer was admitted
+	PeerDown        = link.PeerDown        // its last connection ended
+	PathChanged     = link.PathChanged     // another connection is the best now: move long-lived streams
+	UnderlayChanged = link.UnderlayChanged // this node's own addresses changed; Peer is zero
 )
-
-// String implements fmt.Stringer.
-func (k EventKind) String() string {
-	switch k {
-	case PeerUp:
-		return "peer up"
-	case PeerDown:
-		return "peer down"
-	case PathChanged:
-		return "path changed"
-	case UnderlayChanged:
-		return "underlay changed"
-	}
-	return "unknown"
-}
-
-// Event is one change of the mesh.
-type Event struct {
-	Kind EventKind
-	Peer identity.ID
-}
 
 // subscription queues events for one reader without a bound, so that a slow
 // reader never holds up the mesh nor misses a peer. It is small: a reader
@@ -66,7 +54,7 @@ func (m *Mesh) Events() (events <-chan Event, cancel func()) {
 		return s.out, func() {}
 	}
 	for id := range m.peers {
-		s.push(Event{PeerUp, id})
+		s.push(Event{Kind: PeerUp, Peer: id})
 	}
 	m.subs[s] = struct{}{}
 	m.wg.Go(s.pump)
@@ -81,7 +69,7 @@ func (m *Mesh) Events() (events <-chan Event, cancel func()) {
 // emitLocked tells every subscriber; m.mu is held, which orders the events.
 func (m *Mesh) emitLocked(kind EventKind, peer identity.ID) {
 	for s := range m.subs {
-		s.push(Event{kind, peer})
+		s.push(Event{Kind: kind, Peer: peer})
 	}
 }
 

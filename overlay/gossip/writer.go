@@ -7,19 +7,19 @@ import (
 	"time"
 
 	"github.com/kairos-io/kairos/overlay/identity"
-	"github.com/kairos-io/kairos/overlay/mesh"
+	"github.com/kairos-io/kairos/overlay/internal/link"
 	"github.com/kairos-io/kairos/overlay/wire"
 )
 
-// Implementation constants of a link.
+// Implementation constants of a writer.
 const (
 	writeTimeout = 15 * time.Second
 	reopenAfter  = time.Second // after a broken stream, doubling up to
 	reopenMost   = 30 * time.Second
 )
 
-// link is the writing half towards one connected peer.
-type link struct {
+// writer is the half towards one connected peer.
+type writer struct {
 	g      *Gossip
 	peer   identity.ID
 	ctx    context.Context
@@ -34,71 +34,71 @@ type link struct {
 	wrote   chan struct{}
 }
 
-func newLink(ctx context.Context, g *Gossip, peer identity.ID) *link {
-	l := &link{
+func newWriter(ctx context.Context, g *Gossip, peer identity.ID) *writer {
+	w := &writer{
 		g: g, peer: peer, wake: make(chan struct{}, 1), known: make(wire.Digest),
 		digest: true, wrote: make(chan struct{}), pace: newPace(),
 	}
 	// Before the peer's digest comes, its own record is all that it knows for
 	// sure; ours goes at once, the rest waits for the digest.
-	l.known, l.pending = g.cfg.Table.Digest(), true
-	delete(l.known, g.self)
-	l.ctx, l.cancel = context.WithCancel(ctx)
-	l.nudge()
-	return l
+	w.known, w.pending = g.cfg.Table.Digest(), true
+	delete(w.known, g.self)
+	w.ctx, w.cancel = context.WithCancel(ctx)
+	w.nudge()
+	return w
 }
 
-func (l *link) nudge() {
+func (w *writer) nudge() {
 	select {
-	case l.wake <- struct{}{}:
+	case w.wake <- struct{}{}:
 	default:
 	}
 }
 
 // push has whatever the peer lacks sent.
-func (l *link) push() {
-	l.mu.Lock()
-	l.pending = true
-	l.mu.Unlock()
-	l.nudge()
+func (w *writer) push() {
+	w.mu.Lock()
+	w.pending = true
+	w.mu.Unlock()
+	w.nudge()
 }
 
 // compare has a digest sent.
-func (l *link) compare() {
-	l.mu.Lock()
-	l.digest = true
-	l.mu.Unlock()
-	l.nudge()
+func (w *writer) compare() {
+	w.mu.Lock()
+	w.digest = true
+	w.mu.Unlock()
+	w.nudge()
 }
 
 // knows notes that the peer has a record.
-func (l *link) knows(id identity.ID, seq uint64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.known[id] = max(l.known[id], seq)
+func (w *writer) knows(id identity.ID, seq uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.known[id] = max(w.known[id], seq)
 }
 
 // learn takes the peer's own word for what it knows.
-func (l *link) learn(d wire.Digest) {
-	l.mu.Lock()
-	l.known = d
-	l.pending = true
-	l.mu.Unlock()
-	l.nudge()
+func (w *writer) learn(d wire.Digest) {
+	w.mu.Lock()
+	w.known = d
+	w.pending = true
+	w.mu.Unlock()
+	w.nudge()
 }
 
 // flushed waits until the peer was sent a record, or is gone.
-func (l *link) flushed(ctx context.Context, id identity.ID, seq uint64) error {
+func (w *writer) flushed(ctx context.Context, id identity.ID, seq uint64) error {
 	for {
-		l.mu.Lock()
-		done, wrote := l.known[id] >= seq, l.wrote
-		l.mu.Unlock()
+		w.mu.Lock()
+		done, wrote := w.known[id] >= seq, w.wrote
+		w.mu.Unlock()
 		if done {
 			return nil
 		}
 		select {
 		case <-wrote:
-		case <-l.ctx.Done():
+		case <-w.ctx.Done():
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()
@@ -107,9 +107,9 @@ func (l *link) flushed(ctx context.Context, id identity.ID, seq uint64) error {
 }
 
 // run writes to the peer until it is disconnected.
-func (l *link) run() {
-	defer l.cancel()
-	var s mesh.Stream
+func (w *writer) run() {
+	defer w.cancel()
+	var s link.Stream
 	defer func() {
 		if s != nil {
 			_ = s.Close() // what was written is on its way; nothing waits for more
@@ -118,11 +118,11 @@ func (l *link) run() {
 	retry := reopenAfter
 	for {
 		select {
-		case <-l.wake:
-		case <-l.ctx.Done():
+		case <-w.wake:
+		case <-w.ctx.Done():
 			return
 		}
-		err := l.write(&s)
+		err := w.write(&s)
 		if err == nil {
 			retry = reopenAfter
 			continue
@@ -131,41 +131,41 @@ func (l *link) run() {
 			_ = s.Reset()
 			s = nil
 		}
-		l.g.log.Debug("gossip stream broke", "peer", l.peer.Short(), "err", err)
-		if !l.pause(retry) {
+		w.g.log.Debug("gossip stream broke", "peer", w.peer.Short(), "err", err)
+		if !w.pause(retry) {
 			return
 		}
 		retry = min(2*retry, reopenMost)
-		l.compare() // nobody knows what was lost with the stream
+		w.compare() // nobody knows what was lost with the stream
 	}
 }
 
-func (l *link) pause(d time.Duration) bool {
+func (w *writer) pause(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 		return true
-	case <-l.ctx.Done():
+	case <-w.ctx.Done():
 		return false
 	}
 }
 
 // write sends what is due, opening the stream when needed.
-func (l *link) write(s *mesh.Stream) error {
-	l.mu.Lock()
-	digest, pending := l.digest, l.pending
-	l.digest, l.pending = false, false
+func (w *writer) write(s *link.Stream) error {
+	w.mu.Lock()
+	digest, pending := w.digest, w.pending
+	w.digest, w.pending = false, false
 	var missing []wire.Signed
 	if pending {
-		missing = l.g.cfg.Table.Missing(l.known, wire.MaxMembers)
+		missing = w.g.cfg.Table.Missing(w.known, wire.MaxMembers)
 	}
-	l.mu.Unlock()
+	w.mu.Unlock()
 	if !digest && len(missing) == 0 {
 		return nil
 	}
 	if *s == nil {
-		opened, err := l.g.cfg.Mesh.Open(l.ctx, l.peer, Protocol)
+		opened, err := w.g.cfg.Mesh.Open(w.ctx, w.peer, Protocol)
 		if err != nil {
 			return err
 		}
@@ -174,43 +174,43 @@ func (l *link) write(s *mesh.Stream) error {
 	if err := (*s).SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 		return err
 	}
-	if err := l.writeDeltas(*s, missing); err != nil {
+	if err := w.writeDeltas(*s, missing); err != nil {
 		return err
 	}
 	if digest {
-		if err := wire.WriteMessage(*s, wire.Message{Digest: l.g.cfg.Table.Digest()}); err != nil {
+		if err := wire.WriteMessage(*s, wire.Message{Digest: w.g.cfg.Table.Digest()}); err != nil {
 			return err
 		}
-		l.g.stats.digests.Add(1)
+		w.g.stats.digests.Add(1)
 	}
 	return nil
 }
 
-func (l *link) writeDeltas(s mesh.Stream, missing []wire.Signed) error {
+func (w *writer) writeDeltas(s link.Stream, missing []wire.Signed) error {
 	for _, delta := range wire.Deltas(missing) {
 		if err := wire.WriteMessage(s, wire.Message{Delta: delta}); err != nil {
 			return err
 		}
-		l.g.stats.sent.Add(uint64(len(delta)))
-		l.mu.Lock()
+		w.g.stats.sent.Add(uint64(len(delta)))
+		w.mu.Lock()
 		for _, r := range delta {
 			if id, seq, ok := r.Head(); ok {
-				l.known[id] = max(l.known[id], seq)
+				w.known[id] = max(w.known[id], seq)
 			}
 		}
-		close(l.wrote)
-		l.wrote = make(chan struct{})
-		l.mu.Unlock()
+		close(w.wrote)
+		w.wrote = make(chan struct{})
+		w.mu.Unlock()
 	}
 	return nil
 }
 
 // some picks the links that a heard change is passed on to; the others are
 // taken to know it, until a digest says otherwise.
-func some(links []*link) (chosen, rest []*link) {
-	if len(links) <= smallMesh {
-		return links, nil
+func some(writers []*writer) (chosen, rest []*writer) {
+	if len(writers) <= smallMesh {
+		return writers, nil
 	}
-	rand.Shuffle(len(links), func(i, j int) { links[i], links[j] = links[j], links[i] })
-	return links[:fanout], links[fanout:]
+	rand.Shuffle(len(writers), func(i, j int) { writers[i], writers[j] = writers[j], writers[i] })
+	return writers[:fanout], writers[fanout:]
 }

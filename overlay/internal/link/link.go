@@ -1,0 +1,64 @@
+// Package link is the words in which mesh and gossip speak of peers, so that
+// neither has to know the other.
+package link
+
+import (
+	"io"
+	"time"
+
+	"github.com/kairos-io/kairos/overlay/identity"
+)
+
+// Stream is one bidirectional flow to or from a peer. One goroutine may read
+// while another writes.
+type Stream interface {
+	io.ReadWriteCloser
+	Deadlines
+	// CloseWrite ends this side; the other may go on.
+	CloseWrite() error
+	// Reset ends both directions at once; the other side sees an error.
+	Reset() error
+}
+
+// Deadlines are as in net.Conn.
+type Deadlines interface {
+	SetDeadline(time.Time) error
+	SetReadDeadline(time.Time) error
+	SetWriteDeadline(time.Time) error
+}
+
+// EventKind says what happened.
+type EventKind int
+
+// The kinds of events. For one peer they come in this order:
+//
+//	PeerUp -> PathChanged* -> PeerDown -> PeerUp ...
+//
+// A peer that restarted is reported down and up again.
+const (
+	PeerUp          EventKind = iota + 1 // the first connection of a peer was admitted
+	PeerDown                             // its last connection ended
+	PathChanged                          // another connection is the best now: move long-lived streams
+	UnderlayChanged                      // this node's own addresses changed; Peer is zero
+)
+
+// String implements fmt.Stringer.
+func (k EventKind) String() string {
+	switch k {
+	case PeerUp:
+		return "peer up"
+	case PeerDown:
+		return "peer down"
+	case PathChanged:
+		return "path changed"
+	case UnderlayChanged:
+		return "underlay changed"
+	}
+	return "unknown"
+}
+
+// Event is one change of the mesh.
+type Event struct {
+	Kind EventKind
+	Peer identity.ID
+}
