@@ -61,8 +61,7 @@ func (c *Client) CloseIdle() { c.http.CloseIdleConnections() }
 
 // Status returns the state of the member behind the socket.
 func (c *Client) Status(ctx context.Context) (Status, error) {
-	var s Status
-	return s, c.Call(ctx, http.MethodGet, "/api/v1/status", nil, &s)
+	return get[Status](ctx, c, "/api/v1/status")
 }
 
 // Nodes returns all members, this one included. With after > 0 and wait > 0 the
@@ -74,27 +73,29 @@ func (c *Client) Nodes(ctx context.Context, after uint64, wait time.Duration) (N
 		q := url.Values{"after": {strconv.FormatUint(after, 10)}, "wait": {wait.String()}}
 		path += "?" + q.Encode()
 	}
-	var l NodeList
-	return l, c.Call(ctx, http.MethodGet, path, nil, &l)
+	return get[NodeList](ctx, c, path)
 }
 
 // Peers returns the connected peers with their counters.
 func (c *Client) Peers(ctx context.Context) ([]Peer, error) {
-	var p []Peer
-	return p, c.Call(ctx, http.MethodGet, "/api/v1/peers", nil, &p)
+	return get[[]Peer](ctx, c, "/api/v1/peers")
 }
 
 // Records returns the signed records behind Nodes, opened.
 func (c *Client) Records(ctx context.Context) ([]Record, error) {
-	var r []Record
-	return r, c.Call(ctx, http.MethodGet, "/api/v1/records", nil, &r)
+	return get[[]Record](ctx, c, "/api/v1/records")
 }
 
 // Cluster returns the cluster of this member's network_id; an *Error with
 // Status 404 says why there is none yet.
 func (c *Client) Cluster(ctx context.Context) (Cluster, error) {
-	var v Cluster
-	return v, c.Call(ctx, http.MethodGet, "/api/v1/cluster", nil, &v)
+	return get[Cluster](ctx, c, "/api/v1/cluster")
+}
+
+func get[T any](ctx context.Context, c *Client, path string) (T, error) {
+	var v T
+	err := c.Call(ctx, Exchange{Method: http.MethodGet, Path: path, Out: &v})
+	return v, err
 }
 
 // SetAnnotations replaces all annotations of this member's record.
@@ -102,25 +103,25 @@ func (c *Client) SetAnnotations(ctx context.Context, annotations map[string]stri
 	if annotations == nil {
 		annotations = map[string]string{}
 	}
-	return c.Call(ctx, http.MethodPut, "/control/v1/annotations", annotations, nil)
+	return c.Call(ctx, Exchange{Method: http.MethodPut, Path: "/control/v1/annotations", In: annotations})
 }
 
 // SetRoutes replaces what this member announces and accepts besides its own addresses.
 func (c *Client) SetRoutes(ctx context.Context, routes Routes) error {
-	return c.Call(ctx, http.MethodPut, "/control/v1/routes", routes, nil)
+	return c.Call(ctx, Exchange{Method: http.MethodPut, Path: "/control/v1/routes", In: routes})
 }
 
 // Pin fixes this member's IPv4 address for good: it wins every later conflict
 // against members that are not pinned.
 func (c *Client) Pin(ctx context.Context) error {
-	return c.Call(ctx, http.MethodPost, "/control/v1/pin", struct{}{}, nil)
+	return c.Call(ctx, Exchange{Method: http.MethodPost, Path: "/control/v1/pin", In: struct{}{}})
 }
 
 // Sign signs message with the node's identity key under the given context,
 // which must start with "agent-": see identity.Verify.
 func (c *Client) Sign(ctx context.Context, context string, message []byte) ([]byte, error) {
 	var out SignAnswer
-	err := c.Call(ctx, http.MethodPost, "/control/v1/sign", SignRequest{Context: context, Message: message}, &out)
+	err := c.Call(ctx, Exchange{Method: http.MethodPost, Path: "/control/v1/sign", In: SignRequest{Context: context, Message: message}, Out: &out})
 	return out.Signature, err
 }
 
@@ -128,20 +129,27 @@ func (c *Client) Sign(ctx context.Context, context string, message []byte) ([]by
 // and the self-signed certificate of the identity key that signed it, both DER.
 func (c *Client) Certificate(ctx context.Context, publicKey []byte) ([][]byte, error) {
 	var out CertificateAnswer
-	err := c.Call(ctx, http.MethodPost, "/control/v1/certificate", CertificateRequest{PublicKey: publicKey}, &out)
+	err := c.Call(ctx, Exchange{Method: http.MethodPost, Path: "/control/v1/certificate", In: CertificateRequest{PublicKey: publicKey}, Out: &out})
 	return out.Chain, err
 }
 
 // PutCluster sets what GET /api/v1/cluster answers.
 func (c *Client) PutCluster(ctx context.Context, cluster Cluster) error {
-	return c.Call(ctx, http.MethodPut, "/control/v1/documents/cluster", cluster, nil)
+	return c.Call(ctx, Exchange{Method: http.MethodPut, Path: "/control/v1/documents/cluster", In: cluster})
 }
 
-// Call sends in as JSON (nil: no body) and decodes the answer into out (nil:
-// dropped). An answer that is not 2xx becomes an *Error with its HTTP status.
-// It is exported for handlers that others put beside the overlay's own.
-func (c *Client) Call(ctx context.Context, method, path string, in, out any) error {
-	req, err := c.request(ctx, method, path, in)
+// Exchange is one request and what is made of the answer.
+type Exchange struct {
+	Method, Path string
+	In           any // sent as JSON; nil: no body
+	Out          any // a pointer to decode the answer into; nil: it is dropped
+}
+
+// Call does one exchange. An answer that is not 2xx becomes an *Error with its
+// HTTP status. It is exported for handlers that others put beside the
+// overlay's own.
+func (c *Client) Call(ctx context.Context, x Exchange) error {
+	req, err := c.request(ctx, x)
 	if err != nil {
 		return err
 	}
@@ -160,29 +168,29 @@ func (c *Client) Call(ctx context.Context, method, path string, in, out any) err
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return answerError(resp, body)
 	}
-	if out == nil {
+	if x.Out == nil {
 		return nil
 	}
-	if err := json.Unmarshal(body, out); err != nil {
+	if err := json.Unmarshal(body, x.Out); err != nil {
 		return fmt.Errorf("decode the answer of %s: %w", c.peer, err)
 	}
 	return nil
 }
 
-func (c *Client) request(ctx context.Context, method, path string, in any) (*http.Request, error) {
+func (c *Client) request(ctx context.Context, x Exchange) (*http.Request, error) {
 	var body io.Reader = http.NoBody
-	if in != nil {
-		b, err := json.Marshal(in)
+	if x.In != nil {
+		b, err := json.Marshal(x.In)
 		if err != nil {
 			return nil, fmt.Errorf("encode the request: %w", err)
 		}
 		body = bytes.NewReader(b)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
+	req, err := http.NewRequestWithContext(ctx, x.Method, c.base+x.Path, body)
 	if err != nil {
 		return nil, fmt.Errorf("build the request: %w", err)
 	}
-	if in != nil {
+	if x.In != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
 	return req, nil

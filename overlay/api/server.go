@@ -81,6 +81,9 @@ type routes map[string]methods
 
 type methods map[string]http.HandlerFunc
 
+// HintNoPath is the hint of the answer to a path that the server does not have.
+const HintNoPath = "GET / lists what there is"
+
 // anyMethod is the key of a handler that looks at the method itself.
 const anyMethod = "*"
 
@@ -184,7 +187,7 @@ func (s *Server) serveAll(w http.ResponseWriter, r *http.Request) {
 func (rt routes) serve(w http.ResponseWriter, r *http.Request) {
 	byMethod, ok := rt[r.URL.Path]
 	if !ok || r.URL.RawPath != "" {
-		writeError(w, &Error{Message: "no such path", Hint: "GET / lists what there is", Status: http.StatusNotFound})
+		writeError(w, &Error{Message: "no such path", Hint: HintNoPath, Status: http.StatusNotFound})
 		return
 	}
 	h, ok := byMethod[r.Method]

@@ -72,7 +72,7 @@ func TestClientOverSocket(t *testing.T) {
 		t.Errorf("certificate: %v, %v", chain, err)
 	}
 	var echo map[string]string
-	if err := c.Call(ctx, http.MethodPost, "/control/v1/echo", nil, &echo); err != nil || echo["method"] != http.MethodPost {
+	if err := c.Call(ctx, Exchange{Method: http.MethodPost, Path: "/control/v1/echo", Out: &echo}); err != nil || echo["method"] != http.MethodPost {
 		t.Errorf("extra handler: %v, %v", echo, err)
 	}
 }
@@ -111,7 +111,7 @@ func TestControlRefusals(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var e *Error
-			if err := c.Call(ctx, tc.method, tc.path, tc.in, nil); !errors.As(err, &e) || e.Status != tc.want {
+			if err := c.Call(ctx, Exchange{Method: tc.method, Path: tc.path, In: tc.in}); !errors.As(err, &e) || e.Status != tc.want {
 				t.Errorf("got %v, want status %d", err, tc.want)
 			}
 		})
@@ -153,7 +153,7 @@ func TestBadWait(t *testing.T) {
 	t.Cleanup(c.CloseIdle)
 	for _, q := range []string{"?after=-1", "?after=x", "?wait=soon", "?wait=-3s"} {
 		var e *Error
-		if err := c.Call(testContext(t), http.MethodGet, "/api/v1/nodes"+q, nil, nil); !errors.As(err, &e) || e.Status != http.StatusBadRequest {
+		if err := c.Call(testContext(t), Exchange{Method: http.MethodGet, Path: "/api/v1/nodes" + q}); !errors.As(err, &e) || e.Status != http.StatusBadRequest {
 			t.Errorf("%s: %v", q, err)
 		}
 	}

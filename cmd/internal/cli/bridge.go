@@ -1,0 +1,245 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kairos-io/kairos/overlay"
+	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/mesh"
+	"github.com/kairos-io/kairos/overlay/tun"
+)
+
+// Ranges of Kubernetes inside a cluster. The overlay does not know them: it is
+// told what to accept and what never to take for an underlay address.
+var (
+	podRange     = netip.MustParsePrefix("10.42.0.0/16")
+	serviceRange = netip.MustParsePrefix("10.43.0.0/16")
+)
+
+// bridgeFlags are the flags of `kairos bridge`.
+type bridgeFlags struct {
+	token              tokenSource
+	networkID, name    string
+	iface, cidr        string
+	api, socket        string
+	listen, peers      []string
+	noDNS, noMDNS      bool
+	stateDir, logLevel string
+	mtu                int
+}
+
+func newBridge(env *Env) *cobra.Command {
+	var f bridgeFlags
+	cmd := &cobra.Command{
+		Use:   "bridge",
+		Short: "Join the network of your machines from here, until Ctrl-C",
+		Long: `Join the network of your machines from here. While the command runs, this machine
+has an interface on which every node is reachable by address and by name, and
+the other commands work. Ctrl-C removes everything that it made.`,
+		Example: "  sudo kairos bridge --network-token-file token\n" +
+			"  echo $TOKEN | sudo kairos bridge --network-token-file -",
+	}
+	f.token.addFlags(cmd)
+	flags := cmd.Flags()
+	flags.StringVar(&f.networkID, "network-id", "kairos", "the cluster to look at, where several share the network")
+	flags.StringVar(&f.iface, "interface", "kairos0", "name of the interface to make")
+	flags.StringVar(&f.cidr, "cidr", "", "IPv4 range of the overlay, if the machines' configuration sets overlay.cidr")
+	flags.StringVar(&f.api, "api", defaultAPI, "loopback address of the read-only API; off for none")
+	flags.StringSliceVar(&f.listen, "listen", []string{"0.0.0.0:0", "[::]:0"}, "underlay addresses to listen on (UDP and TCP); port 0 takes any")
+	flags.StringSliceVar(&f.peers, "peer", nil, "a machine to call, host:port or a multiaddress; may be repeated")
+	flags.StringVar(&f.name, "name", "", "what this machine is called on the network (default: its host name)")
+	flags.BoolVar(&f.noDNS, "no-dns", false, "do not resolve names of the network on this machine")
+	flags.BoolVar(&f.noMDNS, "no-mdns", false, "do not look for machines on the local network")
+	flags.IntVar(&f.mtu, "mtu", 0, "MTU of the interface, if the machines' configuration sets overlay.mtu")
+	flags.StringVar(&f.stateDir, "state-dir", "", "keep this member's identity and address here (default: new ones each time)")
+	flags.StringVar(&f.socket, "socket", overlaySocket, "control socket to make")
+	flags.StringVar(&f.logLevel, "log-level", "warn", "debug, info, warn or error")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		opts, err := f.options(env, cmd)
+		if err != nil {
+			return err
+		}
+		return bridge(cmd.Context(), env, opts)
+	}
+	return cmd
+}
+
+// options checks all input, so that nothing starts on wrong input. The token
+// is read first: the environment must not keep it a moment longer.
+func (f *bridgeFlags) options(env *Env, cmd *cobra.Command) (overlay.Options, error) {
+	var o overlay.Options
+	var err error
+	if o.Token, err = f.token.read(env, cmd); err != nil {
+		return o, err
+	}
+	if err := checkNetworkID(f.networkID); err != nil {
+		return o, err
+	}
+	if o.API, err = parseAPI(f.api); err != nil {
+		return o, err
+	}
+	if o.Listen, err = parseListen(f.listen); err != nil {
+		return o, err
+	}
+	if f.cidr != "" {
+		if o.CIDR, err = netip.ParsePrefix(f.cidr); err != nil {
+			return o, usagef("--cidr: %q is not an IPv4 range such as 10.144.0.0/16", f.cidr)
+		}
+	}
+	if o.Log, err = newLog(env.Stderr, f.logLevel, textLog); err != nil {
+		return o, err
+	}
+	if len(f.iface) == 0 || len(f.iface) > 15 || strings.ContainsAny(f.iface, "/ :") {
+		return o, usagef("--interface: %q is not an interface name of at most 15 characters", f.iface)
+	}
+	if o.Name = f.name; o.Name == "" {
+		if o.Name, err = os.Hostname(); err != nil {
+			return o, withHint(fmt.Errorf("read the host name: %w", err), "give a name with --name")
+		}
+	}
+	o.Kind, o.NetworkID, o.Version = api.KindBridge, f.networkID, version()
+	o.Interface, o.Peers, o.MDNS, o.MTU, o.DNS = f.iface, f.peers, !f.noMDNS, f.mtu, !f.noDNS
+	o.Exclude = []netip.Prefix{podRange, serviceRange}
+	o.Routes = api.Routes{Accept: api.Accept{NetworkID: f.networkID, Range: podRange}}
+	o.StateDir, o.Socket, o.SocketUID = f.stateDir, f.socket, sudoUID()
+	return o, nil
+}
+
+// sudoUID is the user behind sudo, or -1. Only root believes the variable: for
+// anybody else it would be a wish.
+func sudoUID() int {
+	uid, err := strconv.Atoi(os.Getenv("SUDO_UID"))
+	if err != nil || uid < 0 || os.Geteuid() != 0 {
+		return -1
+	}
+	return uid
+}
+
+func bridge(ctx context.Context, env *Env, opts overlay.Options) error {
+	addBridgeControl(&opts)
+	node, err := overlay.Start(ctx, opts)
+	if err != nil {
+		return explainStart(err, opts)
+	}
+	s := node.Status()
+	env.say("this machine is %s on the network: %s and %s on %s", s.Name, s.Addresses[0], s.Addresses[1], s.Interface)
+	if opts.API.IsValid() {
+		env.say("the nodes: `kairos status`, or http://localhost:%d", opts.API.Port())
+	}
+	env.say("in a second window: `kairos get-kubeconfig > kubeconfig`, then `kubectl --kubeconfig kubeconfig get nodes`")
+	env.say("Ctrl-C leaves the network")
+	go announce(node, env)
+	if err := node.Wait(); err != nil {
+		return fmt.Errorf("the network failed: %w", err)
+	}
+	env.say("left the network")
+	return nil
+}
+
+// announce tells of what changes while a person watches: what is waited for,
+// and that it came. It ends with the node.
+func announce(node *overlay.Node, env *Env) {
+	var revision uint64
+	last := ""
+	for {
+		list := node.Nodes(node.Context(), revision)
+		if node.Context().Err() != nil {
+			return
+		}
+		revision = list.Revision
+		connected := 0
+		for _, n := range list.Nodes {
+			if n.Connected {
+				connected++
+			}
+		}
+		line := fmt.Sprintf("connected to %d of %d other members", connected, len(list.Nodes)-1)
+		if w := node.Status().Waiting; w != "" {
+			line = "waiting for " + w
+		}
+		if line != last {
+			env.say("%s", line)
+			last = line
+		}
+	}
+}
+
+// explainStart adds the step that helps to why the network did not start.
+func explainStart(err error, opts overlay.Options) error {
+	switch {
+	case errors.Is(err, overlay.ErrOptions):
+		return usageError{err}
+	case errors.Is(err, overlay.ErrRunning):
+		return withHint(err, "this machine is on a network already: see `kairos status`; for a second one give --socket, --interface and --api")
+	case errors.Is(err, overlay.ErrAPITaken):
+		return withHint(err, "choose another address with --api 127.0.0.1:PORT, or --api off")
+	case errors.Is(err, mesh.ErrPortTaken):
+		return withHint(err, "choose another port with --listen 0.0.0.0:PORT, or port 0 for any")
+	case errors.Is(err, tun.ErrNameTaken):
+		return withHint(err, "choose another name with --interface NAME")
+	case errors.Is(err, tun.ErrNoDevice):
+		return withHint(err, "run `sudo modprobe tun`, or give the container the device /dev/net/tun")
+	case errors.Is(err, tun.ErrRouteTaken):
+		return withHint(err, "this machine's network uses that range; set overlay.cidr on all machines and --cidr here")
+	case errors.Is(err, tun.ErrPermission), errors.Is(err, os.ErrPermission):
+		return withHint(err, "run it with sudo")
+	case errors.Is(err, identity.ErrKeyFile), errors.Is(err, identity.ErrKeyMode):
+		return withHint(err, "see --state-dir %s", opts.StateDir)
+	}
+	return err
+}
+
+// checkNetworkID refuses what no machine's configuration can hold: a network_id is a DNS label.
+func checkNetworkID(s string) error {
+	ok := len(s) > 0 && len(s) <= 63 && s[0] != '-' && s[len(s)-1] != '-' &&
+		strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
+	if !ok {
+		return usagef("--network-id: %q is not 1 to 63 of a-z, 0-9 and -, not at the ends", s)
+	}
+	return nil
+}
+
+// parseAPI reads the address of the read-only API: loopback only, or off.
+func parseAPI(s string) (netip.AddrPort, error) {
+	if s == "off" {
+		return netip.AddrPort{}, nil
+	}
+	text := s
+	if rest, ok := strings.CutPrefix(s, "localhost:"); ok {
+		text = "127.0.0.1:" + rest
+	}
+	addr, err := netip.ParseAddrPort(text)
+	if err != nil || addr.Port() == 0 {
+		return addr, usagef("--api: %q is not address:port such as %s, nor off", s, defaultAPI)
+	}
+	if !addr.Addr().IsLoopback() {
+		return addr, usagef("--api: %s is not on loopback; the api has no login, so it never listens elsewhere", addr.Addr())
+	}
+	return addr, nil
+}
+
+func parseListen(list []string) ([]netip.AddrPort, error) {
+	var out []netip.AddrPort
+	for _, s := range list {
+		addr, err := netip.ParseAddrPort(s)
+		if err != nil {
+			return nil, usagef("--listen: %q is not address:port such as 0.0.0.0:4171", s)
+		}
+		out = append(out, addr)
+	}
+	if len(out) == 0 {
+		return nil, usagef("--listen: no address")
+	}
+	return out, nil
+}
+
+func addBridgeControl(*overlay.Options) {}

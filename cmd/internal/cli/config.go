@@ -1,0 +1,114 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kairos-io/kairos/agent/config"
+)
+
+func newConfig(env *Env) *cobra.Command {
+	var check, root, out string
+	var apply, schema bool
+	cmd := &cobra.Command{
+		Use:   "config {--check FILE | --apply | --schema}",
+		Short: "Check or merge the configuration of this node (kairos-config.service)",
+		Long: `Check or merge the kairos block of the cloud-config.
+
+  --check FILE  says what is wrong with a file, and where
+  --apply       merges cloud-init's configuration, /oem/*.yaml and
+                /etc/kairos/*.yaml, later ones winning, for the daemons
+  --schema      prints the JSON schema of the block`,
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&check, "check", "", "file to check")
+	flags.BoolVar(&apply, "apply", false, "merge this machine's configuration")
+	flags.BoolVar(&schema, "schema", false, "print the JSON schema")
+	flags.StringVar(&root, "root", "/", "with --apply: where the machine's file system begins")
+	flags.StringVar(&out, "out", defaultConfigDir, "with --apply: where the result goes")
+	cmd.MarkFlagsMutuallyExclusive("check", "apply", "schema")
+	cmd.MarkFlagsOneRequired("check", "apply", "schema")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		switch {
+		case schema:
+			return printSchema(env)
+		case apply:
+			return applyConfig(env, root, out)
+		}
+		return checkConfig(env, check)
+	}
+	return cmd
+}
+
+func printSchema(env *Env) error {
+	b, err := config.Schema()
+	if err != nil {
+		return fmt.Errorf("make the schema: %w", err)
+	}
+	env.result().WriteString(strings.TrimRight(string(b), "\n") + "\n")
+	return nil
+}
+
+func checkConfig(env *Env, file string) error {
+	loaded, err := config.Load(file)
+	if err != nil {
+		return configError(err)
+	}
+	tellWarnings(env, loaded)
+	fmt.Fprintf(env.result(), "%s: ok\n", file)
+	return nil
+}
+
+// applyConfig writes nothing unless everything is right.
+func applyConfig(env *Env, root, out string) error {
+	files, err := config.Sources(root)
+	if err != nil {
+		return err
+	}
+	loaded, err := config.Load(files...)
+	if err != nil {
+		return configError(err)
+	}
+	tellWarnings(env, loaded)
+	if err := config.Apply(loaded.Config, out); err != nil {
+		return err
+	}
+	env.say("merged %s", strings.Join(loaded.Files, ", "))
+	return nil
+}
+
+func tellWarnings(env *Env, loaded *config.Loaded) {
+	for _, w := range loaded.Warnings {
+		env.say("%s", w)
+	}
+}
+
+// configError makes what the files are at fault for wrong input. Each problem
+// is one line; a file that cannot be read is a usage error as well.
+func configError(err error) error {
+	var problems config.Problems
+	if errors.As(err, &problems) {
+		return usageError{linesError{err: err, problems: problems}}
+	}
+	return usageError{err}
+}
+
+// linesError is one of the few errors with several lines: one for each problem of a file.
+type linesError struct {
+	err      error
+	problems config.Problems
+}
+
+func (e linesError) Error() string { return e.err.Error() }
+func (e linesError) Unwrap() error { return e.err }
+
+func (e linesError) lines() []string {
+	out := make([]string, 0, len(e.problems))
+	for _, p := range e.problems {
+		out = append(out, p.Error())
+	}
+	return out
+}

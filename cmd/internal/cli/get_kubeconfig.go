@@ -1,0 +1,104 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kairos-io/kairos/overlay/api"
+)
+
+// kubeconfigTimeout bounds the whole request: the local daemon asks a server over the overlay.
+const kubeconfigTimeout = 45 * time.Second
+
+// Bounds of --ttl. The server has the last word.
+const (
+	defaultTTL = 24 * time.Hour
+	minTTL     = time.Minute
+	maxTTL     = 365 * 24 * time.Hour
+)
+
+// kubeconfigRequest is the body of POST /control/v1/kubeconfig.
+type kubeconfigRequest struct {
+	NetworkID  string `json:"network_id"`
+	TTLSeconds int64  `json:"ttl_seconds"`
+}
+
+type kubeconfigAnswer struct {
+	Kubeconfig string `json:"kubeconfig"`
+}
+
+func newGetKubeconfig(env *Env) *cobra.Command {
+	var networkID, socket string
+	var ttl time.Duration
+	cmd := &cobra.Command{
+		Use:   "get-kubeconfig",
+		Short: "Print a kubeconfig of the cluster on this network",
+		Long: `Print a kubeconfig of the cluster on the network that this machine is part of, by
+a running bridge or by its node. It holds a client certificate made for the
+asker, which expires.`,
+		Example: "  kairos get-kubeconfig > kubeconfig\n  kubectl --kubeconfig kubeconfig get nodes",
+	}
+	cmd.Flags().StringVar(&networkID, "network-id", "", "the cluster's network_id (default: that of the bridge or node)")
+	cmd.Flags().DurationVar(&ttl, "ttl", defaultTTL, "how long the credentials are good for")
+	cmd.Flags().StringVar(&socket, "socket", "", "control socket to ask (default: the node's agent, then the overlay or bridge)")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if ttl < minTTL || ttl > maxTTL {
+			return usagef("ttl must be from %s to %s, not %s", minTTL, maxTTL, ttl)
+		}
+		if cmd.Flags().Changed("network-id") {
+			if err := checkNetworkID(networkID); err != nil {
+				return err
+			}
+		}
+		ctx, cancel := context.WithTimeout(cmd.Context(), kubeconfigTimeout)
+		defer cancel()
+		sockets := []string{agentSocket, overlaySocket}
+		if socket != "" {
+			sockets = []string{socket}
+		}
+		text, err := askKubeconfig(ctx, sockets, kubeconfigRequest{NetworkID: networkID, TTLSeconds: int64(ttl / time.Second)})
+		if err != nil {
+			return explainSocket(err)
+		}
+		env.result().WriteString(text)
+		return nil
+	}
+	return cmd
+}
+
+// askKubeconfig asks the first socket that somebody serves. Of two that do not
+// answer, the one that exists but is another user's is the one to tell about.
+func askKubeconfig(ctx context.Context, sockets []string, req kubeconfigRequest) (string, error) {
+	var failed error
+	for _, path := range sockets {
+		c := api.NewClient(path)
+		var out kubeconfigAnswer
+		err := c.Call(ctx, api.Exchange{Method: http.MethodPost, Path: "/control/v1/kubeconfig", In: req, Out: &out})
+		c.CloseIdle()
+		switch {
+		case err == nil && out.Kubeconfig == "":
+			return "", fmt.Errorf("the answer of %s holds no kubeconfig", path)
+		case err == nil:
+			return out.Kubeconfig, nil
+		case !unreachable(err):
+			return "", noKubeconfigHere(err)
+		case failed == nil || errors.Is(err, api.ErrForbidden):
+			failed = err
+		}
+	}
+	return "", failed
+}
+
+// noKubeconfigHere explains an overlay without an agent behind it: its socket has no such handler.
+func noKubeconfigHere(err error) error {
+	var e *api.Error
+	if errors.As(err, &e) && e.Status == http.StatusNotFound && e.Hint == api.HintNoPath {
+		return withHint(errors.New("the overlay here has no cluster agent beside it"), "see `systemctl status kairos-agent`")
+	}
+	return err
+}

@@ -1,0 +1,189 @@
+package cli
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// The rules of output, for both programs:
+//
+//   - Standard output carries the result and nothing else: a token, a
+//     kubeconfig, a table. It is written once, at the end, and stays empty when
+//     the command fails, so that `kairos get-kubeconfig > kubeconfig` never
+//     leaves half a file.
+//   - Everything said to a person goes to standard error, each line with the
+//     program's name before it.
+//   - An error is one line, lower case, without a period; a configuration file
+//     with several faults has one line for each. If there is something to do
+//     about it, another line says so: "kairos: hint: ...".
+//   - Exit codes: 0 done, 1 it failed, 2 the input was wrong (flags, arguments,
+//     a token, a configuration file); with 2 nothing was started or changed.
+//   - No secret is ever printed, except by the verb whose result it is.
+
+const (
+	exitOK      = 0
+	exitFailure = 1
+	exitUsage   = 2
+)
+
+// Env is what a command may touch of the process. Tests bring their own.
+type Env struct {
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	program        string
+	out            bytes.Buffer // the result, until the command succeeded
+	started        bool         // a command's own code ran: what failed before was the input
+}
+
+// say prints one line for a person.
+func (e *Env) say(format string, args ...any) {
+	// Nobody is left to tell that standard error is gone.
+	_, _ = fmt.Fprintf(e.Stderr, e.program+": "+format+"\n", args...)
+}
+
+// result is where a command writes what it was asked for; it never fails.
+func (e *Env) result() *bytes.Buffer { return &e.out }
+
+// usageError is wrong input: exit code 2.
+type usageError struct{ err error }
+
+func (e usageError) Error() string { return e.err.Error() }
+func (e usageError) Unwrap() error { return e.err }
+
+// usagef makes an error with exit code 2.
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// hintError carries what to do next.
+type hintError struct {
+	err  error
+	hint string
+}
+
+func (e hintError) Error() string { return e.err.Error() }
+func (e hintError) Unwrap() error { return e.err }
+
+// withHint adds what a person can do about err.
+func withHint(err error, format string, args ...any) error {
+	return hintError{err, fmt.Sprintf(format, args...)}
+}
+
+// Program is one of the two binaries.
+type Program func(*Env) *cobra.Command
+
+// Main runs p with the process's arguments, streams and signals and returns
+// the exit code. The first interrupt or termination signal ends the command's
+// context; the second ends the process.
+func Main(p Program) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	env := &Env{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+	return run(ctx, p(env), env, os.Args[1:])
+}
+
+func run(ctx context.Context, root *cobra.Command, env *Env, args []string) int {
+	env.program = root.Name()
+	prepare(env, root)
+	root.SetArgs(args)
+	root.SetIn(env.Stdin)
+	root.SetOut(&env.out) // --help is a result
+	root.SetErr(env.Stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		if _, err = env.Stdout.Write(env.out.Bytes()); err == nil {
+			return exitOK
+		}
+		err = fmt.Errorf("write the result: %w", err)
+	}
+	if !env.started {
+		err = withHint(usageError{err}, "%s", cmp.Or(hintOf(err), "see `"+root.Name()+" --help`"))
+	}
+	return env.fail(err)
+}
+
+// prepare makes every command quiet about errors, which run reports, refuses
+// arguments where none are meant, and notes when a command's own code begins.
+func prepare(env *Env, cmd *cobra.Command) {
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true
+	cmd.CompletionOptions.HiddenDefaultCmd = true
+	if !cmd.HasSubCommands() {
+		cmd.Args = noArguments
+		verb := cmd.RunE
+		cmd.RunE = func(c *cobra.Command, args []string) error {
+			env.started = true
+			return verb(c, args)
+		}
+		return
+	}
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return errors.New("which command?")
+		}
+		return unknownCommand(c, args[0])
+	}
+	for _, sub := range cmd.Commands() {
+		prepare(env, sub)
+	}
+}
+
+// noArguments is for all our verbs: input comes by flags.
+func noArguments(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return withHint(fmt.Errorf("unexpected argument %q", args[0]), "see `%s --help`", c.CommandPath())
+}
+
+func unknownCommand(c *cobra.Command, name string) error {
+	err := fmt.Errorf("unknown command %q", name)
+	c.SuggestionsMinimumDistance = 2
+	if near := c.SuggestionsFor(name); len(near) > 0 {
+		return withHint(err, "did you mean `%s %s`?", c.CommandPath(), near[0])
+	}
+	return withHint(err, "see `%s --help`", c.CommandPath())
+}
+
+// fail prints err and its hint and returns the exit code.
+func (e *Env) fail(err error) int {
+	var many interface{ lines() []string }
+	if errors.As(err, &many) {
+		for _, line := range many.lines() {
+			e.say("%s", oneLine(line))
+		}
+	} else {
+		e.say("%s", oneLine(err.Error()))
+	}
+	if h := hintOf(err); h != "" {
+		e.say("hint: %s", oneLine(h))
+	}
+	var usage usageError
+	if errors.As(err, &usage) {
+		return exitUsage
+	}
+	return exitFailure
+}
+
+func hintOf(err error) string {
+	var h hintError
+	if errors.As(err, &h) {
+		return h.hint
+	}
+	return ""
+}
+
+// oneLine keeps the promise of one line per error, whatever an error of
+// another package contains.
+func oneLine(s string) string {
+	return strings.Join(strings.Fields(s), " ")
+}

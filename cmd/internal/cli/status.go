@@ -1,0 +1,261 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kairos-io/kairos/overlay/api"
+)
+
+// Where the daemons of a node, or a bridge, are reached.
+const (
+	overlaySocket = "/run/kairos/overlay/overlay.sock"
+	agentSocket   = "/run/kairos/agent/agent.sock"
+	defaultAPI    = "127.0.0.1:8080"
+)
+
+// askTimeout bounds a question to a local daemon.
+const askTimeout = 10 * time.Second
+
+// statusReport is `kairos status -o json`.
+type statusReport struct {
+	Status  api.Status   `json:"status"`
+	Nodes   []api.Node   `json:"nodes"`
+	Cluster *api.Cluster `json:"cluster,omitempty"`
+	Waiting string       `json:"waiting,omitempty"`
+}
+
+func newStatus(env *Env) *cobra.Command {
+	var output, socket, addr string
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show the nodes of the network, and what is being waited for",
+		Long: `Show the nodes of the network that this machine is part of, by its node or by a
+running bridge: name, role, address, the path packets take and the round-trip
+time. While something is missing, the last line says what is being waited for.`,
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "table, wide, json or yaml")
+	cmd.Flags().StringVar(&socket, "socket", overlaySocket, "control socket of the overlay")
+	cmd.Flags().StringVar(&addr, "api", defaultAPI, "address of the read-only API, asked when the socket cannot be")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if !slices.Contains([]string{"table", "wide", "json", "yaml"}, output) {
+			return usagef("output must be table, wide, json or yaml, not %q", output)
+		}
+		ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
+		defer cancel()
+		clients := []*api.Client{api.NewClient(socket)}
+		if !cmd.Flags().Changed("socket") {
+			clients = append(clients, api.NewTCPClient(addr))
+		}
+		report, err := askStatus(ctx, clients)
+		if err != nil {
+			return explainSocket(err)
+		}
+		return writeStatus(env, report, output)
+	}
+	return cmd
+}
+
+// askStatus asks the first client that answers. The read-only API serves
+// whoever may not use the socket.
+func askStatus(ctx context.Context, clients []*api.Client) (statusReport, error) {
+	var firstErr error
+	for _, c := range clients {
+		report, err := askOne(ctx, c)
+		if err == nil || !unreachable(err) {
+			return report, err
+		}
+		if firstErr == nil {
+			firstErr = err
+		}
+	}
+	return statusReport{}, firstErr
+}
+
+func unreachable(err error) bool {
+	return errors.Is(err, api.ErrNotRunning) || errors.Is(err, api.ErrForbidden)
+}
+
+func askOne(ctx context.Context, c *api.Client) (statusReport, error) {
+	defer c.CloseIdle()
+	var r statusReport
+	var err error
+	if r.Status, err = c.Status(ctx); err != nil {
+		return r, err
+	}
+	list, err := c.Nodes(ctx, 0, 0)
+	if err != nil {
+		return r, err
+	}
+	r.Nodes = list.Nodes
+	slices.SortStableFunc(r.Nodes, func(a, b api.Node) int { return cmp.Compare(a.Name, b.Name) })
+	cluster, err := c.Cluster(ctx)
+	var none *api.Error
+	switch {
+	case err == nil:
+		r.Cluster = &cluster
+	case !errors.As(err, &none) || none.Status != http.StatusNotFound:
+		return r, err
+	}
+	r.Waiting = waitingFor(r)
+	return r, nil
+}
+
+// explainSocket says what to do when no local daemon answered.
+func explainSocket(err error) error {
+	switch {
+	case errors.Is(err, api.ErrNotRunning):
+		return withHint(fmt.Errorf("no bridge and no node runs on this machine: %w", err),
+			"start `sudo kairos bridge --network-token-file FILE` in another window, or see `systemctl status kairos-overlay`")
+	case errors.Is(err, api.ErrForbidden):
+		return withHint(err, "the socket belongs to another user: run the command with sudo, or as the user who started the bridge")
+	}
+	var answer *api.Error
+	if errors.As(err, &answer) && answer.Hint != "" {
+		return withHint(errors.New(answer.Message), "%s", answer.Hint)
+	}
+	return err
+}
+
+// waitingFor is one line about what is missing: this member's own words first,
+// then those of its node, then the other nodes of its cluster.
+func waitingFor(r statusReport) string {
+	if r.Status.Waiting != "" {
+		return r.Status.Waiting
+	}
+	if r.Cluster != nil && r.Cluster.Waiting != "" {
+		return r.Cluster.Waiting
+	}
+	var others []string
+	for _, n := range r.Nodes {
+		w := n.Annotations[api.NoteWaiting]
+		if w == "" || n.NetworkID != r.Status.NetworkID {
+			continue
+		}
+		if n.Self {
+			return w
+		}
+		others = append(others, n.Name+": "+w)
+	}
+	switch len(others) {
+	case 0:
+		return ""
+	case 1:
+		return others[0]
+	}
+	return fmt.Sprintf("%s (and %d more)", others[0], len(others)-1)
+}
+
+func writeStatus(env *Env, r statusReport, output string) error {
+	switch output {
+	case "json":
+		b, err := json.MarshalIndent(r, "", "  ")
+		if err != nil {
+			return fmt.Errorf("encode the status: %w", err)
+		}
+		env.result().Write(append(b, '\n'))
+		return nil
+	case "yaml":
+		b, err := toYAML(r)
+		if err != nil {
+			return err
+		}
+		env.result().Write(b)
+		return nil
+	}
+	writeTable(env, r, output == "wide")
+	return nil
+}
+
+func writeTable(env *Env, r statusReport, wide bool) {
+	w := tabwriter.NewWriter(env.result(), 0, 0, 3, ' ', 0)
+	head := []string{"NAME", "ROLE", "ADDRESS", "PATH", "RTT"}
+	if wide {
+		head = append(head, "NETWORK", "ADDRESS6", "ENDPOINT", "SEEN", "VERSION", "ID")
+	}
+	row := func(cells []string) { _, _ = fmt.Fprintln(w, strings.Join(cells, "\t")) } // into memory
+	row(head)
+	for _, n := range r.Nodes {
+		cells := []string{printable(n.Name), role(n), address(n, 0), path(n), rtt(n)}
+		if wide {
+			cells = append(cells, printable(n.NetworkID), address(n, 1), orDash(n.Endpoint), seen(n), printable(n.Version), n.ID.String())
+		}
+		row(cells)
+	}
+	_ = w.Flush() // into memory
+	for _, c := range r.Status.Conditions {
+		fmt.Fprintf(env.result(), "%s: %s\n", c.Severity, c.Text)
+	}
+	if r.Waiting != "" {
+		fmt.Fprintf(env.result(), "waiting for: %s\n", printable(r.Waiting))
+	}
+}
+
+func role(n api.Node) string {
+	if n.Kind == api.KindBridge {
+		return "bridge"
+	}
+	return orDash(printable(n.Annotations[api.NoteRole]))
+}
+
+func address(n api.Node, i int) string {
+	if i >= len(n.Addresses) {
+		return "-"
+	}
+	return n.Addresses[i].String()
+}
+
+func path(n api.Node) string {
+	switch {
+	case n.Self:
+		return "self"
+	case !n.Connected:
+		return "none"
+	}
+	return orDash(n.Path)
+}
+
+func rtt(n api.Node) string {
+	d := time.Duration(n.RTT)
+	switch {
+	case n.Self || !n.Connected || d <= 0:
+		return "-"
+	case d < 10*time.Millisecond:
+		return fmt.Sprintf("%.2fms", d.Seconds()*1e3)
+	}
+	return fmt.Sprintf("%.0fms", d.Seconds()*1e3)
+}
+
+func seen(n api.Node) string {
+	if n.Self || n.Connected {
+		return "now"
+	}
+	return time.Duration(n.LastSeen).Round(time.Second).String() + " ago"
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// printable drops what could steer a terminal: the text was written by another member.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || (r >= 0x7f && r < 0xa0) || r == 0x2028 || r == 0x2029 || (r >= 0x202a && r <= 0x202e) || (r >= 0x2066 && r <= 0x2069) {
+			return -1
+		}
+		return r
+	}, s)
+}

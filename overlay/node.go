@@ -1,0 +1,344 @@
+package overlay
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/overlay/datapath"
+	"github.com/kairos-io/kairos/overlay/gossip"
+	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/member"
+	"github.com/kairos-io/kairos/overlay/mesh"
+	"github.com/kairos-io/kairos/overlay/token"
+	"github.com/kairos-io/kairos/overlay/tun"
+)
+
+// Node is a running member of the mesh. Its methods are safe for concurrent use.
+type Node struct {
+	opts    Options
+	key     identity.Key
+	keys    token.Keys
+	network identity.Network
+	mtu     int
+	started time.Time
+
+	table    *member.Table
+	device   device
+	mesh     *mesh.Mesh
+	gossip   *gossip.Gossip
+	datapath *datapath.Datapath
+	names    *names
+	server   *api.Server
+	socket   net.Listener // nil without a socket
+	tcp      net.Listener // nil without an API address
+
+	ctx      context.Context // ends when the node begins to stop
+	cancel   context.CancelFunc
+	running  *errgroup.Group
+	wakeup   chan struct{}     // the loop has something to look at
+	probes   chan chan<- error // see Alive
+	closing  sync.Once
+	closed   error
+	finished chan struct{} // everything is closed
+
+	mu         sync.Mutex // protects what follows
+	world      world
+	told       runtimeState
+	state      state
+	applied    applied
+	connected  int
+	conditions map[string]api.Condition
+	revision   uint64
+	changed    chan struct{} // closed at the next revision
+}
+
+// device is what the node needs of the interface.
+type device interface {
+	datapath.Device
+	addresser
+}
+
+// addresser sets what the kernel knows about the interface.
+type addresser interface {
+	SetAddrs(addrs []prefix) error
+	SetRoutes(routes []tun.Route) error
+}
+
+// openDevice opens the real interface; tests put another in its place.
+var openDevice = func(cfg tun.Config) (device, error) { return tun.Open(cfg) }
+
+// Start makes this machine a member. When it returns without an error the
+// interface is up, the underlay listens and the API serves; other members may
+// still have to be found. ctx bounds the whole life: when it ends the node
+// closes itself.
+func Start(ctx context.Context, opts Options) (*Node, error) {
+	n, err := prepare(opts)
+	if err != nil {
+		return nil, err
+	}
+	// Above only reads, below touches the machine.
+	if err := n.open(ctx); err != nil {
+		n.release()
+		return nil, err
+	}
+	if err := n.run(ctx); err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	return n, nil
+}
+
+// prepare computes everything that needs no machine but the state directory.
+func prepare(opts Options) (*Node, error) {
+	if err := opts.check(); err != nil {
+		return nil, err
+	}
+	n := &Node{
+		opts: opts, keys: opts.Token.Keys(), mtu: datapath.MTU(opts.MTU), started: time.Now(),
+		wakeup: make(chan struct{}, 1), probes: make(chan chan<- error), finished: make(chan struct{}),
+		conditions: map[string]api.Condition{}, revision: 1, changed: make(chan struct{}),
+	}
+	var err error
+	if n.network, err = identity.NetworkOf(n.keys.Address, opts.CIDR); err != nil {
+		return nil, fmt.Errorf("%w: overlay.cidr: %w", ErrOptions, err)
+	}
+	if n.key, err = loadKey(opts.StateDir); err != nil {
+		return nil, err
+	}
+	if n.state, err = loadState(opts.StateDir); err != nil {
+		return nil, err
+	}
+	n.state.keepNetwork(n.network.V4)
+	n.state.Incarnation++
+	if err := n.loadTold(); err != nil {
+		return nil, err
+	}
+	id := n.key.ID()
+	n.world = world{
+		claim:     claim{id: id, network: n.network, attempt: n.state.Attempt, pinned: n.state.Pinned},
+		name:      MemberName(opts.Name, id),
+		kind:      opts.Kind,
+		networkID: opts.NetworkID,
+		version:   opts.Version,
+		routes:    opts.Routes, annotations: n.told.Annotations,
+	}
+	if n.told.Routes != nil {
+		n.world.routes = *n.told.Routes
+	}
+	n.table = member.New(id, member.Limits{})
+	return n, nil
+}
+
+func loadKey(dir string) (identity.Key, error) {
+	if dir == "" {
+		return identity.Generate(rand.Reader)
+	}
+	key, _, err := identity.LoadOrCreate(filepath.Join(dir, keyFile), rand.Reader)
+	return key, err
+}
+
+// loadTold reads what the agent said before a restart. Unlike the state it can
+// be had again: what is unreadable is dropped, and said.
+func (n *Node) loadTold() error {
+	if n.opts.RuntimeDir == "" {
+		return nil
+	}
+	path := filepath.Join(n.opts.RuntimeDir, controlFile)
+	if err := readJSON(path, &n.told); err != nil {
+		if !errors.Is(err, errState) {
+			return err
+		}
+		n.opts.Log.Warn("ignoring what the agent said before the restart", "err", err)
+		n.told = runtimeState{}
+	}
+	return nil
+}
+
+// open takes hold of everything that another process could have: the cheap and
+// telling ones first. What it took is in n, for release.
+func (n *Node) open(ctx context.Context) (err error) {
+	if err := n.listen(); err != nil {
+		return err
+	}
+	if err := n.writeState(n.state); err != nil {
+		return err
+	}
+	n.device, err = openDevice(tun.Config{
+		Name: n.opts.Interface, MTU: n.mtu, Persist: n.opts.Persist, Addrs: n.world.kernelAddrs(),
+	})
+	if err != nil {
+		return err
+	}
+	// The end of ctx becomes a Close, which says goodbye before anything stops.
+	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	if n.names, err = openNames(n.ctx, n.opts, n.world); err != nil {
+		return err
+	}
+	n.mesh, err = mesh.New(n.ctx, mesh.Config{
+		Key: n.key, Keys: n.keys, Listen: n.opts.Listen, Peers: n.opts.Peers, MDNS: n.opts.MDNS,
+		Exclude: append(prefixes(n.network), n.opts.Exclude...), Log: n.opts.Log,
+	})
+	if err != nil {
+		return err
+	}
+	// Nothing that takes time from here to the loops: members may call already.
+	n.connect()
+	return nil
+}
+
+func (n *Node) listen() (err error) {
+	if n.opts.Socket != "" {
+		n.socket, err = api.ListenUnix(n.opts.Socket, n.opts.SocketUID)
+		if errors.Is(err, api.ErrInUse) {
+			return fmt.Errorf("%w: %w", ErrRunning, err)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if n.opts.API.IsValid() {
+		if n.tcp, err = listenTCP(n.opts.API); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// connect joins mesh, gossip and datapath to each other.
+func (n *Node) connect() {
+	n.datapath = datapath.New(datapath.Config{
+		Self: n.ID(), Device: n.device, Log: n.opts.Log,
+		Opener: datapath.OpenerFunc(func(ctx context.Context, id identity.ID) (datapath.Stream, error) {
+			return n.mesh.Open(ctx, id, datapath.Protocol)
+		}),
+	})
+	n.mesh.Handle(datapath.Protocol, func(id identity.ID, s mesh.Stream) { n.datapath.HandleStream(id, s) })
+	n.gossip = gossip.New(gossip.Config{
+		Key: n.key, Table: n.table, Mesh: n.mesh, Incarnation: n.state.Incarnation, Log: n.opts.Log,
+	})
+	for _, s := range n.state.Seen {
+		n.mesh.Learn(s.ID, s.Underlay)
+	}
+}
+
+// run starts the loops. Whichever ends first ends the node, and its error is Wait's.
+func (n *Node) run(ctx context.Context) error {
+	n.running, n.ctx = errgroup.WithContext(n.ctx)
+	n.reconcile()
+	n.running.Go(func() error { return n.loop(n.ctx) })
+	n.running.Go(func() error { return n.follow(n.ctx) })
+	n.running.Go(func() error { return n.gossip.Run(n.ctx) })
+	// The datapath outlives the loops: a goodbye still travels while they end.
+	n.running.Go(func() error { return n.datapath.Run(n.ctx) })
+	if err := n.serve(); err != nil {
+		return err
+	}
+	end := func() { _ = n.Close() } // Wait reports it
+	context.AfterFunc(ctx, end)
+	context.AfterFunc(n.ctx, end)
+	return nil
+}
+
+// serve starts the API, whose handlers ask the node.
+func (n *Node) serve() error {
+	var extra map[string]http.Handler
+	if n.opts.Control != nil {
+		var err error
+		if extra, err = n.opts.Control(n); err != nil {
+			return err
+		}
+	}
+	n.server = api.NewServer(api.Config{
+		View: n, Control: n, SetCluster: n.setCluster, Extra: extra,
+		Ready: n.ready, Metrics: n.metrics, Log: n.opts.Log,
+	})
+	if n.tcp != nil {
+		n.running.Go(func() error { return n.server.ServeTCP(n.tcp) })
+	}
+	if n.socket != nil {
+		var allowed []int
+		if n.opts.SocketUID >= 0 {
+			allowed = append(allowed, n.opts.SocketUID)
+		}
+		n.running.Go(func() error { return n.server.ServeUnix(n.socket, allowed...) })
+	}
+	return nil
+}
+
+// ID returns the member's ID.
+func (n *Node) ID() identity.ID { return n.key.ID() }
+
+// Wait blocks until the node has closed and returns what ended it: nil after
+// Close or the end of the context.
+func (n *Node) Wait() error {
+	<-n.finished
+	return n.closed
+}
+
+// Close says goodbye if the member is a bridge, takes down what Start put up,
+// and waits for it. A persistent interface stays. It is idempotent.
+func (n *Node) Close() error {
+	n.closing.Do(func() {
+		n.leave()
+		n.cancel()
+		n.release()
+		n.closed = n.running.Wait()
+		close(n.finished)
+	})
+	<-n.finished
+	return n.closed
+}
+
+// leaveTimeout bounds how long a goodbye may take to reach the neighbours.
+const leaveTimeout = time.Second
+
+// leave tells the others that this member will not come back. A node that
+// stops may be restarting: its routes must stay where they are.
+func (n *Node) leave() {
+	if n.opts.Kind != api.KindBridge {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
+	defer cancel()
+	if err := n.gossip.Leave(ctx); err != nil {
+		n.opts.Log.Debug("nobody heard the goodbye", "err", err)
+	}
+}
+
+// release closes whatever is open, in the reverse order of open. Each part's
+// Close is its own last word: an error there has nobody to act on it.
+func (n *Node) release() {
+	if n.server != nil {
+		n.warn("close the api", n.server.Close())
+	}
+	if n.names != nil {
+		n.warn("take the names back", n.names.close())
+	}
+	if n.mesh != nil {
+		n.saveSeen()
+		n.warn("close the mesh", n.mesh.Close())
+	}
+	if n.device != nil {
+		n.warn("close the interface", n.device.Close())
+	}
+	for _, l := range []net.Listener{n.socket, n.tcp} {
+		if l != nil {
+			_ = l.Close() // closed already if it was served
+		}
+	}
+}
+
+func (n *Node) warn(what string, err error) {
+	if err != nil {
+		n.opts.Log.Warn("cannot "+what, "err", err)
+	}
+}

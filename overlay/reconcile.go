@@ -1,0 +1,271 @@
+package overlay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/overlay/gossip"
+	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/mesh"
+	"github.com/kairos-io/kairos/overlay/route"
+	"github.com/kairos-io/kairos/overlay/tun"
+	"github.com/kairos-io/kairos/overlay/wire"
+)
+
+// Implementation constants of the loop.
+const (
+	// idleTurn is how often the loop looks even if nothing happened: so it
+	// repeats what failed, and keeps what it knows of others' addresses.
+	idleTurn = 30 * time.Second
+	// aliveTimeout is how long a probe may take through the loop.
+	aliveTimeout = 10 * time.Second
+	// saveEvery is how often addresses of others are written to disk at most.
+	saveEvery = 10 * time.Minute
+)
+
+// Codes of conditions.
+const (
+	conditionAddress   = "address"
+	conditionInterface = "interface"
+	conditionRoutes    = "routes"
+	conditionRecord    = "record"
+	conditionDNS       = "dns"
+)
+
+// applied is what the last turn did, to tell whether something is new.
+type applied struct {
+	revision uint64 // of the table
+	peers    []identity.ID
+	paths    []string
+	saved    time.Time
+}
+
+// wake makes the loop take a turn soon.
+func (n *Node) wake() {
+	select {
+	case n.wakeup <- struct{}{}:
+	default:
+	}
+}
+
+// loop takes a turn whenever something may have changed.
+func (n *Node) loop(ctx context.Context) error {
+	tick := time.NewTicker(idleTurn)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case answer := <-n.probes:
+			answer <- nil
+			continue
+		case <-n.wakeup:
+		case <-n.gossip.Changes():
+		case <-tick.C:
+		}
+		n.reconcile()
+	}
+}
+
+// Alive returns nil if the node's loop still turns and the mesh still answers;
+// it is what a watchdog should ask.
+func (n *Node) Alive() error {
+	timer := time.NewTimer(aliveTimeout)
+	defer timer.Stop()
+	answer := make(chan error, 1)
+	select {
+	case n.probes <- answer:
+	case <-n.ctx.Done():
+		return errors.New("the network has stopped")
+	case <-timer.C:
+		return fmt.Errorf("the loop did not turn for %s", aliveTimeout)
+	}
+	// The locks of mesh, datapath and table: whoever holds one for good stops this.
+	n.mesh.Peers()
+	n.datapath.Stats()
+	n.table.Revision()
+	return <-answer
+}
+
+// follow passes the mesh's events on to who must know at once.
+func (n *Node) follow(ctx context.Context) error {
+	events, cancel := n.mesh.Events()
+	defer cancel()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e, ok := <-events:
+			if !ok {
+				return nil
+			}
+			n.event(e)
+		}
+	}
+}
+
+func (n *Node) event(e mesh.Event) {
+	switch e.Kind {
+	case mesh.PeerUp:
+		n.datapath.PeerUp(e.Peer)
+		n.opts.Log.Info("peer connected", "peer", e.Peer.Short())
+	case mesh.PeerDown:
+		n.datapath.PeerDown(e.Peer)
+		n.opts.Log.Info("peer disconnected", "peer", e.Peer.Short())
+	case mesh.PathChanged:
+		// The stream moves by being opened anew on the better connection.
+		n.datapath.PeerDown(e.Peer)
+		n.datapath.PeerUp(e.Peer)
+	}
+	n.wake()
+}
+
+// reconcile is one turn: observe, compute, act, publish.
+func (n *Node) reconcile() {
+	underlay, peers := n.mesh.Underlay(), n.mesh.Peers()
+	tableRevision, members := n.table.Revision(), n.table.List()
+
+	n.mu.Lock()
+	n.world.underlay, n.world.members = underlay, members
+	table := n.settleLocked()
+	w := n.world
+	n.bumpLocked(tableRevision, peers)
+	n.mu.Unlock()
+
+	n.datapath.SetRoutes(table)
+	n.condition(conditionInterface, "error", n.device.SetAddrs(w.kernelAddrs()))
+	n.condition(conditionRoutes, "warning", n.setRoutes(w))
+	if err := n.gossip.Publish(w.record()); !errors.Is(err, gossip.ErrLeft) {
+		n.condition(conditionRecord, "error", err)
+	}
+	n.condition(conditionDNS, "warning", n.names.set(w))
+	n.saveSometimes()
+}
+
+// settleLocked moves to another address if this one was lost, and returns the
+// table that follows.
+func (n *Node) settleLocked() *route.Table {
+	table := n.world.table()
+	next, rival := n.world.claim.settle(table)
+	delete(n.conditions, conditionAddress)
+	if !rival.IsZero() {
+		n.conditions[conditionAddress] = api.Condition{
+			Code: conditionAddress, Severity: "error",
+			Text: fmt.Sprintf("the member %s has this member's address %s, and both keep it for their clusters", rival.Short(), next.addr()),
+			Hint: "reset one of the two machines",
+		}
+	}
+	if next == n.world.claim {
+		return table
+	}
+	n.opts.Log.Warn("another member has this address, taking the next", "addr", n.world.claim.addr(), "next", next.addr())
+	n.world.claim, n.state.Attempt = next, next.attempt
+	n.warn("save the new address", n.writeState(n.state))
+	return n.world.table()
+}
+
+// bumpLocked tells who waits for a revision if there is something new to see.
+func (n *Node) bumpLocked(tableRevision uint64, peers []mesh.PeerInfo) {
+	next := applied{revision: tableRevision, saved: n.applied.saved}
+	for _, p := range peers {
+		next.peers = append(next.peers, p.ID)
+		next.paths = append(next.paths, p.Transport)
+	}
+	if n.applied.revision == next.revision && slices.Equal(n.applied.peers, next.peers) && slices.Equal(n.applied.paths, next.paths) {
+		return
+	}
+	n.applied, n.connected = next, len(peers)
+	n.revision++
+	close(n.changed)
+	n.changed = make(chan struct{})
+}
+
+// setRoutes sets the kernel's routes. A range that this host routes elsewhere
+// is left to the host.
+func (n *Node) setRoutes(w world) error {
+	err := n.device.SetRoutes(w.kernelRoutes())
+	if errors.Is(err, tun.ErrRouteTaken) {
+		return fmt.Errorf("pods are not reachable from here: %w", err)
+	}
+	return err
+}
+
+// condition notes or clears a condition, and logs only when it changes.
+func (n *Node) condition(code, severity string, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	old, had := n.conditions[code]
+	if err == nil {
+		if had {
+			n.opts.Log.Info("solved", "condition", code)
+		}
+		delete(n.conditions, code)
+		return
+	}
+	if had && old.Text == err.Error() {
+		return
+	}
+	n.conditions[code] = api.Condition{Code: code, Severity: severity, Text: err.Error()}
+	n.opts.Log.Warn("not well", "condition", code, "err", err)
+}
+
+// ready implements /readyz: the interface is configured and the underlay listens.
+func (n *Node) ready() error {
+	if n.ctx.Err() != nil {
+		return errors.New("the network is stopping")
+	}
+	if len(n.mesh.Underlay()) == 0 {
+		return errors.New("this machine has no address to be reached at")
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, c := range n.conditionsLocked() {
+		if c.Severity == "error" {
+			return errors.New(c.Text)
+		}
+	}
+	return nil
+}
+
+// saveSometimes keeps where others were reached, for a start without discovery.
+func (n *Node) saveSometimes() {
+	n.mu.Lock()
+	due := time.Since(n.applied.saved) >= saveEvery
+	if due {
+		n.applied.saved = time.Now()
+	}
+	n.mu.Unlock()
+	if due {
+		n.saveSeen()
+	}
+}
+
+// saveSeen writes where members are, the connected address first.
+func (n *Node) saveSeen() {
+	if n.opts.StateDir == "" {
+		return
+	}
+	var seen []seenMember
+	peers := n.peersByID()
+	for _, m := range n.table.List() {
+		if m.ID == n.ID() || m.Kind != wire.KindNode {
+			continue
+		}
+		s := seenMember{ID: m.ID, Underlay: m.Underlay}
+		if p, ok := peers[m.ID]; ok {
+			s.Underlay = append([]string{p.Remote}, s.Underlay...)
+		}
+		seen = append(seen, s)
+	}
+	if len(seen) == 0 {
+		return // nobody is met: what was known stays worth a try
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.state.Seen = seen
+	n.warn("save where members are", n.writeState(n.state))
+}

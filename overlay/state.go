@@ -1,0 +1,148 @@
+package overlay
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/overlay/identity"
+)
+
+// stateVersion is the version of state.json.
+const stateVersion = 1
+
+// maxStateFile bounds what is read of a state file, in bytes.
+const maxStateFile = 4 << 20
+
+// errState is wrapped by whatever is wrong with a state file that is there.
+var errState = errors.New("not a state file of this version")
+
+// state is what must outlive the process, in StateDir/state.json.
+type state struct {
+	Version     int          `json:"version"`
+	Network     netip.Prefix `json:"network"` // the range the claim was made in
+	Attempt     uint32       `json:"attempt"` // which choice of address is in force
+	Pinned      bool         `json:"pinned"`  // the address is fixed
+	Incarnation uint32       `json:"starts"`  // how often the daemon started: records of a later start win
+	Seen        []seenMember `json:"seen"`    // where members were last reached
+}
+
+// seenMember is a hint for the next start; whoever answers there proves itself anew.
+type seenMember struct {
+	ID       identity.ID `json:"id"`
+	Underlay []string    `json:"underlay"`
+}
+
+// keepNetwork drops the address claim when the range is another one: the token
+// or the configuration changed, and with it every address.
+func (s *state) keepNetwork(n netip.Prefix) {
+	if s.Network != n {
+		s.Network, s.Attempt, s.Pinned = n, 0, false
+	}
+}
+
+// runtimeState is what must outlive a restart of the daemon, but not of the
+// machine, in RuntimeDir/control.json: what the agent told the daemon last.
+// Without it a restart would withdraw the node's pod routes and its role for
+// as long as the agent needs to say them again.
+type runtimeState struct {
+	Version     int               `json:"version"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+	Routes      *api.Routes       `json:"routes,omitempty"`
+	Cluster     *api.Cluster      `json:"cluster,omitempty"`
+}
+
+// readJSON reads path into v. A missing file leaves v alone; everything else
+// that is wrong is an error, because unreadable state is not empty state.
+func readJSON(path string, v any) error {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read state: %w", err)
+	}
+	if len(b) > maxStateFile {
+		return fmt.Errorf("read %s: %d bytes: %w", path, len(b), errState)
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("read %s: %w: %w", path, errState, err)
+	}
+	return nil
+}
+
+// writeJSON replaces path by v, mode 0600, so that after a power failure either
+// the old or the new text is there.
+func writeJSON(path string, v any) (err error) {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode state: %w", err)
+	}
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make state directory: %w", err)
+	}
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-*") // mode 0600
+	if err != nil {
+		return fmt.Errorf("write state: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(f.Name())
+		}
+	}()
+	_, err = f.Write(append(b, '\n'))
+	if err == nil {
+		err = f.Sync()
+	}
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("write state: %w", err)
+	}
+	return syncDir(dir)
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("open state directory: %w", err)
+	}
+	defer func() { _ = d.Close() }() // opened for reading only
+	if err := d.Sync(); err != nil {
+		return fmt.Errorf("sync state directory: %w", err)
+	}
+	return nil
+}
+
+// loadState reads StateDir/state.json; without a StateDir it is empty.
+func loadState(dir string) (state, error) {
+	s := state{Version: stateVersion}
+	if dir == "" {
+		return s, nil
+	}
+	path := filepath.Join(dir, stateFile)
+	if err := readJSON(path, &s); err != nil {
+		return s, fmt.Errorf("%w; restore it from a backup, or remove it to let this node choose its address anew", err)
+	}
+	if s.Version != stateVersion {
+		return s, fmt.Errorf("read %s: version %d: %w", path, s.Version, errState)
+	}
+	return s, nil
+}
+
+// Names of the files in StateDir and RuntimeDir.
+const (
+	keyFile     = "identity.key"
+	stateFile   = "state.json"
+	controlFile = "control.json"
+)

@@ -1,0 +1,164 @@
+package overlay
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/mesh"
+)
+
+var _ api.View = (*Node)(nil)
+
+// Status implements api.View.
+func (n *Node) Status() api.Status {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	w := n.world
+	return api.Status{
+		ID: w.claim.id, Name: w.name, Kind: w.kind, NetworkID: w.networkID, Version: w.version,
+		Interface: n.opts.Interface, MTU: n.mtu,
+		Addresses: w.claim.addrs(), Pinned: w.claim.pinned,
+		Networks: prefixes(w.claim.network),
+		Underlay: w.underlay,
+		Declared: n.opts.Token.Nodes(), Quorum: n.opts.Token.Quorum(),
+		Waiting:    n.waitingLocked(),
+		Conditions: n.conditionsLocked(),
+		Uptime:     api.Duration(time.Since(n.started)),
+	}
+}
+
+func prefixes(net identity.Network) []prefix { return []prefix{net.V4, net.V6} }
+
+// waitingLocked says what this member waits for. A member of a network of
+// several is of no use alone; what else is missing the agents know.
+func (n *Node) waitingLocked() string {
+	others := max(0, len(n.world.members)-1)
+	if n.connected > 0 || n.opts.Token.Nodes() == 1 && n.opts.Kind == api.KindNode {
+		return ""
+	}
+	if others > 0 {
+		return fmt.Sprintf("a connection to one of the %d members known here", others)
+	}
+	where := "at the configured peers"
+	switch {
+	case n.opts.MDNS && len(n.opts.Peers) == 0:
+		where = "on the local network"
+	case n.opts.MDNS:
+		where = "on the local network and at the configured peers"
+	case len(n.opts.Peers) == 0:
+		where = "to call here, since this one looks for nobody"
+	}
+	text := "another machine with the same token " + where
+	if s := n.mesh.Stats().Admission; s.RefusedProof+s.RefusedByPeer > 0 {
+		text += "; one with another token was there"
+	}
+	return text
+}
+
+// Context ends when the node begins to stop.
+func (n *Node) Context() context.Context { return n.ctx }
+
+func (n *Node) conditionsLocked() []api.Condition {
+	codes := slices.Sorted(maps.Keys(n.conditions))
+	out := make([]api.Condition, 0, len(codes))
+	for _, c := range codes {
+		out = append(out, n.conditions[c])
+	}
+	return out
+}
+
+// Nodes implements api.View. A revision that this process never gave out is
+// from an earlier run of the daemon: it is answered at once.
+func (n *Node) Nodes(ctx context.Context, after uint64) api.NodeList {
+	n.mu.Lock()
+	for n.revision == after && ctx.Err() == nil && n.ctx.Err() == nil {
+		changed := n.changed
+		n.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		case <-n.ctx.Done():
+		}
+		n.mu.Lock()
+	}
+	list := api.NodeList{Revision: n.revision, Nodes: make([]api.Node, 0, len(n.world.members))}
+	members := n.world.members
+	n.mu.Unlock()
+
+	peers := n.peersByID()
+	now := time.Now()
+	for _, m := range members {
+		node := api.Node{
+			ID: m.ID, Name: m.Name, Kind: m.Kind, NetworkID: m.NetworkID, Version: m.Version,
+			Addresses: m.Addrs, Prefixes: m.Prefixes, Annotations: m.Annotations,
+			Self: m.ID == n.ID(),
+		}
+		if p, ok := peers[m.ID]; ok {
+			node.Connected, node.Path, node.Endpoint, node.RTT = true, p.Transport, p.Remote, api.Duration(p.RTT)
+		} else if !node.Self {
+			node.LastSeen = api.Duration(now.Sub(m.Refreshed))
+		}
+		list.Nodes = append(list.Nodes, node)
+	}
+	return list
+}
+
+func (n *Node) peersByID() map[identity.ID]mesh.PeerInfo {
+	out := map[identity.ID]mesh.PeerInfo{}
+	for _, p := range n.mesh.Peers() {
+		out[p.ID] = p
+	}
+	return out
+}
+
+// Peers implements api.View.
+func (n *Node) Peers() []api.Peer {
+	stats := n.datapath.Stats()
+	now := time.Now()
+	var out []api.Peer
+	for _, p := range n.mesh.Peers() {
+		peer := api.Peer{
+			ID: p.ID, Path: p.Transport, Endpoint: p.Remote, RTT: api.Duration(p.RTT), Connected: api.Duration(now.Sub(p.Since)),
+		}
+		if m, ok := n.table.Get(p.ID); ok {
+			peer.Name = m.Name
+		}
+		s := stats.Peers[p.ID]
+		peer.TxPackets, peer.TxBytes, peer.RxPackets, peer.RxBytes, peer.Drops = s.TxPackets, s.TxBytes, s.RxPackets, s.RxBytes, s.Drops
+		out = append(out, peer)
+	}
+	return out
+}
+
+// Records implements api.View.
+func (n *Node) Records() []api.Record {
+	var out []api.Record
+	for _, m := range n.table.List() {
+		out = append(out, api.Record{
+			ID: m.ID, Seq: m.Seq, Name: m.Name, Kind: m.Kind, NetworkID: m.NetworkID, Version: m.Version,
+			Addresses: m.Addrs, Pinned: m.Pinned, Underlay: m.Underlay, Prefixes: m.Prefixes,
+			Annotations: m.Annotations, Left: m.Left,
+		})
+	}
+	return out
+}
+
+// Cluster implements api.View: what the agent told last, else what the members' records tell.
+func (n *Node) Cluster() (api.Cluster, error) {
+	n.mu.Lock()
+	told := n.told.Cluster
+	networkID := n.world.networkID
+	n.mu.Unlock()
+	if told != nil {
+		return *told, nil
+	}
+	return clusterOf(networkID, n.Nodes(context.Background(), anyRevision).Nodes)
+}
+
+// anyRevision is one that no list has, so that Nodes does not wait.
+const anyRevision = 0
