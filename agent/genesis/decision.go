@@ -29,7 +29,7 @@ type VerifyFunc func(id identity.ID, context string, msg, sig []byte) bool
 
 // valid reports whether r names a register.
 func (r Register) valid() error {
-	if r.Kind != GenesisRegister && r.Kind != OutcomeRegister || r.Epoch == 0 {
+	if r.Kind != GenesisRegister && r.Kind != OutcomeRegister || r.Epoch == 0 || r.Epoch > maxEpoch {
 		return invalid("register %q of epoch %d", r.Kind, r.Epoch)
 	}
 	return nil

@@ -34,6 +34,9 @@ const messageVersion = 1
 // maxRound bounds ballots, so that no message can use up all rounds by accident.
 const maxRound = 1 << 40
 
+// maxEpoch bounds epochs, each of which takes a quarter of an hour to give up.
+const maxEpoch = 1 << 32
+
 // Message is everything that nodes say to each other. Which fields are set
 // depends on the type; knowledge may come with any.
 type Message struct {

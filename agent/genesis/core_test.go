@@ -1,0 +1,383 @@
+package genesis
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/kairos-io/kairos/overlay/identity"
+)
+
+// bench is a few cores with real keys that vote as told.
+type bench struct {
+	t       *testing.T
+	network Network
+	keys    []identity.Key // by ID
+}
+
+func newBench(t *testing.T, declared, n int) *bench {
+	b := &bench{t: t, network: Network{Fingerprint: [32]byte{3}, ID: "home", Nodes: declared, Quorum: declared/2 + 1}}
+	for range n {
+		k, err := identity.Generate(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.keys = append(b.keys, k)
+	}
+	slices.SortFunc(b.keys, func(x, y identity.Key) int { return x.ID().Compare(y.ID()) })
+	return b
+}
+
+func (b *bench) core(i int) Core { return NewCore(b.keys[i].ID(), b.network, nil) }
+
+// cert makes a certificate signed by some of the keys.
+func (b *bench) cert(r Register, v Value, voters ...int) *Certificate {
+	c := &Certificate{Register: r, Ballot: Ballot{1, b.keys[0].ID()}, Value: v}
+	msg := b.network.signedBytes(r, c.Ballot, v)
+	for _, i := range voters {
+		c.Votes = append(c.Votes, Vote{b.keys[i].ID(), b.keys[i].Sign(SignContext, msg)})
+	}
+	return c
+}
+
+func (b *bench) decision(epoch uint64, uid byte, result Outcome) *Decision {
+	d := &Decision{Genesis: *b.cert(Register{GenesisRegister, epoch}, Value{UID: UID{uid}, Servers: []identity.ID{b.keys[0].ID()}}, 0, 1)}
+	if epoch > 1 {
+		d.Prior = b.abandoned(epoch-1, 0xee)
+	}
+	if result == Started {
+		d.Outcome = b.cert(Register{OutcomeRegister, epoch}, Value{UID: UID{uid}, Outcome: Started}, 0, 1)
+	}
+	return d
+}
+
+func (b *bench) abandoned(epoch uint64, uid byte) *Certificate {
+	return b.cert(Register{OutcomeRegister, epoch}, Value{UID: UID{uid}, Outcome: Abandoned}, 0, 1)
+}
+
+func TestVerifyDecision(t *testing.T) {
+	b := newBench(t, 3, 3)
+	stranger := newBench(t, 3, 3)
+	tests := []struct {
+		name   string
+		change func(d *Decision)
+		ok     bool
+	}{
+		{"as it is", func(*Decision) {}, true},
+		{"more votes than needed", func(d *Decision) {
+			d.Genesis = *b.cert(d.Genesis.Register, d.Genesis.Value, 0, 1, 2)
+		}, true},
+		{"one vote short", func(d *Decision) { d.Genesis.Votes = d.Genesis.Votes[:1] }, false},
+		{"one vote twice", func(d *Decision) { d.Genesis.Votes[1] = d.Genesis.Votes[0] }, false},
+		{"signature cut", func(d *Decision) { d.Genesis.Votes[0].Signature = d.Genesis.Votes[0].Signature[:63] }, false},
+		{"signature of another voter", func(d *Decision) { d.Genesis.Votes[0].Voter = b.keys[2].ID() }, false},
+		{"other uid", func(d *Decision) { d.Genesis.Value.UID[3]++ }, false},
+		{"other server", func(d *Decision) { d.Genesis.Value.Servers = []identity.ID{b.keys[2].ID()} }, false},
+		{"no server", func(d *Decision) { d.Genesis.Value.Servers = nil }, false},
+		{"other ballot", func(d *Decision) { d.Genesis.Ballot.Round++ }, false},
+		{"other epoch", func(d *Decision) { d.Genesis.Register.Epoch++ }, false},
+		{"no uid", func(d *Decision) {
+			d.Genesis = *b.cert(d.Genesis.Register, Value{Servers: d.Genesis.Value.Servers}, 0, 1)
+		}, false},
+		{"another network", func(d *Decision) {
+			other := *stranger
+			other.keys, other.network = b.keys, stranger.network
+			other.network.Fingerprint[0]++
+			d.Genesis = *other.cert(d.Genesis.Register, d.Genesis.Value, 0, 1)
+		}, false},
+		{"outcome of another cluster", func(d *Decision) {
+			d.Outcome = b.cert(Register{OutcomeRegister, 2}, Value{UID: UID{77}, Outcome: Started}, 0, 1)
+		}, false},
+		{"outcome of another epoch", func(d *Decision) {
+			d.Outcome = b.cert(Register{OutcomeRegister, 1}, Value{UID: d.UID(), Outcome: Started}, 0, 1)
+		}, false},
+		{"abandoned shown as outcome", func(d *Decision) {
+			d.Outcome = b.cert(Register{OutcomeRegister, 2}, Value{UID: d.UID(), Outcome: Abandoned}, 0, 1)
+		}, false},
+		{"no proof of the epoch before", func(d *Decision) { d.Prior = nil }, false},
+		{"proof of started instead of abandoned", func(d *Decision) {
+			d.Prior = b.cert(Register{OutcomeRegister, 1}, Value{UID: UID{1}, Outcome: Started}, 0, 1)
+		}, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			d := b.decision(2, 5, Started)
+			tt.change(d)
+			err := b.core(2).VerifyDecision(*d)
+			if (err == nil) != tt.ok {
+				t.Errorf("error %v, want ok %v", err, tt.ok)
+			}
+			if err != nil && !errors.Is(err, ErrInvalid) {
+				t.Errorf("error %v is not ErrInvalid", err)
+			}
+		})
+	}
+}
+
+// Whatever the order in which knowledge arrives, the result is the same.
+func TestLearnInAnyOrder(t *testing.T) {
+	b := newBench(t, 3, 3)
+	succeeding := b.decision(2, 2, Open)
+	succeeding.Prior = b.abandoned(1, 1)
+	tests := []struct {
+		name     string
+		facts    []Message
+		uid      UID // decision; zero for none
+		epoch    uint64
+		conflict *Conflict
+	}{
+		{"decision then outcome", []Message{{Decision: b.decision(1, 1, Open)}, {Decision: b.decision(1, 1, Started)}}, UID{1}, 1, nil},
+		{"abandoned", []Message{{Decision: b.decision(1, 1, Open)}, {Prior: b.abandoned(1, 1)}}, UID{}, 2, nil},
+		{"successor", []Message{{Decision: b.decision(1, 1, Open)}, {Decision: succeeding}}, UID{2}, 2, nil},
+		{"two births in one epoch", []Message{{Decision: b.decision(1, 9, Open)}, {Decision: b.decision(1, 4, Open)}}, UID{4}, 1, &Conflict{UID{4}, UID{9}}},
+		{"three births in one epoch", []Message{{Decision: b.decision(1, 9, Open)}, {Decision: b.decision(1, 4, Started)}, {Decision: b.decision(1, 6, Open)}},
+			UID{4}, 1, &Conflict{UID{4}, UID{6}}},
+		{"started, and a later epoch", []Message{{Decision: b.decision(1, 1, Started)}, {Decision: succeeding}}, UID{2}, 2, &Conflict{UID{2}, UID{1}}},
+		{"successor of another branch", []Message{{Decision: b.decision(1, 1, Open)}, {Decision: b.decision(2, 2, Open)}}, UID{2}, 2, &Conflict{UID{2}, UID{1}}},
+	}
+	for _, tt := range tests {
+		for _, order := range permutations(len(tt.facts)) {
+			t.Run(tt.name, func(t *testing.T) {
+				s, c := State{}, b.core(2)
+				for _, i := range append(order, order...) { // and repeated
+					var err error
+					if s, _, err = c.Learn(s, tt.facts[i]); err != nil {
+						t.Fatal(err)
+					}
+				}
+				uid := UID{}
+				if s.Decision != nil {
+					uid = s.Decision.UID()
+				}
+				// Of a birth that was abandoned before it was heard of, nobody needs to know.
+				if got := s.Conflict(); uid != tt.uid || s.epoch() != tt.epoch || !reflect.DeepEqual(got, tt.conflict) {
+					t.Errorf("order %v: uid %x epoch %d conflict %v; want %x %d %v", order, uid[0], s.epoch(), got, tt.uid[0], tt.epoch, tt.conflict)
+				}
+			})
+		}
+	}
+}
+
+func permutations(n int) [][]int {
+	if n == 0 {
+		return [][]int{{}}
+	}
+	var out [][]int
+	for _, p := range permutations(n - 1) {
+		for at := range n {
+			out = append(out, slices.Insert(slices.Clone(p), at, n-1))
+		}
+	}
+	return out
+}
+
+func TestLearnRefusesForgery(t *testing.T) {
+	b := newBench(t, 3, 3)
+	forged := b.decision(1, 1, Open)
+	forged.Genesis.Votes[0].Signature[0] ^= 1
+	for name, m := range map[string]Message{"decision": {Decision: forged}, "rival": {Rival: forged},
+		"good and forged": {Prior: b.abandoned(1, 1), Decision: forged}} {
+		if s, changed, err := b.core(0).Learn(State{}, m); err == nil || changed || !reflect.DeepEqual(s, State{}) {
+			t.Errorf("%s: learned %+v, error %v", name, s, err)
+		}
+	}
+}
+
+func TestAcceptor(t *testing.T) {
+	b := newBench(t, 3, 3)
+	id := func(i int) identity.ID { return b.keys[i].ID() }
+	value := Value{UID: UID{1}, Servers: []identity.ID{id(0)}}
+	req := func(typ Type, epoch, round uint64, proposer int, v *Value) Message {
+		return Message{Version: 1, Type: typ, NetworkID: "home", Register: Register{GenesisRegister, epoch},
+			Ballot: Ballot{round, id(proposer)}, Value: v}
+	}
+	other := Value{UID: UID{2}, Servers: []identity.ID{id(1)}}
+	tests := []struct {
+		name  string
+		first []Message
+		then  Message
+		from  int
+		want  Type // "" for an error
+	}{
+		{"first promise", nil, req(TypePrepare, 1, 1, 0, nil), 0, TypePromise},
+		{"the same again", []Message{req(TypePrepare, 1, 1, 0, nil)}, req(TypePrepare, 1, 1, 0, nil), 0, TypePromise},
+		{"a higher one", []Message{req(TypePrepare, 1, 1, 0, nil)}, req(TypePrepare, 1, 2, 1, nil), 1, TypePromise},
+		{"a lower one", []Message{req(TypePrepare, 1, 2, 1, nil)}, req(TypePrepare, 1, 1, 0, nil), 0, TypeReject},
+		{"accept under the promise", []Message{req(TypePrepare, 1, 1, 0, nil)}, req(TypeAccept, 1, 1, 0, &value), 0, TypeAccepted},
+		{"accept without a promise", nil, req(TypeAccept, 1, 1, 0, &value), 0, TypeAccepted},
+		{"accept below the promise", []Message{req(TypePrepare, 1, 2, 1, nil)}, req(TypeAccept, 1, 1, 0, &value), 0, TypeReject},
+		{"two values under one ballot", []Message{req(TypeAccept, 1, 1, 0, &value)}, req(TypeAccept, 1, 1, 0, &other), 0, TypeReject},
+		{"an epoch that is not open", nil, req(TypePrepare, 2, 1, 0, nil), 0, TypeReject},
+		{"ballot of somebody else", nil, req(TypePrepare, 1, 1, 0, nil), 1, ""},
+		{"an answer", nil, req(TypePromise, 1, 1, 0, nil), 0, ""},
+		{"round zero", nil, req(TypePrepare, 1, 0, 0, nil), 0, ""},
+		{"round beyond the bound", nil, req(TypePrepare, 1, maxRound+1, 0, nil), 0, ""},
+		{"epoch zero", nil, req(TypePrepare, 0, 1, 0, nil), 0, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s, c := State{}, b.core(2)
+			for _, m := range tt.first {
+				step, err := c.Handle(s, m.Ballot.Proposer, m)
+				if err != nil {
+					t.Fatal(err)
+				}
+				s = step.State
+			}
+			step, err := c.Handle(s, id(tt.from), tt.then)
+			if tt.want == "" {
+				if err == nil {
+					t.Fatalf("want an error, got %+v", step.Reply)
+				}
+				return
+			}
+			if err != nil || step.Reply.Type != tt.want {
+				t.Fatalf("reply %q, error %v; want %q", step.Reply.Type, err, tt.want)
+			}
+			if (step.Sign != nil) != (tt.want == TypeAccepted) {
+				t.Errorf("sign %x", step.Sign)
+			}
+		})
+	}
+}
+
+// A proposer that crashed after its promise was saved must not use the ballot again.
+func TestBallotIsNeverUsedTwice(t *testing.T) {
+	b := newBench(t, 5, 5)
+	r, want := Register{GenesisRegister, 1}, Value{UID: UID{1}, Servers: []identity.ID{b.keys[0].ID()}}
+	s, seen := State{}, map[Ballot]bool{}
+	for range 3 {
+		next, p, ok := b.core(0).Begin(s, r, want, 0)
+		if !ok || seen[p.ballot] {
+			t.Fatalf("ok %v, ballot %v used before", ok, p.ballot)
+		}
+		seen[p.ballot], s = true, next
+	}
+}
+
+func TestAbstainer(t *testing.T) {
+	b := newBench(t, 3, 3)
+	c := b.core(0)
+	s := c.Abstain(State{}, 1)
+	if _, _, ok := c.Begin(s, Register{GenesisRegister, 1}, Value{UID: UID{1}, Servers: []identity.ID{b.keys[0].ID()}}, 0); ok {
+		t.Error("proposes in an epoch that it must not vote in")
+	}
+	s, _, err := c.Learn(s, Message{Decision: b.decision(1, 1, Started)})
+	if err != nil || s.Decision == nil {
+		t.Errorf("does not learn: %v", err)
+	}
+}
+
+// The largest honest message must fit: 15 declared nodes, a quorum of 8, all knowledge at once.
+func TestLargestMessageFits(t *testing.T) {
+	b := newBench(t, 15, 8)
+	all := []int{0, 1, 2, 3, 4, 5, 6, 7}
+	var servers []identity.ID
+	for i := range MaxServers {
+		servers = append(servers, b.keys[i].ID())
+	}
+	d := &Decision{Genesis: *b.cert(Register{GenesisRegister, 2}, Value{UID: UID{1}, Servers: servers}, all...),
+		Outcome: b.cert(Register{OutcomeRegister, 2}, Value{UID: UID{1}, Outcome: Started}, all...),
+		Prior:   b.cert(Register{OutcomeRegister, 1}, Value{UID: UID{2}, Outcome: Abandoned}, all...)}
+	raw, err := b.core(0).Know(State{Decision: d, Rival: d, Prior: d.Prior}).Encode()
+	if err != nil || len(raw) > MaxMessage/2 {
+		t.Errorf("%d bytes, error %v", len(raw), err)
+	}
+	if err := b.core(0).VerifyDecision(*d); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestElector(t *testing.T) {
+	id := func(i byte) identity.ID { return identity.ID{i} }
+	node := func(i byte, wanted string) Member { return Member{ID: id(i), Connected: true, Wanted: wanted} }
+	three := []Member{node(1, ""), node(2, ""), node(3, "")}
+	tests := []struct {
+		name     string
+		declared int
+		self     byte
+		members  []Member
+		due      time.Duration // after the view became so; -1: never
+	}{
+		{"all there, lowest", 3, 1, three, 0},
+		{"all there, second", 3, 2, three, RankDelay + time.Second},
+		{"all there, third", 3, 3, three, 2*RankDelay + time.Second},
+		{"quorum there, lowest", 3, 2, three[1:], SettleTime},
+		{"more than declared", 2, 1, three, SettleTime},
+		{"too few", 3, 1, three[:1], -1},
+		{"unconnected do not count", 3, 1, []Member{node(1, ""), {ID: id(2)}, {ID: id(3)}}, -1},
+		{"alone with a token for one", 1, 1, three[:1], SettleTime},
+		{"a worker", 3, 1, []Member{node(1, wantedWorker), node(2, ""), node(3, "")}, -1},
+		{"after a worker", 3, 2, []Member{node(1, wantedWorker), node(2, ""), node(3, "")}, 0},
+		{"beside a master", 3, 1, []Member{node(1, ""), node(2, ""), node(3, wantedMaster)}, -1},
+		{"a master", 3, 3, []Member{node(1, ""), node(2, ""), node(3, wantedMaster)}, 0},
+		{"second of two masters", 3, 3, []Member{node(1, ""), node(2, wantedMaster), node(3, wantedMaster)}, RankDelay + time.Second},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var e Elector
+			n := Network{Nodes: tt.declared, Quorum: tt.declared/2 + 1}
+			start := time.Hour
+			look := func(after time.Duration) Verdict { return e.Look(start+after, id(tt.self), n, tt.members, time.Second) }
+			first := look(0)
+			if first.Due != (tt.due == 0) || !first.Due && first.Reason == "" {
+				t.Fatalf("at once: %+v", first)
+			}
+			if tt.due < 0 {
+				if v := look(24 * time.Hour); v.Due {
+					t.Errorf("due in the end: %+v", v)
+				}
+				return
+			}
+			if tt.due > 0 && (look(tt.due-1).Due || first.At != start+tt.due) {
+				t.Errorf("due too early, or at %v instead of %v", first.At-start, tt.due)
+			}
+			if !look(tt.due).Due {
+				t.Error("not due in time")
+			}
+			// A change of the view starts the time anew.
+			tt.members = append(slices.Clone(tt.members), node(8, wantedWorker), node(9, wantedWorker))
+			if tt.due > 0 && look(tt.due).Due {
+				t.Error("due although the view changed")
+			}
+		})
+	}
+}
+
+func FuzzDecodeMessage(f *testing.F) {
+	f.Add([]byte(`{"v":1,"type":"ask","network_id":"home"}`))
+	f.Add([]byte(`{"v":1,"type":"prepare","network_id":"home","register":{"kind":"genesis","epoch":1},"ballot":{"round":1,"proposer":"aeaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}}`))
+	c := NewCore(identity.ID{1}, Network{ID: "home", Nodes: 3, Quorum: 2}, func(identity.ID, string, []byte, []byte) bool { return true })
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		m, err := DecodeMessage(raw)
+		if err != nil {
+			return
+		}
+		again, err := m.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, err := DecodeMessage(again)
+		if err != nil && len(again) <= MaxMessage {
+			t.Fatalf("own encoding refused: %v", err)
+		}
+		if err == nil && !reflect.DeepEqual(back, m) {
+			a, _ := json.Marshal(back)
+			if string(a) != string(again) {
+				t.Fatalf("changes: %s, %s", a, again)
+			}
+		}
+		// Signatures are all taken as good: the core must stand whatever is signed.
+		step, err := c.Handle(State{}, m.Ballot.Proposer, m)
+		if err != nil {
+			return
+		}
+		if step.State.epoch() < 1 {
+			t.Fatal("no epoch")
+		}
+	})
+}
