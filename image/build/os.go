@@ -92,6 +92,8 @@ func osFiles(version string) ([]*entry, error) {
 		list = append(list, &entry{name: l.Path, link: l.Target})
 	}
 	return append(list,
+		// The first boot must not wait for somebody to answer its questions.
+		&entry{name: "etc/systemd/system/systemd-firstboot.service", link: "/dev/null"},
 		&entry{name: "usr/lib/os-release", mode: 0o644, data: osRelease(version)},
 		&entry{name: "etc/containerd/conf.d", mode: 0o755, dir: true},
 		&entry{name: "etc/containerd/certs.d", mode: 0o755, dir: true},
