@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"path/filepath"
 	"sync"
 	"time"
@@ -75,7 +74,13 @@ type addresser interface {
 }
 
 // openDevice opens the real interface; tests put another in its place.
-var openDevice = func(cfg tun.Config) (device, error) { return tun.Open(cfg) }
+var openDevice = func(cfg tun.Config) (device, error) {
+	i, err := tun.Open(cfg)
+	if err != nil {
+		return nil, err // not i, which would be a device that is nil inside
+	}
+	return i, nil
+}
 
 // Start makes this machine a member. When it returns without an error the
 // interface is up, the underlay listens and the API serves; other members may
@@ -91,9 +96,7 @@ func Start(ctx context.Context, opts Options) (*Node, error) {
 		n.release()
 		return nil, err
 	}
-	if err := n.run(ctx); err != nil {
-		return nil, errors.Join(err, n.Close())
-	}
+	n.run(ctx)
 	return n, nil
 }
 
@@ -231,7 +234,7 @@ func (n *Node) connect() {
 }
 
 // run starts the loops. Whichever ends first ends the node, and its error is Wait's.
-func (n *Node) run(ctx context.Context) error {
+func (n *Node) run(ctx context.Context) {
 	n.running, n.ctx = errgroup.WithContext(n.ctx)
 	n.reconcile()
 	n.running.Go(func() error { return n.loop(n.ctx) })
@@ -239,26 +242,16 @@ func (n *Node) run(ctx context.Context) error {
 	n.running.Go(func() error { return n.gossip.Run(n.ctx) })
 	// The datapath outlives the loops: a goodbye still travels while they end.
 	n.running.Go(func() error { return n.datapath.Run(n.ctx) })
-	if err := n.serve(); err != nil {
-		return err
-	}
+	n.serve()
 	end := func() { _ = n.Close() } // Wait reports it
 	context.AfterFunc(ctx, end)
 	context.AfterFunc(n.ctx, end)
-	return nil
 }
 
 // serve starts the API, whose handlers ask the node.
-func (n *Node) serve() error {
-	var extra map[string]http.Handler
-	if n.opts.Control != nil {
-		var err error
-		if extra, err = n.opts.Control(n); err != nil {
-			return err
-		}
-	}
+func (n *Node) serve() {
 	n.server = api.NewServer(api.Config{
-		View: n, Control: n, SetCluster: n.setCluster, Extra: extra,
+		View: n, Control: n, SetCluster: n.setCluster, Extra: n.opts.Control,
 		Ready: n.ready, Metrics: n.metrics, Log: n.opts.Log,
 	})
 	if n.tcp != nil {
@@ -271,7 +264,6 @@ func (n *Node) serve() error {
 		}
 		n.running.Go(func() error { return n.server.ServeUnix(n.socket, allowed...) })
 	}
-	return nil
 }
 
 // ID returns the member's ID.

@@ -45,8 +45,8 @@ type Options struct {
 	Socket    string         // control socket; empty: none
 	SocketUID int            // who besides root may use the socket and owns it; negative: only this process's user
 	// Control are handlers of others on the socket: "kubeconfig" is served at
-	// /control/v1/kubeconfig. It is called once, before the socket is served.
-	Control func(*Node) (map[string]http.Handler, error)
+	// /control/v1/kubeconfig.
+	Control map[string]http.Handler
 
 	Log *slog.Logger
 }

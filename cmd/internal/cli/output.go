@@ -98,7 +98,7 @@ func run(ctx context.Context, root *cobra.Command, env *Env, args []string) int 
 	root.SetIn(env.Stdin)
 	root.SetOut(&env.out) // --help is a result
 	root.SetErr(env.Stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		if _, err = env.Stdout.Write(env.out.Bytes()); err == nil {
 			return exitOK
@@ -106,7 +106,7 @@ func run(ctx context.Context, root *cobra.Command, env *Env, args []string) int 
 		err = fmt.Errorf("write the result: %w", err)
 	}
 	if !env.started {
-		err = withHint(usageError{err}, "%s", cmp.Or(hintOf(err), "see `"+root.Name()+" --help`"))
+		err = withHint(usageError{err}, "%s", cmp.Or(hintOf(err), "see `"+cmd.CommandPath()+" --help`"))
 	}
 	return env.fail(err)
 }

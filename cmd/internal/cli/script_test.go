@@ -1,0 +1,151 @@
+package cli
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/overlay/identity"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"kairos":       func() { os.Exit(Main(Kairos)) },
+		"kairos-agent": func() { os.Exit(Main(Agent)) },
+	})
+}
+
+// TestScripts runs testdata/*.txtar: what a person types, and what comes back.
+// They start no network; besides testscript's own commands they have
+//
+//	fake-overlay SOCKET SCENE   serves an overlay's API on a unix socket
+//	take-port                   listens on a loopback port and sets $PORT to it
+//	code N PROGRAM ARGS...      runs a program that must exit with N
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("NETWORK_TOKEN", "")
+			env.Vars = env.Vars[:len(env.Vars)-1] // unset, not empty
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"fake-overlay": fakeOverlay,
+			"take-port":    takePort,
+			"code":         exitCode,
+		},
+	})
+}
+
+func exitCode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: code N program args...")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	got := 0
+	if exit, ok := err.(interface{ ExitCode() int }); ok {
+		got = exit.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("run %s: %v", args[1], err)
+	}
+	if want := args[0]; string(rune('0'+got)) != want {
+		ts.Fatalf("exit code %d, want %s", got, want)
+	}
+}
+
+func takePort(ts *testscript.TestScript, _ bool, _ []string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Defer(func() { _ = l.Close() })
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	ts.Check(err)
+	ts.Setenv("PORT", port)
+}
+
+// fakeOverlay serves one of the scenes below.
+func fakeOverlay(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: fake-overlay socket scene")
+	}
+	view, ok := scenes()[args[1]]
+	if !ok {
+		ts.Fatalf("no scene %q", args[1])
+	}
+	l, err := api.ListenUnix(filepath.Clean(ts.MkAbs(args[0])), -1)
+	ts.Check(err)
+	server := api.NewServer(api.Config{
+		View: view, Ready: func() error { return nil }, Extra: view.extra,
+	})
+	done := make(chan error, 1)
+	go func() { done <- server.ServeUnix(l) }()
+	ts.Defer(func() {
+		ts.Check(server.Close())
+		ts.Check(<-done)
+	})
+}
+
+// scene is an overlay that only answers.
+type scene struct {
+	status  api.Status
+	nodes   []api.Node
+	cluster *api.Cluster
+	extra   map[string]http.Handler
+}
+
+func (s *scene) Status() api.Status { return s.status }
+func (s *scene) Nodes(context.Context, uint64) api.NodeList {
+	return api.NodeList{Revision: 1, Nodes: s.nodes}
+}
+func (s *scene) Peers() []api.Peer     { return nil }
+func (s *scene) Records() []api.Record { return nil }
+func (s *scene) Cluster() (api.Cluster, error) {
+	if s.cluster == nil {
+		return api.Cluster{}, &api.Error{Message: "there is no cluster yet", Status: http.StatusNotFound}
+	}
+	return *s.cluster, nil
+}
+
+func scenes() map[string]*scene {
+	self := api.Node{
+		ID: identity.ID{1}, Name: "laptop-aeaaaa", Kind: api.KindBridge, NetworkID: "kairos", Version: "v1", Self: true,
+		Addresses: []netip.Addr{netip.MustParseAddr("10.77.0.9"), netip.MustParseAddr("fd00::9")},
+	}
+	server := api.Node{
+		ID: identity.ID{2}, Name: "alpha-aiaaaa", Kind: api.KindNode, NetworkID: "kairos", Version: "v1", Connected: true, Path: "quic",
+		Endpoint: "192.0.2.7:4171", RTT: api.Duration(1234 * time.Microsecond), Addresses: []netip.Addr{netip.MustParseAddr("10.77.0.1")},
+		Annotations: map[string]string{api.NoteRole: "server", api.NoteReady: "true"},
+	}
+	silent := api.Node{
+		ID: identity.ID{3}, Name: "beta-amaaaa", Kind: api.KindNode, NetworkID: "kairos", LastSeen: api.Duration(90 * time.Second),
+		Addresses:   []netip.Addr{netip.MustParseAddr("10.77.0.2")},
+		Annotations: map[string]string{api.NoteWaiting: "the API of alpha \x1b[31m(tricky)"},
+	}
+	status := api.Status{ID: self.ID, Name: self.Name, Kind: self.Kind, NetworkID: "kairos", Interface: "kairos0", Declared: 3, Quorum: 2}
+	alone := status
+	alone.Waiting = "another machine with the same token on the local network"
+	alone.Conditions = []api.Condition{{Code: "routes", Severity: "warning", Text: "pods are not reachable from here"}}
+	return map[string]*scene{
+		"alone":   {status: alone, nodes: []api.Node{self}},
+		"waiting": {status: status, nodes: []api.Node{self, server, silent}},
+		"running": {status: status, nodes: []api.Node{server, self}, cluster: &api.Cluster{NetworkID: "kairos", UID: "u", Phase: "running"},
+			extra: map[string]http.Handler{"kubeconfig": answer(http.StatusOK, `{"kubeconfig":"apiVersion: v1\n"}`)}},
+		"refusing": {status: status, nodes: []api.Node{self},
+			extra: map[string]http.Handler{"kubeconfig": answer(http.StatusNotFound, `{"error":"there is no cluster \"home\" yet: 1 more node","hint":"see kairos status"}`)}},
+		"empty": {status: status, extra: map[string]http.Handler{"kubeconfig": answer(http.StatusOK, `{}`)}},
+	}
+}
+
+func answer(status int, body string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(status)
+		_, _ = w.Write([]byte(body))
+	})
+}
