@@ -1,10 +1,10 @@
 package mesh
 
 import (
-	"net/netip"
 	"slices"
 	"time"
 
+	"github.com/kairos-io/kairos/overlay/discovery"
 	"github.com/kairos-io/kairos/overlay/identity"
 )
 
@@ -35,5 +35,13 @@ func (m *Mesh) watchNetwork() {
 
 // runMDNS announces this node on the local network and listens for others.
 func (m *Mesh) runMDNS() {
-	_ = []netip.AddrPort{}
+	mdns := &discovery.MDNS{
+		Service: discovery.ServiceName(m.cfg.Keys.Rendezvous),
+		Self:    m.self,
+		Addrs:   m.underlayAddrs,
+		Usable:  m.acceptable,
+		Found:   m.found,
+		Log:     m.log,
+	}
+	mdns.Run(m.ctx)
 }

@@ -1,0 +1,82 @@
+package mesh
+
+import (
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// inNamespace marks the child process of TestMDNS.
+const inNamespace = "KAIROS_TEST_IN_NAMESPACE"
+
+// The topology: one network namespace with one link, on which multicast loops
+// back to the machine; its other end only gives it a carrier.
+//
+//	node a :port --+
+//	               +-- lan0 10.77.0.1/24, fd77::1/64 ---veth--- lan1
+//	node b :port --+
+var lan = []string{
+	"link set lo up",
+	"link add lan0 type veth peer name lan1",
+	"link set lan1 up",
+	"link set lan0 up",
+	"addr add 10.77.0.1/24 dev lan0",
+	"addr add fd77::1/64 dev lan0 nodad",
+	"route add 224.0.0.0/4 dev lan0",
+}
+
+// Two nodes that know nothing but the token find each other within a second.
+func TestMDNS(t *testing.T) {
+	if os.Getenv(inNamespace) == "" {
+		again(t)
+		return
+	}
+	for _, step := range lan {
+		if out, err := exec.Command("ip", strings.Fields(step)...).CombinedOutput(); err != nil {
+			t.Fatalf("ip %s: %v: %s", step, err, out)
+		}
+	}
+	for _, addr := range []string{"10.77.0.1:0", "[fd77::1]:0", "0.0.0.0:0"} {
+		t.Run(addr, func(t *testing.T) {
+			keys := testKeys(t)
+			listen := []netip.AddrPort{netip.MustParseAddrPort(addr)}
+			begin := time.Now()
+			a := start(t, Config{Keys: keys, Listen: listen, MDNS: true})
+			b := start(t, Config{Keys: keys, Listen: listen, MDNS: true})
+			stranger := start(t, Config{Keys: testKeys(t), Listen: listen, MDNS: true})
+			events, cancel := a.Events()
+			defer cancel()
+			await(t, events, PeerUp, b.ID())
+			took := time.Since(begin)
+			t.Logf("RESULT found by mDNS and connected after %s", took)
+			if took > time.Second {
+				t.Errorf("two fresh nodes needed %s, want <= 1 s", took)
+			}
+			if n := stranger.Stats().Members; n != 0 {
+				t.Errorf("the node of another network heard of %d members", n)
+			}
+		})
+	}
+}
+
+// again runs the calling test in a network namespace of its own.
+func again(t *testing.T) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), inNamespace+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	if os.Getuid() != 0 {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
+	}
+	out, err := cmd.CombinedOutput()
+	t.Logf("%s", out)
+	if err != nil {
+		t.Fatalf("in a network namespace: %v", err)
+	}
+}
