@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
+	"github.com/kairos-io/kairos/image/build"
 	"github.com/kairos-io/kairos/tests/internal/run"
 )
 
@@ -32,9 +33,10 @@ type Images struct {
 	Binary   string   // the bare k3s program, for a start by hand
 }
 
-// Names of the images in Archives.
+// Names of the images in Archives. The OS image names the sandbox image of
+// pods; there is nothing to pull it from here, so ours takes its place.
 const (
-	PauseName = "docker.io/test/pause:1"
+	PauseName = build.Pause
 	EchoName  = "docker.io/test/echo:1"
 )
 

@@ -58,6 +58,21 @@ func hierarchies() ([]hierarchy, error) {
 	return all, nil
 }
 
+// Hierarchies is how the host mounts its control groups: the name below
+// /sys/fs/cgroup -> the mount option that names the controllers, or "" for
+// version 2.
+func Hierarchies() (map[string]string, error) {
+	all, err := hierarchies()
+	if err != nil {
+		return nil, err
+	}
+	names := map[string]string{}
+	for _, h := range all {
+		names[strings.TrimPrefix(strings.TrimPrefix(h.Dir, "/sys/fs/cgroup"), "/")] = h.Controllers
+	}
+	return names, nil
+}
+
 // group is a path below the root of every hierarchy. A machine has one of its
 // own in each: it becomes the root of the machine's control group namespace,
 // and it is how every process of the machine is found again.

@@ -28,8 +28,10 @@ type NspawnConfig struct {
 	Disks []string `json:"disks,omitempty"`
 	// Binds are read-only: path on the host -> path in the machine.
 	Binds map[string]string `json:"binds,omitempty"`
-	// Files are written into the machine's layer before its first start.
+	// Files are written into the machine's layer before its first start, Seeds
+	// onto its Disks.
 	Files []File `json:"-"`
+	Seeds []File `json:"-"`
 }
 
 // File is one file to put into a machine; Link makes it a symbolic link.
@@ -80,7 +82,7 @@ func (m *Machine) makeDisk(ctx context.Context, c NspawnConfig) error {
 		return err
 	}
 	defer root.Close()
-	files := append([]File{{Path: "/etc/hostname", Text: m.name + "\n"}, {Path: "/etc/machine-id", Text: ""}}, c.Files...)
+	files := append([]File{{Path: "/etc/hostname", Text: m.name + "\n"}}, c.Files...)
 	for _, f := range append(files, m.labFiles()...) {
 		if err := put(root, f); err != nil {
 			return fmt.Errorf("write %s: %w", f.Path, err)
@@ -91,7 +93,42 @@ func (m *Machine) makeDisk(ctx context.Context, c NspawnConfig) error {
 			return err
 		}
 	}
+	return m.seed(c)
+}
+
+func (m *Machine) seed(c NspawnConfig) error {
+	for _, f := range c.Seeds {
+		i := slices.IndexFunc(c.Disks, func(d string) bool { return strings.HasPrefix(f.Path, d+"/") })
+		if i < 0 {
+			return fmt.Errorf("write %s: it is on none of the disks", f.Path)
+		}
+		disk, err := os.OpenRoot(m.disk(c.Disks[i]))
+		if err != nil {
+			return err
+		}
+		f.Path = strings.TrimPrefix(f.Path, c.Disks[i])
+		if err := errors.Join(put(disk, f), disk.Close()); err != nil {
+			return fmt.Errorf("write %s: %w", f.Path, err)
+		}
+	}
 	return nil
+}
+
+// ImagesInUse are the root file systems that machines of any lab lie upon.
+func ImagesInUse() (map[string]bool, error) {
+	all, err := allStates()
+	if err != nil {
+		return nil, err
+	}
+	used := map[string]bool{}
+	for _, s := range all {
+		for _, m := range s.Machines {
+			if m.Nspawn != nil {
+				used[m.Nspawn.Image] = true
+			}
+		}
+	}
+	return used, nil
 }
 
 func (m *Machine) disk(path string) string {

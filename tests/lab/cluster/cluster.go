@@ -1,0 +1,205 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/tests/internal/run"
+	"github.com/kairos-io/kairos/tests/lab"
+)
+
+// Cluster is machines of one lab that share a config.yaml.
+type Cluster struct {
+	Lab    *lab.Lab
+	Built  Built
+	Config string // the text of config.yaml
+}
+
+// New makes a token and the config.yaml that holds it; no machine is started.
+func New(ctx context.Context, l *lab.Lab, b Built) (*Cluster, error) {
+	config, err := run.Out(ctx, b.Kairos(), "generate-token", "-o", "yaml")
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{Lab: l, Built: b, Config: config}
+	if err := os.WriteFile(c.ConfigFile(), []byte(config), 0o600); err != nil {
+		return nil, fmt.Errorf("write config.yaml: %w", err)
+	}
+	return c, nil
+}
+
+// Open finds the cluster of a lab that another process made.
+func Open(l *lab.Lab, b Built) (*Cluster, error) {
+	c := &Cluster{Lab: l, Built: b}
+	text, err := os.ReadFile(c.ConfigFile())
+	if err != nil {
+		return nil, fmt.Errorf("find the cluster's config.yaml: %w", err)
+	}
+	c.Config = string(text)
+	return c, nil
+}
+
+// ConfigFile is where the host keeps the machines' config.yaml.
+func (c *Cluster) ConfigFile() string { return filepath.Join(c.Lab.Dir(), "config.yaml") }
+
+// Token is the network token in config.yaml.
+func (c *Cluster) Token() (string, error) {
+	for line := range strings.Lines(c.Config) {
+		if _, value, ok := strings.Cut(line, "network_token:"); ok {
+			return strings.Trim(strings.TrimSpace(value), `"'`), nil
+		}
+	}
+	return "", errors.New("find the token: config.yaml has none")
+}
+
+// Add boots one more machine with the shared config.yaml.
+func (c *Cluster) Add(ctx context.Context, name string, more ...lab.File) (*lab.Machine, error) {
+	config, err := c.Built.Machine(name, c.Config, more...)
+	if err != nil {
+		return nil, err
+	}
+	return c.Lab.AddNspawn(ctx, config)
+}
+
+// Overlay is a client of a machine's overlay daemon, by its control socket.
+func Overlay(m *lab.Machine) (*api.Client, error) {
+	root, err := m.Root()
+	if err != nil {
+		return nil, err
+	}
+	return api.NewClient(root + "/run/kairos/overlay/overlay.sock"), nil
+}
+
+// View is what one machine says about itself.
+type View struct {
+	Name    string // in the mesh and in Kubernetes
+	Address string // on the overlay
+	Role    string // server, worker or ""
+	Ready   bool   // its Kubernetes node is ready
+	Text    string // one line for a person
+}
+
+// Look asks one machine how far it is. A machine that does not answer yet is
+// no error but a View that says so.
+func Look(ctx context.Context, m *lab.Machine) View {
+	client, err := Overlay(m)
+	if err != nil {
+		return View{Text: "booting"}
+	}
+	defer client.CloseIdle()
+	status, err := client.Status(ctx)
+	if err != nil {
+		return View{Text: "booting"}
+	}
+	v := View{Name: status.Name, Address: status.Addresses[0].String()}
+	nodes, err := client.Nodes(ctx, 0, 0)
+	if err != nil {
+		v.Text = err.Error()
+		return v
+	}
+	others := 0
+	for _, n := range nodes.Nodes {
+		switch {
+		case n.Self:
+			v.Role, v.Ready = n.Annotations["role"], n.Annotations["ready"] == "true"
+			v.Text = n.Annotations["waiting"]
+		case n.Connected:
+			others++
+		}
+	}
+	switch {
+	case v.Ready:
+		v.Text = "ready"
+	case v.Text == "":
+		v.Text = status.Waiting
+	}
+	v.Text = strings.TrimSpace(fmt.Sprintf("%s, sees %d others, %s %s", v.Address, others, v.Role, v.Text))
+	return v
+}
+
+// Await follows the machines until all of them are ready nodes of a
+// Kubernetes, and writes a line whenever one of them gets further. The error
+// says what was last waited for.
+func (c *Cluster) Await(ctx context.Context, log io.Writer) ([]View, error) {
+	began := time.Now()
+	last := map[string]string{}
+	for {
+		var views []View
+		ready := 0
+		for _, m := range c.Lab.Machines() {
+			v := Look(ctx, m)
+			views = append(views, v)
+			if v.Ready {
+				ready++
+			}
+			if v.Text != last[m.Name()] {
+				fmt.Fprintf(log, "[%3ds] %s: %s\n", int(time.Since(began).Seconds()), m.Name(), v.Text)
+				last[m.Name()] = v.Text
+			}
+		}
+		if ready == len(views) {
+			return views, nil
+		}
+		select {
+		case <-ctx.Done():
+			return views, fmt.Errorf("wait for the cluster: %w; last seen: %v", context.Cause(ctx), last)
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// Server is the machine that runs the control plane.
+func (c *Cluster) Server(ctx context.Context) (*lab.Machine, error) {
+	for _, m := range c.Lab.Machines() {
+		if Look(ctx, m).Role == "server" {
+			return m, nil
+		}
+	}
+	return nil, errors.New("find the server: no machine says that it is one")
+}
+
+// Kubectl runs the host's kubectl where the machine is: in its network
+// namespace, with a kubeconfig that the machine's own `kairos` gives out.
+func Kubectl(ctx context.Context, m *lab.Machine, args ...string) (string, error) {
+	kubeconfig, err := m.Exec(ctx, "kairos", "get-kubeconfig")
+	if err != nil {
+		return "", err
+	}
+	f, err := os.CreateTemp("", "kubeconfig-")
+	if err != nil {
+		return "", fmt.Errorf("write the kubeconfig: %w", err)
+	}
+	defer os.Remove(f.Name())
+	if _, err := f.WriteString(kubeconfig); err != nil {
+		return "", fmt.Errorf("write the kubeconfig: %w", err)
+	}
+	if err := f.Close(); err != nil {
+		return "", fmt.Errorf("write the kubeconfig: %w", err)
+	}
+	return KubectlWith(ctx, m, f.Name(), args...)
+}
+
+// KubectlWith is Kubectl with a kubeconfig that is a file of the host.
+func KubectlWith(ctx context.Context, m *lab.Machine, kubeconfig string, args ...string) (string, error) {
+	pid, err := m.Leader()
+	if err != nil {
+		return "", err
+	}
+	enter := []string{fmt.Sprintf("--net=/proc/%d/ns/net", pid), "kubectl", "--kubeconfig", kubeconfig, "--request-timeout=20s"}
+	cmd := exec.CommandContext(ctx, "nsenter", append(enter, args...)...)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return string(out), fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
+	}
+	return string(out), nil
+}
