@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -120,8 +121,9 @@ func (f Files) EnsureTokens() error {
 // Join is what a worker needs to join: Token is secret.
 type Join struct {
 	UID    string
-	CAHash string // hex SHA-256 of the server's CA file
-	Token  string // K10<CAHash>::node:<secret>
+	CAHash string     // hex SHA-256 of the server's CA file
+	Token  string     // K10<CAHash>::node:<secret>; ReadJoin leaves it empty
+	Server netip.Addr // overlay address of the server that gave it
 }
 
 // String implements fmt.Stringer without the token.
@@ -159,17 +161,18 @@ func (f Files) CAHash() (string, error) {
 
 // joinFile is what is kept beside the join token; nothing in it is secret.
 type joinFile struct {
-	UID    string `json:"uid"`
-	CAHash string `json:"ca_hash"`
+	UID    string     `json:"uid"`
+	CAHash string     `json:"ca_hash"`
+	Server netip.Addr `json:"server"`
 }
 
-// SaveJoin keeps join information; the token's file is written last but one, so
-// that ReadJoin only ever finds a matching pair.
+// SaveJoin keeps join information; the token's file is written first and
+// ReadJoin compares the two, so that a crash between them leaves nothing wrong.
 func (f Files) SaveJoin(j Join) error {
 	if !strings.HasPrefix(j.Token, "K10"+j.CAHash+"::node:") || len(j.CAHash) != 2*sha256.Size {
 		return errors.New("save join information: the token does not carry the cluster's CA hash")
 	}
-	raw, err := json.Marshal(joinFile{UID: j.UID, CAHash: j.CAHash})
+	raw, err := json.Marshal(joinFile{UID: j.UID, CAHash: j.CAHash, Server: j.Server})
 	if err != nil {
 		return fmt.Errorf("encode join information: %w", err)
 	}
@@ -179,19 +182,29 @@ func (f Files) SaveJoin(j Join) error {
 	return f.write(f.own("join.json"), append(raw, '\n'))
 }
 
-// ReadJoin returns for which cluster join information is at hand, without the
-// token; both are empty when there is none.
-func (f Files) ReadJoin() (uid, caHash string, err error) {
+// ReadJoin returns the join information that is at hand, without its token;
+// the zero Join when there is none.
+func (f Files) ReadJoin() (Join, error) {
 	var j joinFile
 	found, err := readJSON(f.own("join.json"), &j)
 	if err != nil || !found {
-		return "", "", err
+		return Join{}, err
 	}
 	token, err := readSmall(f.JoinToken())
 	if errors.Is(err, fs.ErrNotExist) || (err == nil && !strings.HasPrefix(string(token), "K10"+j.CAHash+"::")) {
-		return "", "", nil // interrupted between the two files: fetch again
+		return Join{}, nil // interrupted between the two files: to be fetched again
 	}
-	return j.UID, j.CAHash, err
+	return Join{UID: j.UID, CAHash: j.CAHash, Server: j.Server}, err
+}
+
+// HasTokens reports whether the server's secrets are there.
+func (f Files) HasTokens() error {
+	for _, path := range []string{f.ServerToken(), f.AgentToken()} {
+		if _, err := os.Stat(path); err != nil {
+			return fmt.Errorf("look for a token: %w", err)
+		}
+	}
+	return nil
 }
 
 func (f Files) write(path string, data []byte) error {

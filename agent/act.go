@@ -1,0 +1,363 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/kairos-io/kairos/agent/genesis"
+	"github.com/kairos-io/kairos/agent/health"
+	"github.com/kairos-io/kairos/agent/k3s"
+	"github.com/kairos-io/kairos/agent/kubeconfig"
+	"github.com/kairos-io/kairos/agent/podnet"
+	"github.com/kairos-io/kairos/agent/role"
+	"github.com/kairos-io/kairos/agent/store"
+	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/overlay/identity"
+)
+
+// startedLimit bounds one try to win the outcome; the next turn goes on.
+const startedLimit = 30 * time.Second
+
+// outcome is what acting gave: the conditions that hold and the first failure.
+type outcome struct {
+	busy       bool
+	waiting    string // one line
+	conditions []health.Condition
+}
+
+// pendingError is an action that is under way; it is no failure.
+type pendingError struct{ reason string }
+
+// Error implements error.
+func (e *pendingError) Error() string { return e.reason }
+
+// problemError is a failure with the condition that it raises.
+type problemError struct {
+	code, hint string
+	err        error
+}
+
+// Error implements error.
+func (e *problemError) Error() string { return e.err.Error() }
+
+// Unwrap gives errors.Is the cause.
+func (e *problemError) Unwrap() error { return e.err }
+
+// act carries the plan out in its order. After the first action that is not
+// done, only those that tell something are still carried out.
+func (a *agent) act(ctx context.Context, f role.Facts, plan []role.Action) outcome {
+	var out outcome
+	blocked, voting := false, false
+	for _, step := range plan {
+		if _, ok := step.(role.RunGenesis); ok {
+			voting = true
+		}
+		if out.tell(step) || blocked {
+			continue
+		}
+		err := a.do(ctx, f, step)
+		if err == nil {
+			continue
+		}
+		blocked, out.busy = true, true
+		out.fail(step, err)
+		a.report.logFailure(step, err)
+	}
+	if !voting {
+		a.voting.stop()
+	}
+	return out
+}
+
+// tell takes over what the plan has to say, and reports whether that was all of the step.
+func (o *outcome) tell(step role.Action) bool {
+	switch s := step.(type) {
+	case role.Wait:
+		o.raise(health.Condition{Code: s.Code, Severity: health.Info, Text: s.Reason, Hint: s.Hint}, health.CodeWaiting)
+	case role.Ask:
+		o.raise(health.Condition{Code: s.Code, Severity: health.Error, Text: s.Reason, Hint: s.Hint}, health.CodeNeedsOperator)
+	case role.Note:
+		o.raise(health.Condition{Code: s.Code, Severity: health.Warning, Text: s.Reason, Hint: s.Hint}, health.CodeWaiting)
+		return true
+	default:
+		return false
+	}
+	if o.waiting == "" {
+		o.waiting = o.conditions[len(o.conditions)-1].Text
+	}
+	return true
+}
+
+func (o *outcome) raise(c health.Condition, code string) {
+	if c.Code == "" {
+		c.Code = code
+	}
+	o.conditions = append(o.conditions, c)
+}
+
+func (o *outcome) fail(step role.Action, err error) {
+	c := health.Condition{Code: health.CodeWaiting, Severity: health.Info, Text: err.Error()}
+	var pending *pendingError
+	var problem *problemError
+	switch {
+	case errors.As(err, &pending):
+	case errors.As(err, &problem):
+		c.Code, c.Hint, c.Severity = problem.code, problem.hint, health.Error
+	default:
+		c.Code, c.Severity = codeOf(step), health.Error
+	}
+	o.conditions = append(o.conditions, c)
+	o.waiting = c.Text // nearer to the cause than what the plan waits for
+}
+
+// codeOf is the condition that a failed step raises where the step itself knows none better.
+func codeOf(step role.Action) string {
+	switch step.(type) {
+	case role.Save:
+		return health.CodeStateUnusable
+	case role.PrepareImage:
+		return health.CodeImage
+	case role.StartServer, role.StartWorker, role.WriteMarker, role.Stop:
+		return health.CodeK3sFailing
+	case role.ApplyNetwork:
+		return health.CodePodNetwork
+	case role.Pin, role.Publish:
+		return health.CodeOverlayDown
+	case role.FetchJoin:
+		return health.CodeServerLost
+	}
+	return health.CodeWaiting
+}
+
+// do carries one step out.
+func (a *agent) do(ctx context.Context, f role.Facts, step role.Action) error {
+	switch s := step.(type) {
+	case role.RunGenesis:
+		a.voting.start(a.votingFailed)
+		return nil
+	case role.Save:
+		return a.save(s.State)
+	case role.Abstain:
+		return a.voting.abstain(s.Epoch)
+	case role.Pin:
+		return a.overlay.Pin(ctx)
+	case role.PrepareImage:
+		return a.prepareImage(ctx)
+	case role.ProposeStarted:
+		return a.proposeStarted(ctx, s.UID)
+	case role.WriteMarker:
+		return a.opt.Files.WriteMarker(k3s.Marker{UID: s.UID, Epoch: s.Epoch, Role: s.Role, Servers: s.Servers})
+	case role.StartServer:
+		return a.startServer(ctx, s)
+	case role.FetchJoin:
+		return a.fetchJoin(ctx, s)
+	case role.StartWorker:
+		return a.start(ctx, k3s.Agent, s.UID)
+	case role.ApplyNetwork:
+		return a.applyNetwork(ctx, s.PodCIDR)
+	case role.Publish:
+		return a.overlay.SetAnnotations(ctx, s.Annotations)
+	case role.Stop:
+		a.log.Warn("stopping k3s", "reason", s.Reason)
+		return a.runtime.Stop(ctx)
+	}
+	return fmt.Errorf("the plan holds a step that this version does not know: %T", step)
+}
+
+// save replaces the state apart from the votes, which the agreement keeps itself.
+func (a *agent) save(next store.State) error {
+	if err := a.store.SaveRole(next); err != nil {
+		return err
+	}
+	a.storeStatus = role.StoreLoaded
+	return nil
+}
+
+func (a *agent) votingFailed(err error) {
+	a.log.Error("the agreement stopped", "err", err)
+	a.voting.stopped()
+}
+
+func (a *agent) prepareImage(ctx context.Context) error {
+	has, err := a.puller.has(ctx)
+	if errors.Is(err, k3s.ErrNoRuntime) {
+		return noRuntime(err)
+	}
+	if err == nil && has {
+		return nil
+	}
+	state, err := a.puller.start(time.Now())
+	if err != nil {
+		return &problemError{code: health.CodeImage, err: err,
+			hint: "check the network and k3s.image; a mirror goes into /etc/containerd/certs.d, a layout on disk is written oci:/path"}
+	}
+	return &pendingError{state}
+}
+
+func noRuntime(err error) error {
+	return &problemError{code: health.CodeK3sFailing, err: err, hint: "see `systemctl status containerd`"}
+}
+
+// proposeStarted closes the outcome of the agreement in this node's favour.
+func (a *agent) proposeStarted(ctx context.Context, cluster string) error {
+	d, problem := a.voting.get()
+	if d == nil {
+		return errors.New(problem)
+	}
+	uid, err := genesis.ParseUID(cluster)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startedLimit)
+	defer cancel()
+	err = d.ProposeStarted(ctx, uid)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return &pendingError{"the other machines have not confirmed yet that this one may start the cluster"}
+	}
+	if errors.Is(err, genesis.ErrAbandoned) {
+		return &pendingError{"the others gave this cluster up before it was started; agreeing on a new one"}
+	}
+	return err
+}
+
+func (a *agent) startServer(ctx context.Context, s role.StartServer) error {
+	if s.First {
+		if err := a.opt.Files.EnsureTokens(); err != nil {
+			return err
+		}
+	} else if err := a.opt.Files.HasTokens(); err != nil {
+		return &problemError{code: health.CodeNeedsOperator, err: err,
+			hint: "the cluster's data is here but its tokens are not: restore " + a.opt.Files.ServerToken()}
+	}
+	if err := a.opt.Files.WriteManifest(kubeconfig.ManifestName, []byte(kubeconfig.Manifest)); err != nil {
+		return fmt.Errorf("write a manifest: %w", err)
+	}
+	return a.start(ctx, k3s.Server, s.UID)
+}
+
+// start runs, adopts or restarts k3s, not too often.
+func (a *agent) start(ctx context.Context, r k3s.Role, uid string) error {
+	now := time.Now()
+	crashed := a.report.exited.Exists
+	if wait := a.restarts.next.Sub(now); crashed && wait > 0 {
+		return &problemError{code: health.CodeK3sFailing,
+			err:  fmt.Errorf("k3s ended with code %d; starting it again in %s", a.report.exited.ExitCode, wait.Round(time.Second)),
+			hint: "see " + a.logFile()}
+	}
+	spec, err := a.spec(ctx, r, uid)
+	if err != nil {
+		return err
+	}
+	if crashed {
+		a.restarts.failed(now)
+	}
+	if err := a.runtime.Start(ctx, spec); err != nil {
+		if errors.Is(err, k3s.ErrNoRuntime) {
+			return noRuntime(err)
+		}
+		return fmt.Errorf("start k3s: %w", err)
+	}
+	return nil
+}
+
+func (a *agent) logFile() string {
+	if a.opt.LogFile == "" {
+		return k3s.DefaultLogFile
+	}
+	return a.opt.LogFile
+}
+
+// spec is the container that this node should run.
+func (a *agent) spec(ctx context.Context, r k3s.Role, uid string) (k3s.Spec, error) {
+	w := a.world.get()
+	if !w.address().IsValid() {
+		return k3s.Spec{}, &pendingError{"the overlay's address of " + hostname()}
+	}
+	digest, err := a.puller.wanted(ctx)
+	if err != nil {
+		return k3s.Spec{}, fmt.Errorf("look into the k3s image: %w", err)
+	}
+	flags := k3s.Flags{
+		Role: r, NodeName: w.status.Name, Address: w.address(), DNSName: w.status.Name + ".kairos.internal",
+		Socket: a.opt.Containerd, Files: a.opt.Files, Extra: a.cfg.K3s.Args,
+	}
+	if r == k3s.Agent {
+		join, err := a.opt.Files.ReadJoin()
+		if err != nil {
+			return k3s.Spec{}, fmt.Errorf("read join information: %w", err)
+		}
+		if join.UID != uid || !join.Server.IsValid() {
+			return k3s.Spec{}, &pendingError{"join information from the server"}
+		}
+		flags.Server = join.Server
+	}
+	env := map[string]string{}
+	for k, v := range a.cfg.K3s.Env {
+		env[k] = v.Reveal()
+	}
+	return k3s.Spec{Role: r, UID: uid, Image: a.puller.ref.String(), Digest: digest, Args: flags.Args(), Env: env}, nil
+}
+
+// joinRequest and joinAnswer are the bodies of joinPath.
+type joinRequest struct {
+	UID string `json:"uid"`
+}
+
+type joinAnswer struct {
+	CAHash string     `json:"ca_hash"`
+	Token  string     `json:"token"` // secret
+	Server netip.Addr `json:"server"`
+}
+
+func (a *agent) fetchJoin(ctx context.Context, s role.FetchJoin) error {
+	var ans joinAnswer
+	err := a.peers.Call(ctx, s.From, joinPath, joinRequest{UID: s.UID}, &ans)
+	var refused *api.Error
+	if errors.As(err, &refused) && refused.Hint == hintSoon {
+		return &pendingError{"the server: " + refused.Message}
+	}
+	if err != nil {
+		return &pendingError{"join information from the server: " + err.Error()}
+	}
+	if owner, ok := a.ownerOf(ans.Server); !ok || owner != s.From {
+		return fmt.Errorf("join: the server named an address that is not its own: %s", ans.Server)
+	}
+	return a.opt.Files.SaveJoin(k3s.Join{UID: s.UID, CAHash: ans.CAHash, Token: ans.Token, Server: ans.Server})
+}
+
+func (a *agent) ownerOf(addr netip.Addr) (id identity.ID, ok bool) {
+	for _, n := range a.world.get().nodes {
+		for _, x := range n.Addresses {
+			if x == addr {
+				return n.ID, true
+			}
+		}
+	}
+	return identity.ID{}, false
+}
+
+func (a *agent) applyNetwork(ctx context.Context, cidr netip.Prefix) error {
+	w := a.world.get()
+	err := a.opt.PodNet.Apply(ctx, podnet.Config{
+		PodCIDR: cidr, Pods: podRange, Services: serviceRange, Overlay: w.status.Networks,
+		Interface: w.status.Interface, Address: w.address(), MTU: w.status.MTU,
+	})
+	if err != nil {
+		return err
+	}
+	err = a.overlay.SetRoutes(ctx, api.Routes{
+		Announce: []netip.Prefix{cidr},
+		Accept:   api.Accept{NetworkID: a.cfg.NetworkID, Range: podRange},
+		// Without a route to services the kernel would choose the uplink's address
+		// as the source of host processes, which other nodes do not answer to.
+		Local: []netip.Prefix{serviceRange},
+	})
+	if err != nil {
+		return fmt.Errorf("announce the pod network: %w", err)
+	}
+	a.applied = appliedNet{cidr: cidr, addr: w.address(), mtu: w.status.MTU}
+	return nil
+}

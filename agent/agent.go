@@ -1,0 +1,273 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kairos-io/kairos/agent/config"
+	"github.com/kairos-io/kairos/agent/k3s"
+	"github.com/kairos-io/kairos/agent/peer"
+	"github.com/kairos-io/kairos/agent/podnet"
+	"github.com/kairos-io/kairos/agent/role"
+	"github.com/kairos-io/kairos/agent/store"
+	"github.com/kairos-io/kairos/overlay/api"
+)
+
+// Pace of the loop. A change wakes it earlier.
+const (
+	busyPause = time.Second      // something is being brought about
+	idlePause = 10 * time.Second // all is as it should be
+	turnLimit = 2 * time.Minute  // of one turn's actions together
+	deadAfter = 3 * time.Minute  // without a turn the agent counts as hung
+)
+
+// Notifier tells the service manager how it is; systemd.Notifier implements it.
+type Notifier interface {
+	Ready() error
+	Status(text string) error
+}
+
+// Options of Run. Config, OverlaySocket, Socket and StateDir are required.
+type Options struct {
+	Config        config.Config
+	OverlaySocket string // of the overlay daemon
+	Socket        string // this agent's own
+	StateDir      string
+	Containerd    string      // socket; empty: k3s.DefaultSocket
+	LogFile       string      // of k3s; empty: k3s.DefaultLogFile
+	Files         k3s.Files   // k3s' data directory
+	PodNet        podnet.Host // the zero value is this machine
+	HostsDir      string      // containerd's mirrors; empty: oci.DefaultHostsDir
+	PeerPort      uint16      // 0: peer.Port
+	Notify        Notifier
+	// Watchdog runs beside the loop, calling alive now and then; nil: none.
+	Watchdog func(ctx context.Context, alive func() error) error
+	Log      *slog.Logger
+}
+
+// runtime is the part of k3s.Runtime that the loop uses.
+type runtime interface {
+	Status(ctx context.Context) (k3s.Status, error)
+	Start(ctx context.Context, s k3s.Spec) error
+	Stop(ctx context.Context) error
+	RotateLog() error
+	images
+}
+
+// images is where k3s' image goes.
+type images interface {
+	HasImage(ctx context.Context, name, digest string) (bool, error)
+	ImportImage(ctx context.Context, name string, fill func(context.Context, *k3s.Content) (k3s.Blob, error)) error
+}
+
+// agent is one run. The loop's goroutine owns everything that has no other word on it.
+type agent struct {
+	opt     Options
+	cfg     config.Config
+	log     *slog.Logger
+	overlay *api.Client
+	peers   *peer.Peer
+	runtime runtime
+	store   *store.Store
+	puller  *puller
+	world   *world  // safe for concurrent use
+	voting  *voting // safe for concurrent use
+
+	storeStatus  role.StoreStatus
+	storeProblem string
+
+	applied  appliedNet
+	restarts backoff
+	report   reporter
+	lastTurn atomic.Int64 // unix nanoseconds
+	ready    bool         // systemd was told
+}
+
+// Run is the node's agent. It returns nil when ctx ends, and an error only for
+// what a restart may mend; everything else is waited out and shown.
+func Run(ctx context.Context, o Options) error {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	a := &agent{opt: o, cfg: o.Config, log: o.Log, overlay: api.NewClient(o.OverlaySocket)}
+	defer a.overlay.CloseIdle()
+	if !o.Config.Cluster.Enabled {
+		return a.idle(ctx)
+	}
+	if err := a.open(); err != nil {
+		return err
+	}
+	return errors.Join(a.run(ctx), a.close())
+}
+
+// idle is all that happens without a cluster.
+func (a *agent) idle(ctx context.Context) error {
+	a.beat()
+	a.tellReady("cluster.enabled is false: this machine is on the network only")
+	return a.watchdog(ctx)
+}
+
+// open is the line: above it the configuration was read, below it things are touched.
+func (a *agent) open() (err error) {
+	if a.store, err = store.Open(a.opt.StateDir); err != nil {
+		return fmt.Errorf("open the state: %w", err)
+	}
+	a.loadState()
+	rt, err := k3s.Open(k3s.Options{Socket: a.opt.Containerd, LogFile: a.opt.LogFile, Log: a.log})
+	if err != nil {
+		return errors.Join(err, a.store.Close())
+	}
+	if a.opt.Containerd == "" {
+		a.opt.Containerd = rt.Socket()
+	}
+	a.runtime = rt
+	if a.puller, err = newPuller(a.cfg.K3s.Image, a.opt.HostsDir, rt); err != nil {
+		return errors.Join(err, rt.Close(), a.store.Close())
+	}
+	a.peers = peer.New(peer.Options{Overlay: a.overlay, Port: a.opt.PeerPort, Log: a.log})
+	a.world = newWorld(a.overlay, a.cfg.NetworkID, a.log)
+	a.voting = &voting{changed: make(chan struct{})}
+	a.report.log = a.log
+	a.beat()
+	return nil
+}
+
+func (a *agent) close() error {
+	a.peers.CloseIdle()
+	var err error
+	if c, ok := a.runtime.(interface{ Close() error }); ok {
+		err = c.Close()
+	}
+	return errors.Join(err, a.store.Close())
+}
+
+// loadState reads the state once. A state that cannot be used is a fact for the
+// policy, not a reason to stop: a person shall be told through all channels.
+func (a *agent) loadState() {
+	_, found, err := a.store.Load()
+	switch {
+	case err != nil:
+		a.storeStatus, a.storeProblem = role.StoreUnusable, err.Error()
+		a.log.Error("the state cannot be used", "err", err)
+	case found:
+		a.storeStatus = role.StoreLoaded
+	default:
+		a.storeStatus = role.StoreEmpty
+	}
+}
+
+func (a *agent) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	a.voting.base, a.puller.base = ctx, ctx
+	g.Go(func() error { return a.world.watch(ctx) })
+	g.Go(func() error { return a.servePeers(ctx) })
+	g.Go(func() error { return a.serveSocket(ctx) })
+	g.Go(func() error { return a.watchdog(ctx) })
+	g.Go(func() error { return a.loop(ctx) })
+	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// loop turns until ctx ends.
+func (a *agent) loop(ctx context.Context) error {
+	defer a.puller.wait()
+	defer a.voting.stop()
+	for ctx.Err() == nil {
+		// Taken before looking, so that no change is missed.
+		woken := []<-chan struct{}{a.world.Changed(), a.voting.Changed(), a.puller.Changed()}
+		busy := a.turn(ctx)
+		a.beat()
+		a.tellReady(a.report.line())
+		pause := idlePause
+		if busy {
+			pause = busyPause
+		}
+		t := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+		case <-t.C:
+		case <-woken[0]:
+		case <-woken[1]:
+		case <-woken[2]:
+		}
+		t.Stop()
+	}
+	return nil
+}
+
+// turn is observe, plan, act, publish. It reports whether it should be
+// repeated soon.
+func (a *agent) turn(ctx context.Context) (busy bool) {
+	ctx, cancel := context.WithTimeout(ctx, turnLimit)
+	defer cancel()
+	f := a.observe(ctx)
+	plan := role.Plan(f)
+	outcome := a.act(ctx, f, plan)
+	a.publish(ctx, f, outcome)
+	if err := a.runtime.RotateLog(); err != nil {
+		a.log.Warn("the k3s log was not turned over", "err", err)
+	}
+	return outcome.busy || f.K3s.Running && !(f.K3s.Ready && a.report.nodeReady && f.AppliedPodCIDR.IsValid())
+}
+
+func (a *agent) beat() { a.lastTurn.Store(time.Now().UnixNano()) }
+
+// alive is what the watchdog asks: the loop must have come round.
+func (a *agent) alive() error {
+	if d := time.Since(time.Unix(0, a.lastTurn.Load())); d > deadAfter && a.cfg.Cluster.Enabled {
+		return fmt.Errorf("no turn for %s", d.Round(time.Second))
+	}
+	return nil
+}
+
+func (a *agent) watchdog(ctx context.Context) error {
+	if a.opt.Watchdog != nil {
+		if err := a.opt.Watchdog(ctx, a.alive); err != nil {
+			return fmt.Errorf("run the watchdog: %w", err)
+		}
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// tellReady tells the service manager, once that the agent works and then
+// whenever the line changes.
+func (a *agent) tellReady(line string) {
+	if a.opt.Notify == nil {
+		return
+	}
+	if !a.ready {
+		if err := a.opt.Notify.Ready(); err != nil {
+			a.log.Warn("the service manager could not be told", "err", err)
+		}
+		a.ready = true
+	}
+	if a.report.told == line {
+		return
+	}
+	a.report.told = line
+	if err := a.opt.Notify.Status(line); err != nil {
+		a.log.Warn("the service manager could not be told", "err", err)
+	}
+}
+
+// nodeName is what the mesh and Kubernetes call this machine.
+func (a *agent) nodeName() string { return a.world.get().status.Name }
+
+// hostname is for messages before the overlay has given a name.
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "this machine"
+	}
+	return name
+}

@@ -1,0 +1,16 @@
+// Package agent is the node: it takes part in the agreement on who creates the
+// cluster, runs k3s accordingly, and gives pods their network. It uses the
+// overlay through its unix socket only and talks to other agents over mutual TLS.
+//
+// Run is one level-triggered loop; nothing but the store and k3s' own files is
+// remembered between two turns that matters:
+//
+//	observe ──> role.Plan ──> store.Save ──> act ──> publish ──┐
+//	   ^                                                       │
+//	   └──── members changed, agreement moved, time passed ────┘
+//
+// Long work (pulling an image) runs beside the loop and shows as a reason to wait.
+// When the agent dies, k3s and pods live on; the next one adopts them.
+//
+// Log fields: peer (ID), addr, cluster (UID), epoch, phase, image, err.
+package agent

@@ -1,0 +1,272 @@
+package kubeconfig
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"text/template"
+	"time"
+
+	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/overlay/identity"
+)
+
+// maxRequest bounds the body of a request on the local socket, in bytes.
+const maxRequest = 4 << 10
+
+// Overlay is what is needed of the overlay daemon; *api.Client implements it.
+type Overlay interface {
+	Status(ctx context.Context) (api.Status, error)
+	Nodes(ctx context.Context, after uint64, wait time.Duration) (api.NodeList, error)
+}
+
+// Caller asks another node's agent; *peer.Peer implements it.
+type Caller interface {
+	Call(ctx context.Context, to identity.ID, path string, in, out any) error
+}
+
+// Client gets a kubeconfig for this machine. It holds no state.
+type Client struct {
+	Overlay Overlay
+	Peers   Caller
+	// Local answers where this machine is the server itself; nil elsewhere.
+	Local func(context.Context, GrantRequest) (Grant, error)
+}
+
+// Request is what a person asks for.
+type Request struct {
+	NetworkID  string `json:"network_id"`  // "": this machine's own
+	TTLSeconds int64  `json:"ttl_seconds"` // 0: DefaultTTL
+}
+
+// Answer carries the file; it holds a private key.
+type Answer struct {
+	Kubeconfig string `json:"kubeconfig"`
+}
+
+// Fetch returns a kubeconfig file. Errors that a person can do something about
+// are *api.Error with a hint.
+func (c Client) Fetch(ctx context.Context, req Request) (string, error) {
+	if _, err := lifetime(req.TTLSeconds); err != nil {
+		return "", err
+	}
+	status, err := c.Overlay.Status(ctx)
+	if err != nil {
+		return "", fmt.Errorf("ask the overlay: %w", err)
+	}
+	if req.NetworkID == "" {
+		req.NetworkID = status.NetworkID
+	}
+	list, err := c.Overlay.Nodes(ctx, 0, 0)
+	if err != nil {
+		return "", fmt.Errorf("list the members: %w", err)
+	}
+	servers, err := find(list.Nodes, req.NetworkID)
+	if err != nil {
+		return "", err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return "", fmt.Errorf("make a key: %w", err)
+	}
+	public, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		return "", fmt.Errorf("encode a key: %w", err)
+	}
+	grant, err := c.ask(ctx, servers, GrantRequest{PublicKey: public, TTLSeconds: req.TTLSeconds})
+	if err != nil {
+		return "", err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return "", fmt.Errorf("encode a key: %w", err)
+	}
+	return render(file{networkID: req.NetworkID, grant: grant, key: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})})
+}
+
+// ask tries the servers one after the other. A refusal is final, an unreachable server is not.
+func (c Client) ask(ctx context.Context, servers []api.Node, req GrantRequest) (Grant, error) {
+	var last error
+	for _, s := range servers {
+		req.UID = s.Annotations[api.NoteClusterUID]
+		g, err := c.askOne(ctx, s, req)
+		if err == nil {
+			return g, nil
+		}
+		var refused *api.Error
+		if errors.As(err, &refused) && refused.Status < http.StatusInternalServerError {
+			return Grant{}, refused
+		}
+		last = fmt.Errorf("server %s: %w", s.Name, err)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return Grant{}, &api.Error{
+		Message: "the cluster's server does not answer: " + last.Error(),
+		Hint:    "see `kairos status` for its path, and `journalctl -u kairos-agent` there",
+		Status:  http.StatusBadGateway,
+	}
+}
+
+func (c Client) askOne(ctx context.Context, s api.Node, req GrantRequest) (g Grant, err error) {
+	if s.Self {
+		if c.Local == nil {
+			return g, errors.New("it is this machine, whose agent does not answer here")
+		}
+		return c.Local(ctx, req)
+	}
+	return g, c.Peers.Call(ctx, s.ID, Path, req, &g)
+}
+
+// find returns the running servers of the cluster, connected ones first.
+func find(nodes []api.Node, networkID string) ([]api.Node, error) {
+	known, waiting, members := map[string]bool{}, "", 0
+	var servers []api.Node
+	for _, n := range nodes {
+		if n.Kind != api.KindNode {
+			continue
+		}
+		known[n.NetworkID] = true
+		if n.NetworkID != networkID {
+			continue
+		}
+		members++
+		a := n.Annotations
+		if waiting == "" {
+			waiting = a[api.NoteWaiting]
+		}
+		if a[api.NoteRole] == "server" && a[api.NoteServer] != "" && a[api.NoteClusterUID] != "" {
+			servers = append(servers, n)
+		}
+	}
+	if members == 0 {
+		return nil, unknownNetwork(known, networkID)
+	}
+	if len(servers) == 0 {
+		if waiting == "" {
+			waiting = "no server is running"
+		}
+		return nil, &api.Error{
+			Message: fmt.Sprintf("there is no cluster %q yet: %s", networkID, waiting),
+			Hint:    "`kairos status` shows what is being waited for",
+			Status:  http.StatusNotFound,
+		}
+	}
+	rank := func(n api.Node) int {
+		if n.Self || n.Connected {
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(servers, func(a, b api.Node) int { return rank(a) - rank(b) })
+	return servers, nil
+}
+
+func unknownNetwork(known map[string]bool, networkID string) error {
+	e := &api.Error{
+		Message: fmt.Sprintf("no node of network_id %q is known here", networkID),
+		Hint:    "check that the machines run with the same token and are connected: `kairos status`",
+		Status:  http.StatusNotFound,
+	}
+	if len(known) > 0 {
+		var names []string
+		for n := range known {
+			names = append(names, strconv.Quote(n))
+		}
+		slices.Sort(names)
+		e.Hint = "use --network-id with one of " + strings.Join(names, ", ")
+	}
+	return e
+}
+
+// file is what a kubeconfig is rendered from.
+type file struct {
+	networkID string
+	grant     Grant
+	key       []byte
+}
+
+// Every value is quoted by strconv.Quote or base64: both are valid in YAML's double quotes.
+var fileTemplate = template.Must(template.New("kubeconfig").Parse(`apiVersion: v1
+kind: Config
+clusters:
+- name: {{.Name}}
+  cluster:
+    server: {{.Server}}
+    certificate-authority-data: {{.CA}}
+users:
+- name: {{.User}}
+  user:
+    client-certificate-data: {{.Cert}}
+    client-key-data: {{.Key}}
+contexts:
+- name: {{.Name}}
+  context:
+    cluster: {{.Name}}
+    user: {{.User}}
+current-context: {{.Name}}
+preferences: {}
+`))
+
+func render(f file) (string, error) {
+	if !strings.HasPrefix(f.grant.Server, "https://") || len(f.grant.CA) == 0 || len(f.grant.Certificate) == 0 {
+		return "", errors.New("the server's answer is incomplete")
+	}
+	b64 := base64.StdEncoding.EncodeToString
+	var b strings.Builder
+	err := fileTemplate.Execute(&b, map[string]string{
+		"Name": strconv.Quote(f.networkID), "User": strconv.Quote("kairos-" + f.networkID), "Server": strconv.Quote(f.grant.Server),
+		"CA": b64(f.grant.CA), "Cert": b64(f.grant.Certificate), "Key": b64(f.key),
+	})
+	return b.String(), err
+}
+
+// Handler answers POST with a Request by an Answer: for the local control
+// sockets of bridge and agent, which check who connects.
+func (c Client) Handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodPost {
+			w.Header().Set("Allow", http.MethodPost)
+			writeJSON(w, http.StatusMethodNotAllowed, &api.Error{Message: "use POST"})
+			return
+		}
+		var req Request
+		if err := json.NewDecoder(io.LimitReader(r.Body, maxRequest)).Decode(&req); err != nil {
+			writeJSON(w, http.StatusBadRequest, &api.Error{Message: "decode the request: " + err.Error()})
+			return
+		}
+		text, err := c.Fetch(r.Context(), req)
+		if err != nil {
+			var e *api.Error
+			if !errors.As(err, &e) {
+				e = &api.Error{Message: err.Error()}
+			}
+			status := e.Status
+			if status == 0 {
+				status = http.StatusInternalServerError
+			}
+			writeJSON(w, status, e)
+			return
+		}
+		writeJSON(w, http.StatusOK, Answer{Kubeconfig: text})
+	})
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // the connection may be gone
+}

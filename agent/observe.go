@@ -1,0 +1,203 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+
+	"github.com/kairos-io/kairos/agent/genesis"
+	"github.com/kairos-io/kairos/agent/k3s"
+	"github.com/kairos-io/kairos/agent/role"
+	"github.com/kairos-io/kairos/agent/store"
+	"github.com/kairos-io/kairos/overlay/api"
+)
+
+// The cluster's inner ranges.
+var (
+	podRange     = netip.MustParsePrefix(k3s.PodRange)
+	serviceRange = netip.MustParsePrefix(k3s.ServiceRange)
+)
+
+// appliedNet is the pod network that this process has set up. An agent that
+// starts sets it up once more, because a reboot has taken the rules away.
+type appliedNet struct {
+	cidr netip.Prefix
+	addr netip.Addr
+	mtu  int
+}
+
+// observe collects the facts of this turn.
+func (a *agent) observe(ctx context.Context) role.Facts {
+	w := a.world.get()
+	f := role.Facts{
+		NetworkID:      a.cfg.NetworkID,
+		Wanted:         string(a.cfg.Role),
+		ClusterEnabled: a.cfg.Cluster.Enabled,
+		Store:          a.storeStatus,
+		StateProblem:   a.storeProblem,
+		State:          a.store.State(),
+		Self:           w.status.ID,
+		OverlayUp:      w.up && w.address().IsValid(),
+		Pinned:         w.status.Pinned,
+		Servers:        servers(w, a.cfg.NetworkID),
+	}
+	if self, ok := w.self(); ok {
+		f.Published = self.Annotations
+	}
+	a.observeDisk(&f)
+	if a.storeStatus != role.StoreUnusable {
+		a.openVoting(f.Self, abstention(f))
+	}
+	a.observeGenesis(&f)
+	a.observeK3s(ctx, &f, w)
+	return f
+}
+
+// abstention is the epoch up to which this node must not vote: it took part in
+// it, as k3s' own directory says, but its votes are lost.
+func abstention(f role.Facts) uint64 {
+	if f.Store == role.StoreEmpty && f.Marker.Presence == role.Present {
+		return f.Marker.Epoch
+	}
+	return 0
+}
+
+func (a *agent) observeDisk(f *role.Facts) {
+	m, found, err := a.opt.Files.ReadMarker()
+	f.Marker = role.Marker{Presence: role.PresenceOf(found, err), UID: m.UID, Epoch: m.Epoch, Role: m.Role, Servers: m.Servers}
+	there, derr := a.opt.Files.HasDatastore()
+	f.Datastore = role.PresenceOf(there, derr)
+	join, jerr := a.opt.Files.ReadJoin()
+	f.JoinUID, f.JoinCAHash = join.UID, join.CAHash
+	a.report.diskProblem = errors.Join(err, derr, jerr)
+}
+
+func (a *agent) observeGenesis(f *role.Facts) {
+	d, problem := a.voting.get()
+	if d == nil {
+		f.Genesis.Waiting = "the agreement has not started yet"
+		if problem != "" {
+			f.Genesis.Waiting = problem
+		}
+		return
+	}
+	s := d.Status()
+	f.Genesis.Waiting, f.Genesis.Epoch = s.Waiting, s.Epoch
+	if s.Decision != nil && s.Decision.Result() != genesis.Abandoned {
+		f.Genesis.Decision = &role.Decision{
+			UID: s.Decision.UID().String(), Epoch: s.Decision.Epoch(),
+			Servers: slices.Clone(s.Decision.Servers()), Started: s.Decision.Result() == genesis.Started,
+		}
+	}
+	if s.Conflict != nil {
+		f.Conflict = &role.Conflict{Winner: s.Conflict.Winner.String(), Loser: s.Conflict.Loser.String()}
+	}
+}
+
+func (a *agent) observeK3s(ctx context.Context, f *role.Facts, w snapshot) {
+	st, err := a.runtime.Status(ctx)
+	a.report.runtimeProblem = err
+	f.K3s.Container = role.PresenceOf(st.Exists, err)
+	f.K3s.Running, f.K3s.UID, f.K3s.Role = st.Running, st.UID, storeRole(st.Role)
+	a.report.exited = k3s.Status{}
+	if st.Exists && !st.Running {
+		a.report.exited = st
+	}
+	if st.Exists {
+		if spec, err := a.spec(ctx, st.Role, st.UID); err == nil {
+			f.K3s.Stale = spec.Hash() != st.SpecHash
+		}
+	}
+	if f.K3s.Running && !f.K3s.Stale {
+		f.Image = role.Present
+	} else {
+		has, err := a.puller.has(ctx)
+		f.Image = role.PresenceOf(has, err)
+		a.report.imageProblem = err
+	}
+	if f.K3s.Running {
+		a.probe(ctx, f, w, st.Role)
+	}
+	f.AppliedPodCIDR = a.stillApplied(w)
+	a.addSelf(f, w)
+}
+
+// addSelf adds this node to the servers as soon as its k3s has a CA to be known by.
+func (a *agent) addSelf(f *role.Facts, w snapshot) {
+	f.Servers = slices.DeleteFunc(f.Servers, func(s role.Server) bool { return s.ID == f.Self })
+	if f.State.Role != store.Server || !f.K3s.Running || f.K3s.Role != store.Server || f.K3s.UID != f.State.ClusterUID {
+		return
+	}
+	ca, err := a.opt.Files.CAHash()
+	if err != nil {
+		return // k3s has not made it yet
+	}
+	f.Servers = append(f.Servers, role.Server{
+		ID: f.Self, Name: w.status.Name, UID: f.State.ClusterUID, CAHash: ca, Connected: true,
+		Endpoint: netip.AddrPortFrom(w.address(), k3s.APIPort).String(),
+	})
+}
+
+// probe asks k3s itself. A server that cannot be reached leaves the facts as they are.
+func (a *agent) probe(ctx context.Context, f *role.Facts, w snapshot, r k3s.Role) {
+	p := k3s.Probe{Role: r, Server: w.address(), Files: a.opt.Files}
+	if r == k3s.Agent {
+		join, err := a.opt.Files.ReadJoin()
+		if err != nil {
+			return
+		}
+		p.Server = join.Server
+	}
+	err := p.Ready(ctx)
+	a.report.probeProblem = err
+	f.K3s.Ready = err == nil
+	if !f.K3s.Ready {
+		return
+	}
+	a.restarts.worked()
+	n, err := p.Node(ctx, a.nodeName())
+	a.report.nodeReady = err == nil && n.Ready
+	if err == nil {
+		f.PodCIDR = n.PodCIDR
+	}
+}
+
+// stillApplied is the pod range that is set up, as long as the overlay carries it too.
+func (a *agent) stillApplied(w snapshot) netip.Prefix {
+	self, ok := w.self()
+	switch {
+	case !a.applied.cidr.IsValid() || a.applied.addr != w.address() || a.applied.mtu != w.status.MTU:
+		return netip.Prefix{}
+	case ok && w.up && !slices.Contains(self.Prefixes, a.applied.cidr):
+		return netip.Prefix{}
+	}
+	return a.applied.cidr
+}
+
+// servers are the control planes that members of this network_id publish.
+func servers(w snapshot, networkID string) []role.Server {
+	var out []role.Server
+	for _, n := range w.nodes {
+		uid, endpoint := n.Annotations[api.NoteClusterUID], n.Annotations[api.NoteServer]
+		if n.Kind != api.KindNode || n.NetworkID != networkID || uid == "" || endpoint == "" {
+			continue
+		}
+		out = append(out, role.Server{
+			ID: n.ID, Name: n.Name, UID: uid, Endpoint: endpoint,
+			CAHash: n.Annotations[api.NoteCA], Connected: n.Connected || n.Self,
+		})
+	}
+	return out
+}
+
+func storeRole(r k3s.Role) store.Role {
+	switch r {
+	case k3s.Server:
+		return store.Server
+	case k3s.Agent:
+		return store.Worker
+	default:
+		return store.NoRole
+	}
+}

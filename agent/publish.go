@@ -1,0 +1,140 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/kairos-io/kairos/agent/health"
+	"github.com/kairos-io/kairos/agent/k3s"
+	"github.com/kairos-io/kairos/agent/role"
+	"github.com/kairos-io/kairos/agent/store"
+	"github.com/kairos-io/kairos/overlay/api"
+)
+
+// Status is what the agent tells on its own socket: GET /api/v1/agent.
+type Status struct {
+	Cluster    api.Cluster        `json:"cluster"`
+	Ready      bool               `json:"ready"` // k3s works and Kubernetes says the node is ready
+	Conditions []health.Condition `json:"conditions"`
+}
+
+// reporter remembers what was told, so that only changes are told again. It
+// decides nothing.
+type reporter struct {
+	log  *slog.Logger
+	set  health.Set
+	last atomic.Pointer[Status]
+	told string // status line
+	sent api.Cluster
+	sure bool   // sent has reached the overlay
+	fail string // last failure that was logged
+
+	// Of this turn's observation.
+	diskProblem, runtimeProblem, imageProblem, probeProblem error
+	exited                                                  k3s.Status
+	nodeReady                                               bool
+}
+
+// line is what the service manager shows.
+func (r *reporter) line() string {
+	s := r.last.Load()
+	switch {
+	case s == nil:
+		return "starting"
+	case s.Cluster.Waiting != "":
+		return s.Cluster.Phase + ": " + s.Cluster.Waiting
+	case s.Cluster.Role != "":
+		return fmt.Sprintf("%s of cluster %s", s.Cluster.Role, s.Cluster.NetworkID)
+	}
+	return s.Cluster.Phase
+}
+
+// logFailure logs a failed step once, not in every turn.
+func (r *reporter) logFailure(step role.Action, err error) {
+	text := fmt.Sprintf("%T: %v", step, err)
+	if text == r.fail {
+		return
+	}
+	r.fail = text
+	if _, ok := err.(*pendingError); ok {
+		r.log.Info("waiting", "reason", err.Error())
+		return
+	}
+	r.log.Warn("a step failed", "step", fmt.Sprintf("%T", step), "err", err)
+}
+
+// publish tells everybody who asks: the overlay's API, the agent's socket, the journal.
+func (a *agent) publish(ctx context.Context, f role.Facts, out outcome) {
+	for _, c := range out.conditions {
+		if c.Severity == health.Info {
+			continue
+		}
+		a.log.Debug("condition", "code", c.Code, "text", c.Text)
+	}
+	if !f.OverlayUp {
+		out.raise(health.Condition{Severity: health.Error, Text: "the overlay does not answer",
+			Hint: "see `systemctl status kairos-overlay`"}, health.CodeOverlayDown)
+	}
+	if err := a.report.diskProblem; err != nil {
+		out.raise(health.Condition{Severity: health.Error, Text: err.Error()}, health.CodeNeedsOperator)
+	}
+	if a.report.set.Replace(time.Now(), out.conditions...) {
+		for _, c := range a.report.set.List() {
+			a.log.Info("condition", "code", c.Code, "severity", string(c.Severity), "text", c.Text, "hint", c.Hint)
+		}
+	}
+	doc := a.document(f, out)
+	a.report.last.Store(&Status{Cluster: doc, Ready: f.K3s.Ready && a.report.nodeReady, Conditions: a.report.set.List()})
+	if !f.OverlayUp {
+		a.report.sure = false
+		return
+	}
+	if a.report.sure && sameCluster(doc, a.report.sent) {
+		return
+	}
+	if err := a.overlay.PutCluster(ctx, doc); err != nil {
+		a.report.logFailure(nil, err)
+		return
+	}
+	a.report.sent, a.report.sure = doc, true
+}
+
+func sameCluster(a, b api.Cluster) bool { return fmt.Sprint(a) == fmt.Sprint(b) }
+
+// document is the cluster as this node knows it.
+func (a *agent) document(f role.Facts, out outcome) api.Cluster {
+	st := a.store.State()
+	c := api.Cluster{
+		NetworkID: a.cfg.NetworkID, UID: st.ClusterUID, Epoch: st.Epoch, Phase: phaseName(st.Phase),
+		Role: string(st.Role), Servers: st.Servers, Waiting: out.waiting,
+	}
+	for _, s := range f.Servers {
+		if s.UID == st.ClusterUID && c.Endpoint == "" {
+			c.Endpoint = "https://" + s.Endpoint
+		}
+	}
+	if st.Role == store.Server && f.K3s.Ready && c.Endpoint == "" {
+		c.Endpoint = "https://" + netip.AddrPortFrom(a.world.get().address(), k3s.APIPort).String()
+	}
+	if f.Conflict != nil {
+		c.Conflict = fmt.Sprintf("clusters %s and %s were both born under this network_id", f.Conflict.Winner, f.Conflict.Loser)
+	}
+	if c.Waiting == "" && f.K3s.Running && !f.K3s.Ready {
+		c.Waiting = "waiting for k3s to answer"
+	}
+	if c.Waiting == "" && f.K3s.Ready && !a.report.nodeReady {
+		c.Waiting = "waiting for Kubernetes to call this node ready"
+	}
+	return c
+}
+
+func phaseName(p store.Phase) string {
+	if p == store.Idle {
+		return "forming"
+	}
+	return string(p)
+}

@@ -1,0 +1,194 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+
+	"github.com/kairos-io/kairos/agent/genesis"
+	"github.com/kairos-io/kairos/agent/peer"
+	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/overlay/identity"
+)
+
+// genesisPath is where agents exchange votes and what they know.
+const genesisPath = "/v1/genesis"
+
+// voting holds the driver of the agreement: none until the overlay has told who
+// this node is. It is safe for concurrent use.
+type voting struct {
+	base context.Context // the agent's own, which outlives a turn
+
+	mu      sync.Mutex
+	driver  *genesis.Driver
+	problem string // why there is no driver
+	cancel  context.CancelFunc
+	done    chan struct{}
+	changed chan struct{} // stands in while there is no driver
+}
+
+func (v *voting) get() (*genesis.Driver, string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.driver, v.problem
+}
+
+// Changed returns a channel that is closed when the agreement has moved.
+func (v *voting) Changed() <-chan struct{} {
+	if d, _ := v.get(); d != nil {
+		return d.Changed()
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.changed
+}
+
+func (v *voting) set(d *genesis.Driver, problem string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.driver, v.problem = d, problem
+	close(v.changed)
+	v.changed = make(chan struct{})
+}
+
+// start runs the driver unless it runs already.
+func (v *voting) start(failed func(error)) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.driver == nil || v.cancel != nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(v.base)
+	v.cancel = cancel
+	v.done = make(chan struct{})
+	driver, done := v.driver, v.done
+	go func() {
+		defer close(done)
+		if err := driver.Run(ctx); err != nil {
+			failed(err)
+		}
+	}()
+}
+
+// stop ends the driver's own activity; it goes on answering others.
+func (v *voting) stop() {
+	v.mu.Lock()
+	cancel, done := v.cancel, v.done
+	v.cancel, v.done = nil, nil
+	v.mu.Unlock()
+	if cancel != nil {
+		cancel()
+		<-done
+	}
+}
+
+// takesPart returns the driver while this node takes part in the agreement: one
+// that is not sure of its memory answers nothing.
+func (v *voting) takesPart() (*genesis.Driver, string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.driver != nil && v.cancel == nil {
+		return nil, "it must not at present"
+	}
+	return v.driver, v.problem
+}
+
+// abstain gives up the votes of epochs up to epoch.
+func (v *voting) abstain(epoch uint64) error {
+	d, problem := v.get()
+	if d == nil {
+		return &pendingError{"the agreement cannot be opened: " + problem}
+	}
+	return d.Abstain(epoch)
+}
+
+// stopped notes that the driver ended by itself, so that a later turn starts it again.
+func (v *voting) stopped() {
+	v.mu.Lock()
+	cancel := v.cancel
+	v.cancel, v.done = nil, nil
+	v.mu.Unlock()
+	if cancel != nil {
+		cancel()
+	}
+}
+
+// openVoting makes the driver once the node knows its ID and its state.
+func (a *agent) openVoting(self identity.ID, abstain uint64) {
+	if d, _ := a.voting.get(); d != nil || self.IsZero() {
+		return
+	}
+	t := a.cfg.NetworkToken
+	d, err := genesis.NewDriver(genesis.Options{
+		Self:      self,
+		Network:   genesis.Network{Fingerprint: t.Keys().Genesis, ID: a.cfg.NetworkID, Nodes: t.Nodes(), Quorum: t.Quorum()},
+		Transport: transport{a.peers},
+		Signer:    a.overlay,
+		Store:     genesis.NewStore(a.store),
+		View:      a.world,
+		Log:       a.log,
+	})
+	if err == nil && abstain > 0 {
+		err = d.Abstain(abstain)
+	}
+	if err != nil {
+		a.voting.set(nil, err.Error())
+		return
+	}
+	a.voting.set(d, "")
+}
+
+// transport carries the agreement's messages to other agents.
+type transport struct{ peers *peer.Peer }
+
+// Send implements genesis.Transport.
+func (t transport) Send(ctx context.Context, to identity.ID, msg []byte) ([]byte, error) {
+	return t.peers.Post(ctx, to, genesisPath, msg)
+}
+
+// handleGenesis answers another node's message.
+func (a *agent) handleGenesis(w http.ResponseWriter, r *http.Request) {
+	c, err := a.nodeOnly(r)
+	if err != nil {
+		peer.WriteError(w, err)
+		return
+	}
+	d, problem := a.voting.takesPart()
+	if d == nil {
+		peer.WriteError(w, &api.Error{Message: "does not take part in the agreement (yet): " + problem, Status: http.StatusServiceUnavailable})
+		return
+	}
+	msg, err := readBody(r)
+	if err != nil {
+		peer.WriteError(w, err)
+		return
+	}
+	reply, err := d.HandleMessage(r.Context(), c.ID, msg)
+	if err != nil {
+		status := http.StatusInternalServerError
+		if errors.Is(err, genesis.ErrInvalid) {
+			status = http.StatusBadRequest
+		}
+		peer.WriteError(w, &api.Error{Message: err.Error(), Status: status})
+		return
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	_, _ = w.Write(reply) // the connection may be gone
+}
+
+// nodeOnly lets nodes of the same network_id through.
+func (a *agent) nodeOnly(r *http.Request) (peer.Caller, error) {
+	c, ok := peer.CallerOf(r)
+	if !ok {
+		return c, &api.Error{Message: "nobody was authenticated", Status: http.StatusForbidden}
+	}
+	if c.Node.Kind != api.KindNode || c.Node.NetworkID != a.cfg.NetworkID {
+		return c, &api.Error{
+			Message: fmt.Sprintf("%s is no node of network_id %q", c.Node.Name, a.cfg.NetworkID),
+			Status:  http.StatusForbidden,
+		}
+	}
+	return c, nil
+}

@@ -1,0 +1,159 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/kairos-io/kairos/agent/genesis"
+	"github.com/kairos-io/kairos/overlay/api"
+	"strconv"
+)
+
+// Pace of watching the overlay.
+const (
+	watchWait  = 30 * time.Second // one long poll
+	retryPause = time.Second      // while the overlay does not answer
+	askTimeout = 5 * time.Second
+)
+
+// snapshot is the mesh at one moment. It is not modified once made.
+type snapshot struct {
+	up     bool // the overlay answered the last question
+	status api.Status
+	nodes  []api.Node
+}
+
+// self returns this machine's own entry.
+func (s snapshot) self() (api.Node, bool) {
+	for _, n := range s.nodes {
+		if n.Self {
+			return n, true
+		}
+	}
+	return api.Node{}, false
+}
+
+// address returns this machine's overlay IPv4.
+func (s snapshot) address() netip.Addr {
+	for _, a := range s.status.Addresses {
+		if a.Is4() {
+			return a
+		}
+	}
+	return netip.Addr{}
+}
+
+// world follows the overlay. It is safe for concurrent use.
+type world struct {
+	overlay   *api.Client
+	networkID string
+	log       *slog.Logger
+
+	mu      sync.Mutex
+	now     snapshot
+	changed chan struct{}
+}
+
+func newWorld(overlay *api.Client, networkID string, log *slog.Logger) *world {
+	return &world{overlay: overlay, networkID: networkID, log: log, changed: make(chan struct{})}
+}
+
+func (w *world) get() snapshot {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.now
+}
+
+// Changed returns a channel that is closed when the mesh has changed since this call.
+func (w *world) Changed() <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.changed
+}
+
+func (w *world) set(s snapshot) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.now = s
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+// watch keeps the snapshot fresh until ctx ends.
+func (w *world) watch(ctx context.Context) error {
+	var revision uint64
+	for ctx.Err() == nil {
+		s, rev, err := w.ask(ctx, revision)
+		if err == nil {
+			revision = rev
+			w.set(s)
+			continue
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		revision = 0
+		if old := w.get(); old.up {
+			w.log.Warn("the overlay does not answer", "err", err)
+			old.up = false
+			w.set(old) // what was known stays: k3s goes on by it
+		}
+		pause(ctx, retryPause)
+	}
+	return nil
+}
+
+// ask waits for the next revision and returns all there is to know.
+func (w *world) ask(ctx context.Context, after uint64) (snapshot, uint64, error) {
+	wait := watchWait
+	if after == 0 {
+		wait = 0
+	}
+	nctx, cancel := context.WithTimeout(ctx, wait+askTimeout)
+	defer cancel()
+	list, err := w.overlay.Nodes(nctx, after, wait)
+	if err != nil {
+		return snapshot{}, 0, err
+	}
+	sctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	status, err := w.overlay.Status(sctx)
+	if err != nil {
+		return snapshot{}, 0, err
+	}
+	return snapshot{up: true, status: status, nodes: list.Nodes}, list.Revision, nil
+}
+
+// Members implements genesis.View: the nodes that belong to this network_id.
+func (w *world) Members() []genesis.Member {
+	var out []genesis.Member
+	for _, n := range w.get().nodes {
+		if n.Kind != api.KindNode || n.NetworkID != w.networkID {
+			continue
+		}
+		m := genesis.Member{
+			ID: n.ID, Connected: n.Connected || n.Self,
+			Wanted:     n.Annotations[api.NoteRoleWanted],
+			ClusterUID: n.Annotations[api.NoteClusterUID],
+			Server:     n.Annotations[api.NoteServer] != "",
+		}
+		if e, err := strconv.ParseUint(n.Annotations[api.NoteEpoch], 10, 64); err == nil {
+			m.Epoch = e
+		}
+		out = append(out, m)
+	}
+	return out
+}
+
+// pause waits for d or the end of ctx.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
