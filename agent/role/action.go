@@ -31,11 +31,14 @@ type (
 		Hint   string
 	}
 	// Save makes the state durable. It is complete apart from Genesis, which the
-	// caller must keep as it is in the store.
+	// caller must keep as it is: store.Store.SaveRole does.
 	Save struct{ State store.State }
-	// RunGenesis: take part in the agreement (vote, propose, learn). To stay in
-	// force as long as it is planned.
+	// RunGenesis: take part in the agreement (vote, propose, learn), as long as it
+	// is planned. While it is not, no message may be answered either: a node that
+	// is not sure of its memory must not vote.
 	RunGenesis struct{}
+	// Abstain gives up the votes of epochs up to Epoch, durably, before RunGenesis.
+	Abstain struct{ Epoch uint64 }
 	// Pin fixes the overlay addresses for good.
 	Pin struct{}
 	// PrepareImage gets the k3s image into containerd. It comes before
@@ -83,6 +86,7 @@ func (Ask) isAction()            {}
 func (Note) isAction()           {}
 func (Save) isAction()           {}
 func (RunGenesis) isAction()     {}
+func (Abstain) isAction()        {}
 func (Pin) isAction()            {}
 func (PrepareImage) isAction()   {}
 func (ProposeStarted) isAction() {}

@@ -2,6 +2,7 @@ package role
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/kairos-io/kairos/agent/store"
 	"github.com/kairos-io/kairos/overlay/identity"
@@ -47,33 +48,23 @@ const (
 	StoreLoaded                      // State is valid
 )
 
-// Outcome of an epoch, as far as this node can prove it.
-const (
-	OutcomeOpen      = ""
-	OutcomeStarted   = "started"
-	OutcomeAbandoned = "abandoned"
-)
-
-// Decision is what the genesis agreement gave.
+// Decision is what the genesis agreement gave: the cluster that there is. One
+// that was abandoned is none.
 type Decision struct {
 	UID     string
 	Epoch   uint64
-	Servers []identity.ID
-	Outcome string // one of the Outcome constants
+	Servers []identity.ID // the first creates the cluster
+	Started bool          // it is proven that the first server won the right to start
 }
 
 // Names reports whether id is one of the decision's servers.
 func (d Decision) Names(id identity.ID) bool {
-	for _, s := range d.Servers {
-		if s == id {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(d.Servers, id)
 }
 
 // Genesis is how far the agreement has come.
 type Genesis struct {
+	Epoch    uint64    // epoch in which this node votes, from 1
 	Decision *Decision // nil: nothing is decided as far as this node knows
 	Waiting  string    // one line why not, for people
 }
@@ -119,7 +110,6 @@ type Facts struct {
 	NetworkID      string
 	Wanted         string // a Wanted constant
 	ClusterEnabled bool   // cluster.enabled
-	Lone           bool   // the token declares one node
 
 	Store        StoreStatus
 	StateProblem string // why StoreUnusable
@@ -136,7 +126,8 @@ type Facts struct {
 	K3s       K3s
 	Image     Presence // the k3s image is in containerd
 
-	// Servers is every member that publishes a cluster UID and an endpoint, in any order.
+	// Servers is every member that publishes a cluster UID and an endpoint, in any
+	// order. On a server it holds the node itself too, as soon as its k3s has a CA.
 	Servers []Server
 	// JoinUID is the cluster for which join information (agent token, CA hash) is at hand; "" for none.
 	JoinUID    string

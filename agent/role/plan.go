@@ -1,9 +1,178 @@
 package role
 
-// Plan says what to do next.
+import (
+	"fmt"
+	"maps"
+
+	"github.com/kairos-io/kairos/agent/store"
+)
+
+// Codes of conditions, as package health has them.
+const (
+	codeStateUnusable  = "StateUnusable"
+	codeNeedsOperator  = "NeedsOperator"
+	codeConflict       = "Conflict"
+	codeRoleNotGranted = "RoleNotGranted"
+	codeServerLost     = "ServerLost"
+	codeNetworkChanged = "NetworkChanged"
+	codeOverlayDown    = "OverlayDown"
+	codeWaiting        = "Waiting"
+)
+
+// resetHint ends the messages after which a person may want to start afresh.
+// The node's key goes too: a node that forgot its votes must come back as another.
+const resetHint = "if what this machine ran is not needed any more, stop kairos-agent and kairos-overlay, move /var/lib/kairos and /var/lib/rancher away and start them again"
+
+// planner collects the actions of one turn.
+type planner struct {
+	f       Facts
+	st      store.State // f.State with the saves planned so far
+	actions []Action
+	waiting string // the first reason why nothing more is done
+}
+
+// Plan says what to do next. A Publish comes first where the annotations have
+// changed, so that the others see why this node waits even if a step fails.
 func Plan(f Facts) []Action {
-	if !f.ClusterEnabled {
-		return []Action{Wait{Reason: "cluster.enabled is false: this node is on the network only"}}
+	p := &planner{f: f, st: f.State.Clone()}
+	p.decide()
+	want := p.annotations()
+	if f.OverlayUp && !maps.Equal(want, f.Published) {
+		p.actions = append([]Action{Publish{want}}, p.actions...)
 	}
-	return []Action{RunGenesis{}}
+	return p.actions
+}
+
+func (p *planner) do(a ...Action) { p.actions = append(p.actions, a...) }
+
+func (p *planner) save(change func(*store.State)) {
+	next := p.st.Clone()
+	change(&next)
+	next.NetworkID = p.f.NetworkID
+	p.st = next
+	p.do(Save{next})
+}
+
+func (p *planner) wait(code, reason, hint string) {
+	if code == "" {
+		code = codeWaiting
+	}
+	p.do(Wait{code, reason, hint})
+	p.because(reason)
+}
+
+func (p *planner) ask(code, reason, hint string) {
+	p.do(Ask{code, reason, hint})
+	p.because(reason)
+}
+
+func (p *planner) note(code, reason, hint string) { p.do(Note{code, reason, hint}) }
+
+func (p *planner) because(reason string) {
+	if p.waiting == "" {
+		p.waiting = reason
+	}
+}
+
+// decide is the policy, from what forbids everything to what is done every day.
+func (p *planner) decide() {
+	f := &p.f
+	switch {
+	case !f.ClusterEnabled:
+		if f.K3s.Running {
+			p.do(Stop{"cluster.enabled is false"})
+		}
+		return
+	case f.Store == StoreUnusable:
+		// Not empty: this node may have voted, or be the server. What runs goes on.
+		p.ask(codeStateUnusable, "the agent's state cannot be used: "+f.StateProblem,
+			"restore the file from a backup, or repair the disk; "+resetHint)
+	case p.st.Phase != store.Idle && p.st.NetworkID != "" && p.st.NetworkID != f.NetworkID:
+		p.ask(codeNetworkChanged, fmt.Sprintf("this machine took part in network_id %q and is now configured for %q", p.st.NetworkID, f.NetworkID),
+			"set network_id back; "+resetHint)
+	case !p.st.Phase.AtLeast(store.Decided) && p.recover():
+	case !f.OverlayUp:
+		p.wait(codeOverlayDown, "waiting for the overlay network", "see `systemctl status kairos-overlay`")
+	default:
+		p.do(RunGenesis{})
+		if p.st.Phase.AtLeast(store.Starting) {
+			p.operate()
+		} else {
+			p.birth()
+		}
+	}
+}
+
+// recover handles a node whose state knows of no cluster. If its k3s data
+// directory knows of one, the state was lost; the directory's marker restores
+// it. It reports whether the turn ends here.
+func (p *planner) recover() bool {
+	f := &p.f
+	switch {
+	case f.Datastore == Absent && f.Marker.Presence == Absent && f.K3s.Container == Absent:
+		return false
+	case f.Datastore == Unknown || f.Marker.Presence == Unknown || f.K3s.Container == Unknown:
+		p.wait("", "waiting to see whether k3s ran here before: its data or containerd cannot be looked at", "see `systemctl status containerd`")
+	case f.Marker.Presence == Absent:
+		p.ask(codeNeedsOperator, "k3s ran here before, the agent's state is gone, and nothing says which cluster it was",
+			"restore /var/lib/kairos/agent from a backup; "+resetHint)
+	case f.Marker.Role == store.Server && f.Datastore == Absent:
+		p.ask(codeNeedsOperator, fmt.Sprintf("this machine was the server of cluster %s; the agent's state and the cluster's data are gone", f.Marker.UID),
+			"restore them from a backup; "+resetHint)
+	default:
+		// It may have voted and forgot: it keeps out of the epochs up to the marker's.
+		p.do(Abstain{f.Marker.Epoch})
+		p.save(func(s *store.State) {
+			s.Role, s.ClusterUID, s.Epoch, s.Servers = f.Marker.Role, f.Marker.UID, f.Marker.Epoch, f.Marker.Servers
+			s.Phase = store.Starting
+			if f.Marker.Role == store.Server {
+				s.Phase = store.Running // the careful reading: never to be created again
+			}
+		})
+		p.because("restoring this machine's role from its k3s data")
+	}
+	return true
+}
+
+// annotations is what this node tells the others.
+func (p *planner) annotations() map[string]string {
+	f, st := &p.f, &p.st
+	out := map[string]string{"phase": string(st.Phase)}
+	set := func(key, value string) {
+		if value != "" {
+			out[key] = value
+		}
+	}
+	set("role.wanted", f.Wanted)
+	set("waiting", p.waiting)
+	if !f.ClusterEnabled {
+		out["phase"] = "disabled"
+		return out
+	}
+	if f.Store != StoreUnusable && st.Phase.AtLeast(store.Decided) {
+		set("role", string(st.Role))
+		set("cluster.uid", st.ClusterUID)
+		set("cluster.epoch", fmt.Sprint(st.Epoch))
+	}
+	if st.Phase != store.Running || f.Store == StoreUnusable {
+		return out
+	}
+	if f.K3s.Ready && f.AppliedPodCIDR.IsValid() {
+		out["ready"] = "true"
+	}
+	if own := p.server(func(s Server) bool { return s.ID == f.Self }); st.Role == store.Server && own != nil {
+		set("server", own.Endpoint)
+		set("ca", own.CAHash)
+	}
+	return out
+}
+
+// server returns the first published server of this node's cluster that fits.
+func (p *planner) server(fits func(Server) bool) *Server {
+	for i := range p.f.Servers {
+		if s := &p.f.Servers[i]; s.UID == p.st.ClusterUID && s.UID != "" && fits(*s) {
+			return s
+		}
+	}
+	return nil
 }

@@ -12,6 +12,8 @@ var (
 	ErrNewer = errors.New("state file was written by a newer version")
 	// ErrUnreadable: the file may be there but could not be read.
 	ErrUnreadable = errors.New("state file cannot be read")
+	// ErrBackward: the phase on disk is further than the one to be saved.
+	ErrBackward = errors.New("state on disk is further")
 	// ErrNotLoaded: Save was called without a successful Load before it.
 	ErrNotLoaded = errors.New("state was not loaded, so it is not overwritten")
 )

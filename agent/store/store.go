@@ -121,6 +121,22 @@ func (s *Store) Save(next State) error {
 	return s.Update(func(st *State) error { *st = next.Clone(); return nil })
 }
 
+// SaveRole replaces everything but the votes (Genesis), which another goroutine
+// writes. Within an epoch of one cluster the phase must not go backward: such a
+// state was planned from facts that are out of date, and is ErrBackward.
+func (s *Store) SaveRole(next State) error {
+	return s.Update(func(st *State) error {
+		same := st.ClusterUID == next.ClusterUID && st.Epoch == next.Epoch
+		if same && !next.Phase.AtLeast(st.Phase) {
+			return fmt.Errorf("save phase %q over %q: %w", next.Phase, st.Phase, ErrBackward)
+		}
+		votes := st.Genesis
+		*st = next.Clone()
+		st.Genesis = votes
+		return nil
+	})
+}
+
 // Close releases the lock. It does not write.
 func (s *Store) Close() error { return s.lock.Close() }
 

@@ -1,0 +1,186 @@
+package role
+
+import (
+	"fmt"
+
+	"github.com/kairos-io/kairos/agent/store"
+)
+
+// birth is a node that has not started k3s in any cluster yet.
+func (p *planner) birth() {
+	d := p.f.Genesis.Decision
+	if d == nil {
+		p.undecided()
+		return
+	}
+	if !p.mayJoin(d) {
+		return
+	}
+	if p.st.Phase != store.Decided || p.st.ClusterUID != d.UID || p.st.Epoch != d.Epoch {
+		p.save(func(s *store.State) {
+			*s = store.State{Phase: store.Decided, Role: store.Worker, ClusterUID: d.UID, Epoch: d.Epoch, Servers: d.Servers}
+			if d.Names(p.f.Self) {
+				s.Role = store.Server
+			}
+		})
+	}
+	if c := p.f.Conflict; c != nil {
+		p.note(codeConflict, conflictText(c), "this machine joins the winner, "+c.Winner)
+	}
+	if p.foreignData(d) {
+		return
+	}
+	if !p.f.Pinned {
+		p.do(Pin{})
+	}
+	if p.f.Image != Present {
+		p.do(PrepareImage{})
+		p.wait("", "getting the k3s image", "")
+		return
+	}
+	if p.st.Role == store.Server {
+		p.firstServer(d)
+	} else {
+		p.firstWorker(d)
+	}
+}
+
+// undecided is a node that knows of no cluster.
+func (p *planner) undecided() {
+	if p.st.Phase == store.Decided && p.f.Genesis.Epoch > p.st.Epoch {
+		// The cluster was abandoned before it was started anywhere.
+		p.save(func(s *store.State) { *s = store.State{Phase: store.Promised} })
+	}
+	reason := p.f.Genesis.Waiting
+	if reason == "" {
+		reason = "waiting for the other machines"
+	}
+	p.wait("", reason, "")
+}
+
+// mayJoin respects the configured role: rather than a role that was excluded, a
+// node takes none.
+func (p *planner) mayJoin(d *Decision) bool {
+	named := d.Names(p.f.Self)
+	switch {
+	case d.Servers[0] == p.f.Self && d.Started && (p.st.Phase != store.Decided || p.st.ClusterUID != d.UID):
+		// Only this node can have asked for leave to start, and not before it had
+		// saved that it is named: it did so and forgot.
+		p.ask(codeNeedsOperator, fmt.Sprintf("this machine started cluster %s before; its state and the cluster's data are gone", d.UID),
+			"restore /var/lib/kairos/agent and /var/lib/rancher from a backup; "+resetHint)
+	case named && p.f.Wanted == WantedWorker:
+		p.wait(codeRoleNotGranted, "this machine was named as the server, and is configured with role: worker",
+			"set role back to \"\" or master; otherwise the others give it up after 15 minutes and choose anew")
+	case !named && p.f.Wanted == WantedMaster:
+		p.wait(codeRoleNotGranted, "role: master cannot be had: the cluster has its server, and this version runs one",
+			"set role to worker or \"\" to join as a worker")
+	default:
+		return true
+	}
+	return false
+}
+
+// foreignData stops before k3s is let loose on data of something else. It
+// reports whether the turn ends here.
+func (p *planner) foreignData(d *Decision) bool {
+	f := &p.f
+	switch {
+	case f.Datastore == Unknown || f.Marker.Presence == Unknown || f.K3s.Container == Unknown:
+		p.wait("", "waiting to see whether k3s ran here before: its data or containerd cannot be looked at", "see `systemctl status containerd`")
+	case f.Marker.Presence == Present && (f.Marker.UID != d.UID || f.Marker.Role != p.st.Role):
+		p.ask(codeNeedsOperator, fmt.Sprintf("the k3s data here belongs to cluster %s as %s; this machine is now to be %s of %s",
+			f.Marker.UID, f.Marker.Role, p.st.Role, d.UID), resetHint)
+	case f.Datastore == Present && f.Marker.Presence == Present && p.st.Role == store.Server:
+		// k3s ran as this cluster's server, and the state went back in time.
+		p.save(func(s *store.State) { s.Phase = store.Running })
+		p.because("restoring this machine's phase from its k3s data")
+	case f.Datastore == Present:
+		p.ask(codeNeedsOperator, "there is data of a k3s server here that does not belong to what this machine is to do", resetHint)
+	case f.K3s.Container == Present && p.st.Role == store.Server:
+		// Its phase was saved before it was made: the state went back in time, and the data is gone.
+		p.ask(codeNeedsOperator, "k3s ran here as this cluster's server, and the cluster's data is gone", resetHint)
+	case f.K3s.Container == Present && (f.K3s.UID != d.UID || f.K3s.Role != p.st.Role):
+		p.ask(codeNeedsOperator, "a k3s container of something else is here", resetHint)
+	default:
+		return false
+	}
+	return true
+}
+
+// firstServer creates the cluster, once.
+func (p *planner) firstServer(d *Decision) {
+	if d.Servers[0] != p.f.Self {
+		p.wait("", "more than one server: not in this version", "")
+		return
+	}
+	if !d.Started {
+		// Nothing slow may stand between winning this and starting.
+		p.do(ProposeStarted{UID: d.UID, Epoch: d.Epoch})
+		p.wait("", "asking the other machines for leave to start the cluster", "")
+		return
+	}
+	if !p.f.Pinned {
+		p.because("fixing the overlay address")
+		return
+	}
+	p.mark(store.Server)
+	p.save(func(s *store.State) { s.Phase = store.Starting })
+	p.do(StartServer{UID: d.UID, First: true})
+	p.wait("", "starting k3s for the first time", "")
+}
+
+// mark writes the marker before the phase Starting is saved. Then a Starting
+// server without a marker is one whose data directory was lost.
+func (p *planner) mark(r store.Role) {
+	if p.f.Marker.Presence != Present {
+		p.do(WriteMarker{UID: p.st.ClusterUID, Epoch: p.st.Epoch, Role: r, Servers: p.st.Servers})
+	}
+}
+
+// firstWorker joins the cluster.
+func (p *planner) firstWorker(d *Decision) {
+	if p.f.JoinUID != d.UID {
+		p.fetchJoin()
+		return
+	}
+	if !p.f.Pinned {
+		p.because("fixing the overlay address")
+		return
+	}
+	p.mark(store.Worker)
+	p.save(func(s *store.State) { s.Phase, s.CAHash = store.Starting, p.f.JoinCAHash })
+	p.startWorker()
+	p.wait("", "starting k3s", "")
+}
+
+// fetchJoin gets the join information, once there is a server to ask.
+func (p *planner) fetchJoin() {
+	s := p.server(func(s Server) bool { return s.Connected && s.ID != p.f.Self && p.caFits(s.CAHash) })
+	if s == nil {
+		name := "the cluster's server"
+		if known := p.server(func(Server) bool { return true }); known != nil {
+			name = "server " + known.Name
+		} else if len(p.st.Servers) > 0 {
+			name = "server " + p.st.Servers[0].Short()
+		}
+		p.wait("", "waiting for "+name+" to come up", "")
+		return
+	}
+	p.do(FetchJoin{From: s.ID, UID: s.UID})
+	p.wait("", "asking server "+s.Name+" to let this machine join", "")
+}
+
+// caFits reports whether a server's CA is the one that this node trusted first.
+func (p *planner) caFits(hash string) bool { return p.st.CAHash == "" || hash == p.st.CAHash }
+
+func (p *planner) startWorker() {
+	a := StartWorker{UID: p.st.ClusterUID}
+	if s := p.server(func(s Server) bool { return s.Connected && p.caFits(s.CAHash) }); s != nil {
+		a.Server = s.ID
+	}
+	p.do(a)
+}
+
+func conflictText(c *Conflict) string {
+	return fmt.Sprintf("two clusters exist under one network_id: %s and %s; more machines voted than the token declares", c.Winner, c.Loser)
+}

@@ -1,0 +1,199 @@
+package role
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/kairos-io/kairos/agent/store"
+)
+
+// operate is a node that belongs to a cluster and may have run k3s. Nothing
+// here depends on who else is reachable.
+func (p *planner) operate() {
+	p.tellConflict()
+	if !p.f.Pinned {
+		p.do(Pin{})
+	}
+	var ok bool
+	if p.st.Role == store.Server {
+		ok = p.control()
+	} else {
+		ok = p.worker()
+	}
+	if !ok {
+		return
+	}
+	if p.f.K3s.Ready && p.st.Phase == store.Starting {
+		p.save(func(s *store.State) { s.Phase = store.Running })
+	}
+	p.podNetwork()
+}
+
+// tellConflict keeps the node in its own cluster: user data is never left or
+// deleted by itself.
+func (p *planner) tellConflict() {
+	c, d := p.f.Conflict, p.f.Genesis.Decision
+	if c == nil && d != nil && d.UID != p.st.ClusterUID {
+		c = &Conflict{Winner: d.UID, Loser: p.st.ClusterUID}
+	}
+	if c == nil {
+		return
+	}
+	hint := "this machine belongs to the winner; nothing to do here"
+	if p.st.ClusterUID != c.Winner {
+		hint = "this machine stays with " + p.st.ClusterUID + "; save what it holds, then " + resetHint
+	}
+	p.note(codeConflict, conflictText(c), hint)
+}
+
+// control runs the only server. It reports whether k3s is as it should be.
+func (p *planner) control() bool {
+	f := &p.f
+	if f.Wanted == WantedWorker {
+		p.note(codeRoleNotGranted, "role: worker is configured, and this machine is the cluster's server: its disk is the cluster", "set role to master or \"\"")
+	}
+	if !p.ownData(store.Server) {
+		return false
+	}
+	first := false
+	switch {
+	case f.Datastore == Present:
+	case f.Datastore == Unknown && !f.K3s.Running:
+		p.wait("", "waiting to see the cluster's data: its directory cannot be read", "")
+		return false
+	case f.Datastore == Unknown:
+	case p.st.Phase == store.Starting && f.Marker.Presence == Present:
+		// The marker proves that the directory is the one of the first start, so
+		// k3s never came to writing its data: the first start goes on.
+		first = true
+	default:
+		p.ask(codeNeedsOperator, fmt.Sprintf("this machine is the server of cluster %s and the cluster's data is gone", p.st.ClusterUID),
+			"restore /var/lib/rancher from a backup: starting now would make another, empty cluster; "+resetHint)
+		return false
+	}
+	if f.Marker.Presence == Absent && f.Datastore == Present {
+		p.mark(store.Server)
+	}
+	if !p.imageReady() {
+		return false
+	}
+	if !f.K3s.Running || f.K3s.Stale {
+		p.earlyNetwork()
+		p.do(StartServer{UID: p.st.ClusterUID, First: first})
+	}
+	if !f.K3s.Ready {
+		p.wait("", "waiting for the Kubernetes API of this machine to answer", "")
+		return false
+	}
+	return true
+}
+
+// worker runs an agent. It reports whether k3s is as it should be.
+func (p *planner) worker() bool {
+	f := &p.f
+	if f.Datastore == Present {
+		p.ask(codeNeedsOperator, "this machine is a worker and holds the data of a k3s server", resetHint)
+		return false
+	}
+	if !p.ownData(store.Worker) {
+		return false
+	}
+	if f.JoinUID == p.st.ClusterUID && p.st.CAHash == "" && f.JoinCAHash != "" {
+		p.save(func(s *store.State) { s.CAHash = f.JoinCAHash }) // lost with the state, trusted anew
+	}
+	if !p.sameCA() {
+		return false
+	}
+	if p.server(func(s Server) bool { return s.Connected }) == nil {
+		p.note(codeServerLost, "the cluster's server is not reachable; pods here keep running", "see to the server and to the network between")
+	}
+	if f.Marker.Presence == Absent {
+		p.mark(store.Worker)
+	}
+	if f.JoinUID != p.st.ClusterUID {
+		p.fetchJoin()
+		return false
+	}
+	if !p.imageReady() {
+		return false
+	}
+	if !f.K3s.Running || f.K3s.Stale {
+		p.earlyNetwork()
+		p.startWorker()
+	}
+	if !f.K3s.Ready {
+		p.wait("", "waiting for k3s on this machine to join the cluster", "")
+		return false
+	}
+	return true
+}
+
+// ownData makes sure that data directory and container are this cluster's.
+func (p *planner) ownData(r store.Role) bool {
+	f := &p.f
+	switch {
+	case f.Marker.Presence == Present && (f.Marker.UID != p.st.ClusterUID || f.Marker.Role != r):
+		p.ask(codeNeedsOperator, fmt.Sprintf("the k3s data here belongs to cluster %s as %s; this machine is %s of %s",
+			f.Marker.UID, f.Marker.Role, r, p.st.ClusterUID), resetHint)
+	case f.K3s.Container == Present && (f.K3s.UID != p.st.ClusterUID || f.K3s.Role != r):
+		p.do(Stop{"the k3s container is of another cluster or role"})
+		p.because("replacing a k3s container of another cluster or role")
+	case f.K3s.Container == Unknown:
+		p.wait("", "waiting for containerd", "see `systemctl status containerd`")
+	default:
+		return true
+	}
+	return false
+}
+
+// sameCA refuses a server that shows another CA than the one trusted first.
+func (p *planner) sameCA() bool {
+	f := &p.f
+	shown := ""
+	if f.JoinUID == p.st.ClusterUID {
+		shown = f.JoinCAHash
+	}
+	if s := p.server(func(s Server) bool { return s.CAHash != "" && !p.caFits(s.CAHash) }); s != nil {
+		shown = s.CAHash
+	}
+	if shown == "" || p.caFits(shown) {
+		return true
+	}
+	p.ask(codeNeedsOperator, "the server shows another certificate authority than the one this machine joined: it was made anew or is not the same cluster",
+		resetHint)
+	return false
+}
+
+// imageReady asks for the image where a container must be made.
+func (p *planner) imageReady() bool {
+	if p.f.Image == Present || p.f.K3s.Running && !p.f.K3s.Stale {
+		return true
+	}
+	p.do(PrepareImage{})
+	p.wait("", "getting the k3s image", "")
+	return false
+}
+
+// earlyNetwork gives restarted pods their network before Kubernetes answers.
+func (p *planner) earlyNetwork() {
+	if p.st.PodCIDR.IsValid() && p.f.AppliedPodCIDR != p.st.PodCIDR && !p.f.PodCIDR.IsValid() {
+		p.do(ApplyNetwork{p.st.PodCIDR})
+	}
+}
+
+// podNetwork follows the range that Kubernetes gives this node.
+func (p *planner) podNetwork() {
+	want := p.f.PodCIDR
+	if want.IsValid() && want != p.st.PodCIDR {
+		p.save(func(s *store.State) { s.PodCIDR = want })
+	}
+	if !want.IsValid() {
+		want = p.st.PodCIDR
+	}
+	switch {
+	case want == (netip.Prefix{}):
+		p.wait("", "waiting for Kubernetes to give this machine a pod range", "")
+	case p.f.AppliedPodCIDR != want:
+		p.do(ApplyNetwork{want})
+	}
+}
