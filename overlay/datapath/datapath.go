@@ -387,8 +387,8 @@ func (d *Datapath) deliver(p *peer, pkts [][]byte) error {
 	if len(good) == 0 {
 		return bad
 	}
-	n, err := d.dev.Write(good)
 	p.count.received(len(good), bytes)
+	n, err := d.dev.Write(good)
 	p.count.drop(DropDevice, len(good)-n)
 	if errors.Is(err, os.ErrClosed) {
 		return err

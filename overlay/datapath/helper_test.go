@@ -5,10 +5,10 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -132,12 +132,23 @@ func (n *network) breakAll() {
 }
 
 // raw opens a stream of from to to that the test writes on.
-func (n *network) raw(from, to *member) io.WriteCloser {
+func (n *network) raw(from, to *member) Stream {
 	s, err := n.open(from, to)
 	if err != nil {
 		n.t.Fatal(err)
 	}
+	if err := s.(*memStream).SetDeadline(time.Now().Add(deadline)); err != nil {
+		n.t.Fatal(err)
+	}
 	return s
+}
+
+// wantEnded waits for the end of a stream on which the far end says nothing.
+func wantEnded(t *testing.T, s Stream) {
+	t.Helper()
+	if _, err := s.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the stream is still open: %v", err)
+	}
 }
 
 // packet makes an IP packet with a number in it. The number is what tests compare.

@@ -61,7 +61,7 @@ type Stats struct {
 }
 
 // PeerStats counts what one peer got and sent since it came. Bytes are those
-// of the packets alone.
+// of the packets alone. Received counts what passed all checks.
 type PeerStats struct {
 	TxPackets, TxBytes uint64
 	RxPackets, RxBytes uint64
