@@ -135,8 +135,6 @@ func (l *Lab) HostAddr() netip.Addr { return l.state.host(hostPart) }
 
 func (l *Lab) machineDir(name string) string { return filepath.Join(l.state.dir(), "m", name) }
 
-func (l *Lab) printf(format string, args ...any) { fmt.Fprintf(l.log, format+"\n", args...) }
-
 // LinkOnHost puts a symbolic link into the host's file system for the time of
 // the lab. Whatever else is at that path is left alone: then it says false.
 func (l *Lab) LinkOnHost(path, target string) (bool, error) {

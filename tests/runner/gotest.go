@@ -1,0 +1,125 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// event is one line of `go test -json`, see `go doc test2json`.
+type event struct {
+	Action  string
+	Package string
+	Test    string
+	Output  string
+	Elapsed float64 // seconds
+
+	ImportPath string // of build-output and build-fail
+}
+
+// report counts events and shows what a person wants to see of them.
+type report struct {
+	result
+	log    io.Writer
+	output map[string][]string // of tests and packages that are not finished
+	ran    map[string]int      // tests per package
+}
+
+// goTest runs `go test -json` with further arguments. Failing tests are shown
+// with all they wrote, other packages with one line.
+func goTest(ctx context.Context, s *session, args ...string) result {
+	cmd := exec.CommandContext(ctx, "go", append([]string{"test", "-json"}, args...)...)
+	cmd.Stderr = s.log
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
+	cmd.WaitDelay = time.Minute
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		fmt.Println("FAIL", err)
+		return result{failed: 1}
+	}
+	if err := cmd.Start(); err != nil {
+		fmt.Println("FAIL", err)
+		return result{failed: 1}
+	}
+	r := &report{log: s.log, output: map[string][]string{}, ran: map[string]int{}}
+	lines := bufio.NewScanner(out)
+	lines.Buffer(nil, 16<<20)
+	for lines.Scan() {
+		r.line(lines.Bytes())
+	}
+	if err := lines.Err(); err != nil {
+		fmt.Println("FAIL reading the results:", err)
+		r.failed++
+	}
+	// A failure that no test accounts for must not get lost.
+	if err := cmd.Wait(); err != nil && r.failed == 0 {
+		fmt.Println("FAIL go test:", err)
+		r.failed++
+	}
+	return r.result
+}
+
+func (r *report) line(text []byte) {
+	var e event
+	if err := json.Unmarshal(text, &e); err != nil || e.Action == "" {
+		fmt.Fprintf(r.log, "%s\n", text)
+		return
+	}
+	key := e.Package + e.ImportPath + " " + e.Test
+	switch e.Action {
+	case "output", "build-output":
+		io.WriteString(r.log, e.Output)
+		r.output[key] = append(r.output[key], e.Output)
+	case "pass", "fail", "skip":
+		r.finish(e, key)
+	case "build-fail":
+		r.failed++
+		r.show(key, "does not build: "+e.ImportPath)
+	}
+}
+
+func (r *report) finish(e event, key string) {
+	defer delete(r.output, key)
+	if e.Test == "" {
+		r.finishPackage(e, key)
+		return
+	}
+	r.ran[e.Package]++
+	switch e.Action {
+	case "pass":
+		r.passed++
+	case "skip":
+		r.skipped++
+		r.show(key, "SKIP "+e.Package+" "+e.Test)
+	case "fail":
+		r.failed++
+		r.show(key, fmt.Sprintf("FAIL %s %s (%.1fs)", e.Package, e.Test, e.Elapsed))
+	}
+}
+
+func (r *report) finishPackage(e event, key string) {
+	switch {
+	case e.Action == "fail" && r.ran[e.Package] == 0:
+		r.failed++
+		r.show(key, "FAIL "+e.Package)
+	case e.Action == "fail":
+		// A panic or a timeout shows in the package's own output only.
+		r.show(key, fmt.Sprintf("FAIL %s (%.1fs)", e.Package, e.Elapsed))
+	case r.ran[e.Package] > 0:
+		fmt.Printf("ok   %s (%d tests, %.1fs)\n", strings.TrimPrefix(e.Package, "github.com/kairos-io/kairos/"), r.ran[e.Package], e.Elapsed)
+	}
+}
+
+func (r *report) show(key, title string) {
+	fmt.Println(title)
+	for _, l := range r.output[key] {
+		fmt.Fprint(os.Stdout, "    ", l)
+	}
+}

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/kairos-io/kairos/tests/internal/run"
+)
+
+// rooted are the packages whose tests need root and a kernel to play with.
+var rooted = []string{"./tests/lab/...", "./tests/netns/..."}
+
+// booted is the package whose tests boot the OS image.
+const booted = "./tests/nspawn"
+
+func lint(ctx context.Context, s *session) result {
+	var total result
+	for _, c := range []struct {
+		name  string
+		args  []string
+		quiet bool // any output is a fault
+	}{
+		{"gofmt", []string{"gofmt", "-l", "agent", "cmd", "image", "overlay", "systemd", "tests"}, true},
+		{"go vet", []string{"go", "vet", "./..."}, false},
+		{"staticcheck", []string{"go", "tool", "staticcheck", "./..."}, false},
+		{"go mod verify", []string{"go", "mod", "verify"}, false},
+	} {
+		began := time.Now()
+		out, err := run.Do(ctx, run.Cmd{Args: c.args, Log: s.log})
+		if err == nil && c.quiet && out != "" {
+			err = fmt.Errorf("%s", out)
+		}
+		if err != nil {
+			fmt.Printf("FAIL %s\n%v\n%s", c.name, err, out)
+			total.failed++
+			continue
+		}
+		fmt.Printf("ok   %s (%s)\n", c.name, time.Since(began).Round(time.Second))
+		total.passed++
+	}
+	return total
+}
+
+// unit runs everything that needs neither root nor other machines.
+func unit(ctx context.Context, s *session) result {
+	out, err := run.Out(ctx, "go", "list", "./...")
+	if err != nil {
+		fmt.Println("FAIL", err)
+		return result{failed: 1}
+	}
+	args := []string{"-race", "-timeout=20m"}
+	for _, p := range strings.Fields(out) {
+		if !strings.Contains(p, "/tests/lab") && !strings.Contains(p, "/tests/netns") && !strings.Contains(p, "/tests/nspawn") {
+			args = append(args, p)
+		}
+	}
+	return goTest(ctx, s, args...)
+}
+
+func netns(ctx context.Context, s *session) result {
+	return goTest(ctx, s, append([]string{"-count=1", "-p=1", "-timeout=15m"}, rooted...)...)
+}
+
+func nspawn(ctx context.Context, s *session) result {
+	fmt.Println("waiting for the OS image and k3s, built since the start")
+	if err := <-s.images; err != nil {
+		fmt.Println("FAIL build of the images:", err)
+		return result{failed: 1}
+	}
+	return goTest(ctx, s, "-count=1", "-timeout=30m", booted)
+}
