@@ -24,6 +24,7 @@ import (
 const (
 	busyPause = time.Second      // something is being brought about
 	idlePause = 10 * time.Second // all is as it should be
+	firstWait = 3 * time.Second  // for the overlay's first answer
 	turnLimit = 2 * time.Minute  // of one turn's actions together
 	deadAfter = 3 * time.Minute  // without a turn the agent counts as hung
 )
@@ -181,6 +182,7 @@ func (a *agent) run(ctx context.Context) error {
 func (a *agent) loop(ctx context.Context) error {
 	defer a.puller.wait()
 	defer a.voting.stop()
+	a.firstLook(ctx)
 	for ctx.Err() == nil {
 		// Taken before looking, so that no change is missed.
 		woken := []<-chan struct{}{a.world.Changed(), a.voting.Changed(), a.puller.Changed()}
@@ -202,6 +204,22 @@ func (a *agent) loop(ctx context.Context) error {
 		t.Stop()
 	}
 	return nil
+}
+
+// firstLook gives the overlay a moment to answer, so that a start does not
+// begin with a false alarm.
+func (a *agent) firstLook(ctx context.Context) {
+	changed := a.world.Changed()
+	if a.world.get().up {
+		return
+	}
+	t := time.NewTimer(firstWait)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-changed:
+	case <-t.C:
+	}
 }
 
 // turn is observe, plan, act, publish. It reports whether it should be

@@ -23,7 +23,7 @@ type Flags struct {
 	Server   netip.Addr // Agent: overlay address of a server
 	Socket   string     // containerd's socket, used as CRI
 	Files    Files
-	Extra    []string // the user's, after ours
+	Extra    []string // the user's, after ours; a worker gets those that it understands
 }
 
 // Args returns k3s' arguments, without the program.
@@ -44,12 +44,12 @@ func (f Flags) Args() []string {
 	}
 	if f.Role == Server {
 		args = append(args, f.serverArgs()...)
-	} else {
-		args = append(args,
-			"--server=https://"+netip.AddrPortFrom(f.Server, APIPort).String(),
-			"--token-file="+f.Files.JoinToken())
+		return append(args, f.Extra...)
 	}
-	return append(args, f.Extra...)
+	args = append(args,
+		"--server=https://"+netip.AddrPortFrom(f.Server, APIPort).String(),
+		"--token-file="+f.Files.JoinToken())
+	return append(args, forWorker(f.Extra)...)
 }
 
 func (f Flags) serverArgs() []string {
