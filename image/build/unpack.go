@@ -2,6 +2,7 @@ package build
 
 import (
 	"archive/tar"
+	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
@@ -81,35 +82,44 @@ func findManifest(path layout.Path, arch string) (*v1.Manifest, error) {
 	}
 	desc := list.Manifests[0]
 	if desc.MediaType.IsIndex() {
-		inner, err := index.ImageIndex(desc.Digest)
-		if err != nil {
+		if desc, err = pickArch(path, desc.Digest, arch); err != nil {
 			return nil, err
-		}
-		if list, err = inner.IndexManifest(); err != nil {
-			return nil, err
-		}
-		found := false
-		for _, d := range list.Manifests {
-			if d.Platform != nil && d.Platform.Architecture == arch {
-				desc, found = d, true
-			}
-		}
-		if !found {
-			return nil, fmt.Errorf("it holds no image for %s", arch)
 		}
 	}
-	raw, err := path.Bytes(desc.Digest)
+	raw, err := document(path, desc.Digest)
 	if err != nil {
 		return nil, err
 	}
-	if sum := sha256.Sum256(raw); hex.EncodeToString(sum[:]) != desc.Digest.Hex {
-		return nil, fmt.Errorf("%w: manifest is not what its digest %s says", ErrUnsafe, desc.Digest)
+	return v1.ParseManifest(bytes.NewReader(raw))
+}
+
+func pickArch(path layout.Path, index v1.Hash, arch string) (v1.Descriptor, error) {
+	raw, err := document(path, index)
+	if err != nil {
+		return v1.Descriptor{}, err
 	}
-	img, err := path.Image(desc.Digest)
+	list, err := v1.ParseIndexManifest(bytes.NewReader(raw))
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	for _, d := range list.Manifests {
+		if d.Platform != nil && d.Platform.Architecture == arch {
+			return d, nil
+		}
+	}
+	return v1.Descriptor{}, fmt.Errorf("it holds no image for %s", arch)
+}
+
+// document reads a small blob and checks it.
+func document(path layout.Path, digest v1.Hash) ([]byte, error) {
+	raw, err := path.Bytes(digest)
 	if err != nil {
 		return nil, err
 	}
-	return img.Manifest()
+	if sum := sha256.Sum256(raw); hex.EncodeToString(sum[:]) != digest.Hex {
+		return nil, fmt.Errorf("%w: %s is not what its digest says", ErrUnsafe, digest)
+	}
+	return raw, nil
 }
 
 func unpackLayers(path layout.Path, manifest *v1.Manifest, dir string, limits Limits) error {
