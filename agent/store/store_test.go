@@ -1,0 +1,215 @@
+package store
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/kairos-io/kairos/overlay/identity"
+)
+
+func sample() State {
+	return State{NetworkID: "home", Phase: Running, Role: Server, ClusterUID: strings.Repeat("a", 32), Epoch: 2,
+		Servers: []identity.ID{{1}}, CAHash: "beef", PodCIDR: netip.MustParsePrefix("10.42.1.0/24"), Genesis: json.RawMessage(`{"epoch":2}`)}
+}
+
+func open(t *testing.T, dir string, fsys FS) *Store {
+	t.Helper()
+	s, err := OpenFS(dir, fsys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil && !errors.Is(err, fs.ErrClosed) {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func compact(t *testing.T, s State) State {
+	t.Helper()
+	if len(s.Genesis) == 0 {
+		s.Genesis = nil
+		return s
+	}
+	var b bytes.Buffer
+	if err := json.Compact(&b, s.Genesis); err != nil {
+		t.Fatal(err)
+	}
+	s.Genesis = b.Bytes()
+	return s
+}
+
+func TestRoundTrip(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "agent")
+	s := open(t, dir, OS{})
+	if st, found, err := s.Load(); err != nil || found || !reflect.DeepEqual(st, State{}) {
+		t.Fatalf("empty directory: %+v, %v, %v", st, found, err)
+	}
+	want := sample()
+	if err := s.Save(want); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := open(t, dir, OS{})
+	got, found, err := again.Load()
+	if err != nil || !found || !reflect.DeepEqual(compact(t, got), want) {
+		t.Fatalf("got %+v, %v, %v\nwant %+v", got, found, err, want)
+	}
+	for name, mode := range map[string]fs.FileMode{dir: 0o700, again.Path(): 0o600} {
+		info, err := os.Stat(name)
+		if err != nil || info.Mode().Perm() != mode {
+			t.Errorf("%s: mode %v, %v; want %o", name, info.Mode(), err, mode)
+		}
+	}
+}
+
+func TestOneWriter(t *testing.T) {
+	dir := t.TempDir()
+	open(t, dir, OS{})
+	if _, err := Open(dir); !errors.Is(err, ErrLocked) {
+		t.Errorf("second writer: %v", err)
+	}
+}
+
+func TestUnusableIsNotEmpty(t *testing.T) {
+	good, err := encode(sample())
+	if err != nil {
+		t.Fatal(err)
+	}
+	headed := func(body string) string { return string(header([]byte(body))) + body }
+	tests := []struct {
+		name, content string
+		want          error
+	}{
+		{"empty file", "", ErrCorrupt},
+		{"zeros", strings.Repeat("\x00", 512), ErrCorrupt},
+		{"cut in the header", string(good[:20]), ErrCorrupt},
+		{"cut in the body", string(good[:len(good)-3]), ErrCorrupt},
+		{"something appended", string(good) + "x", ErrCorrupt},
+		{"a changed digit", strings.Replace(string(good), `"epoch": 2`, `"epoch": 3`, 1), ErrCorrupt},
+		{"another program's JSON", `{"phase":"running"}`, ErrCorrupt},
+		{"good sum, not JSON", headed("]"), ErrCorrupt},
+		{"good sum, unknown field", headed(`{"x":1}`), ErrCorrupt},
+		{"good sum, unknown phase", headed(`{"phase":"flying"}`), ErrCorrupt},
+		{"version 0", strings.Replace(string(good), "kairos-state 1", "kairos-state 0", 1), ErrCorrupt},
+		{"a newer version", "kairos-state 2 sha3-of-something\n{}", ErrNewer},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := open(t, dir, OS{})
+			if err := os.WriteFile(s.Path(), []byte(tt.content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if st, found, err := s.Load(); !errors.Is(err, tt.want) || found || !reflect.DeepEqual(st, State{}) {
+				t.Errorf("load: %+v, %v, %v; want %v", st, found, err, tt.want)
+			}
+			if err := s.Save(sample()); !errors.Is(err, ErrNotLoaded) {
+				t.Errorf("save over it: %v", err)
+			}
+			if left, err := os.ReadFile(s.Path()); err != nil || string(left) != tt.content {
+				t.Errorf("file changed: %q, %v", left, err)
+			}
+		})
+	}
+	t.Run("unreadable", func(t *testing.T) {
+		s := open(t, t.TempDir(), OS{})
+		if err := os.Mkdir(s.Path(), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := s.Load(); !errors.Is(err, ErrUnreadable) || errors.Is(err, ErrCorrupt) {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("not loaded at all", func(t *testing.T) {
+		if err := open(t, t.TempDir(), OS{}).Save(sample()); !errors.Is(err, ErrNotLoaded) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestSaveRole(t *testing.T) {
+	votes := json.RawMessage(`{"epoch":1}`)
+	decided := State{NetworkID: "home", Phase: Decided, Role: Server, ClusterUID: "a", Epoch: 1, Genesis: votes}
+	tests := []struct {
+		name     string
+		old, new State
+		want     error
+	}{
+		{"forward", decided, State{Phase: Starting, ClusterUID: "a", Epoch: 1}, nil},
+		{"the same", decided, decided, nil},
+		{"backward", decided, State{Phase: Promised, ClusterUID: "a", Epoch: 1}, ErrBackward},
+		{"another cluster", decided, State{Phase: Promised}, nil},
+		{"the next epoch", decided, State{Phase: Decided, ClusterUID: "b", Epoch: 2}, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := open(t, t.TempDir(), OS{})
+			if _, _, err := s.Load(); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Save(tt.old); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.SaveRole(tt.new); !errors.Is(err, tt.want) {
+				t.Fatalf("got %v, want %v", err, tt.want)
+			}
+			got := s.State()
+			if string(got.Genesis) != string(votes) {
+				t.Errorf("votes became %s", got.Genesis)
+			}
+			if want := tt.new.Phase; tt.want == nil && got.Phase != want || tt.want != nil && got.Phase != tt.old.Phase {
+				t.Errorf("phase %q", got.Phase)
+			}
+		})
+	}
+}
+
+func TestUpdateErrorWritesNothing(t *testing.T) {
+	s := open(t, t.TempDir(), OS{})
+	if _, _, err := s.Load(); err != nil {
+		t.Fatal(err)
+	}
+	stop := errors.New("stop")
+	if err := s.Update(func(st *State) error { st.Epoch = 9; return stop }); !errors.Is(err, stop) {
+		t.Error(err)
+	}
+	if s.State().Epoch != 0 {
+		t.Error("state changed in memory")
+	}
+	if _, err := os.Stat(s.Path()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("file written: %v", err)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	good, err := encode(sample())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add([]byte("kairos-state 1 00\n{}"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		st, err := decode(raw)
+		if err != nil {
+			if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrNewer) {
+				t.Fatalf("unclassified: %v", err)
+			}
+			return
+		}
+		if _, err := encode(st); err != nil {
+			t.Fatalf("cannot be written back: %v", err)
+		}
+	})
+}
