@@ -14,6 +14,10 @@ const (
 	maxQueue  = 256 << 10
 	minQueue  = 66 << 10 // one packet of any size fits
 	queueTime = 25 * time.Millisecond
+	// reserve is room beyond the limit for packets of at most smallPacket bytes:
+	// pings, names, handshakes and heartbeats get through a queue that others fill.
+	reserve     = 16 << 10
+	smallPacket = 256
 	// measureFrom is the smallest write that tells a speed.
 	measureFrom = 16 << 10
 )
@@ -27,7 +31,7 @@ type batch struct {
 func (b *batch) payload() int { return len(b.frames) - b.packets*wire.FrameHeader }
 
 // batches are shared by all peers, so that idle ones hold no memory.
-var batches = sync.Pool{New: func() any { return &batch{frames: make([]byte, 0, maxQueue)} }}
+var batches = sync.Pool{New: func() any { return &batch{frames: make([]byte, 0, maxQueue+reserve)} }}
 
 func (b *batch) release() {
 	b.frames, b.packets = b.frames[:0], 0
@@ -56,7 +60,11 @@ func (q *queue) push(pkts [][]byte) (accepted int) {
 	b := q.filling
 	first := b.packets == 0
 	for _, pkt := range pkts {
-		if len(b.frames)+wire.FrameHeader+len(pkt) > q.limit {
+		room := q.limit
+		if len(pkt) <= smallPacket {
+			room += reserve
+		}
+		if len(b.frames)+wire.FrameHeader+len(pkt) > room {
 			continue
 		}
 		b.frames = wire.AppendFrame(b.frames, pkt)

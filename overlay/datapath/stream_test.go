@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -141,6 +142,17 @@ func TestQueue(t *testing.T) {
 		})
 	}
 	q.limit = minQueue
+	pings := slices.Repeat([][]byte{make([]byte, 84)}, 1000)
+	if n := q.push(slices.Repeat([][]byte{make([]byte, 1400)}, 1000)); n != minQueue/1402 {
+		t.Errorf("%d large packets fill the queue", n)
+	}
+	if n := q.push(pings); n < reserve/86 || n > (reserve+1402)/86 {
+		t.Errorf("%d small packets find room in a full queue", n)
+	}
+	if b = q.take(); cap(b.frames) != maxQueue+reserve {
+		t.Error("the batch grew beyond its buffer")
+	}
+	b.release()
 	if q.push([][]byte{make([]byte, 65535)}) != 1 {
 		t.Error("the largest packet must always find an empty queue")
 	}
