@@ -319,10 +319,9 @@ func TestElector(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			var e Elector
-			n := Network{Nodes: tt.declared, Quorum: tt.declared/2 + 1}
+			e := Elector{Self: id(tt.self), Network: Network{Nodes: tt.declared, Quorum: tt.declared/2 + 1}, Jitter: time.Second}
 			start := time.Hour
-			look := func(after time.Duration) Verdict { return e.Look(start+after, id(tt.self), n, tt.members, time.Second) }
+			look := func(after time.Duration) Verdict { return e.Look(start+after, tt.members) }
 			first := look(0)
 			if first.Due != (tt.due == 0) || !first.Due && first.Reason == "" {
 				t.Fatalf("at once: %+v", first)

@@ -22,7 +22,6 @@ type loop struct {
 	d        *Driver
 	elector  Elector
 	patience Patience
-	jitter   time.Duration
 	tries    int           // failed attempts in a row
 	notUntil time.Duration // no attempt before
 	problem  string        // why the last attempt failed, when it was not for want of answers
@@ -44,7 +43,8 @@ func (d *Driver) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l := &loop{d: d, jitter: j, talks: map[identity.ID]*talk{}}
+	l := &loop{d: d, talks: map[identity.ID]*talk{}, patience: Patience{Jitter: j},
+		elector: Elector{Self: d.opt.Self, Network: d.opt.Network, Jitter: j}}
 	for ctx.Err() == nil {
 		// Before looking, so that no change is missed.
 		viewChanged, stateChanged := d.opt.View.Changed(), d.Changed()
@@ -104,13 +104,13 @@ func (l *loop) judge(now time.Duration, st State, members []Member) (v Verdict, 
 				rank++
 			}
 		}
-		v = l.patience.Look(now, dec.UID(), heard, rank, l.jitter)
+		v = l.patience.Look(now, dec.UID(), heard, rank)
 		return v, Register{OutcomeRegister, dec.Epoch()}, Value{UID: dec.UID(), Outcome: Abandoned}, nil
 	}
 	if id, ok := l.claimant(st, members); ok {
 		return Verdict{Reason: fmt.Sprintf("node %s belongs to a cluster already, asking it for the proof", id.Short())}, r, want, nil
 	}
-	v = l.elector.Look(now, self, l.d.opt.Network, members, l.jitter)
+	v = l.elector.Look(now, members)
 	if v.Due {
 		v.Reason = "asking the other machines to agree on the cluster"
 		want = Value{Servers: []identity.ID{self}}

@@ -36,9 +36,12 @@ func eligible(members []Member) []identity.ID {
 }
 
 // Elector decides when this node proposes. It is polite, not safe: whatever it
-// says, no second cluster comes of it. The zero Elector is ready. Times are of
-// one monotonic clock.
+// says, no second cluster comes of it. Times are of one monotonic clock.
 type Elector struct {
+	Self    identity.ID
+	Network Network
+	Jitter  time.Duration // added to the turn of all but the first
+
 	view  string
 	since time.Duration
 }
@@ -50,12 +53,12 @@ type Verdict struct {
 	Reason string        // one line, for people, without numbers that change by themselves
 }
 
-// Look takes in the view and says whether self is to propose. The node with
+// Look takes in the view and says whether Self is to propose. The node with
 // the lowest ID among the eligible goes first: at once when all n declared
 // nodes are there, else after the view of at least Q has not changed for
 // SettleTime. The following ranks come RankDelay after each other, plus jitter.
-func (e *Elector) Look(now time.Duration, self identity.ID, n Network, members []Member, jitter time.Duration) Verdict {
-	present := 0
+func (e *Elector) Look(now time.Duration, members []Member) Verdict {
+	n, present := e.Network, 0
 	var view []string
 	for _, m := range members {
 		if m.Connected {
@@ -70,7 +73,7 @@ func (e *Elector) Look(now time.Duration, self identity.ID, n Network, members [
 	if present < n.Quorum {
 		return Verdict{Reason: fmt.Sprintf("need %d machines of %d to agree, see %d: start more machines with this token", n.Quorum, n.Nodes, present)}
 	}
-	rank := slices.Index(eligible(members), self)
+	rank := slices.Index(eligible(members), e.Self)
 	if rank < 0 {
 		return Verdict{Reason: whyNotEligible(eligible(members))}
 	}
@@ -81,7 +84,7 @@ func (e *Elector) Look(now time.Duration, self identity.ID, n Network, members [
 		at += SettleTime
 	}
 	if rank > 0 {
-		at += jitter
+		at += e.Jitter
 	}
 	if now >= at {
 		return Verdict{Due: true}
@@ -99,23 +102,24 @@ func whyNotEligible(others []identity.ID) string {
 	return fmt.Sprintf("waiting for node %s to propose the cluster", others[0].Short())
 }
 
-// Patience decides when a decided but unheard-of server is given up. The zero
-// Patience is ready.
+// Patience decides when a decided but unheard-of server is given up.
 type Patience struct {
+	Jitter time.Duration // added to the turn of all but the first
+
 	uid  UID
 	last time.Duration
 }
 
-// Look says whether self is to propose that the cluster uid was abandoned. heard is
-// whether a member publishes its server now, rank this node's place among the
-// connected nodes.
-func (p *Patience) Look(now time.Duration, uid UID, heard bool, rank int, jitter time.Duration) Verdict {
+// Look says whether this node is to propose that the cluster uid was abandoned.
+// heard is whether a member publishes its server now, rank this node's place
+// among the connected nodes.
+func (p *Patience) Look(now time.Duration, uid UID, heard bool, rank int) Verdict {
 	if p.uid != uid || heard {
 		p.uid, p.last = uid, now
 	}
 	at := p.last + AbandonAfter + time.Duration(rank)*RankDelay
 	if rank > 0 {
-		at += jitter
+		at += p.Jitter
 	}
 	return Verdict{Due: now >= at, At: at}
 }
