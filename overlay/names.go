@@ -1,12 +1,125 @@
 package overlay
 
-import "context"
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
 
-// names is the mesh's name service on this machine.
-type names struct{}
+	"github.com/kairos-io/kairos/overlay/dns"
+)
 
-func openNames(context.Context, Options, world) (*names, error) { return &names{}, nil }
+// registerAgain is how long a host that does not let itself be told of our
+// names is left alone.
+const registerAgain = 30 * time.Second
 
-func (n *names) set(world) error { return nil }
+// names is the mesh's name service on this machine: a server for the zone, and
+// the host's knowledge of it. Telling the host may take seconds (D-Bus, a disk),
+// so a goroutine of its own does it. The nil *names does nothing.
+type names struct {
+	opts   Options
+	server *dns.Server
+	hosts  []dns.Host // of the last zone; the loop alone uses it
+	zones  chan *dns.Zone
+	cancel context.CancelFunc
+	done   chan struct{}
 
-func (n *names) close() error { return nil }
+	mu  sync.Mutex
+	err error // of the last try to tell the host
+}
+
+// openNames starts the server. That the host knows of it comes later.
+func openNames(ctx context.Context, opts Options) (*names, error) {
+	if !opts.DNS {
+		return nil, nil
+	}
+	server, err := dns.Listen(ctx, opts.DNSListen, opts.Log)
+	if err != nil {
+		return nil, err
+	}
+	n := &names{opts: opts, server: server, zones: make(chan *dns.Zone, 1), done: make(chan struct{})}
+	ctx, n.cancel = context.WithCancel(ctx)
+	go n.run(ctx)
+	return n, nil
+}
+
+// set names the hosts from now on and returns what is wrong with telling the host.
+func (n *names) set(hosts []dns.Host) error {
+	if n == nil {
+		return nil
+	}
+	if n.hosts == nil || !slices.EqualFunc(n.hosts, hosts, sameHost) {
+		n.hosts = hosts
+		zone := dns.BuildZone(dns.Domain, hosts)
+		n.server.SetZone(zone)
+		select {
+		case <-n.zones: // nobody needs the one before
+		default:
+		}
+		n.zones <- zone
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.err
+}
+
+func sameHost(a, b dns.Host) bool {
+	return a.ID == b.ID && a.Name == b.Name && slices.Equal(a.Addrs, b.Addrs)
+}
+
+// run keeps the host informed until ctx ends, and then makes it forget.
+func (n *names) run(ctx context.Context) {
+	defer close(n.done)
+	var reg *dns.Registration
+	defer func() {
+		if reg != nil {
+			if err := reg.Close(); err != nil {
+				n.opts.Log.Warn("cannot take the names back", "err", err)
+			}
+		}
+	}()
+	tick := time.NewTicker(registerAgain)
+	defer tick.Stop()
+	var zone *dns.Zone
+	for {
+		told := false
+		select {
+		case <-ctx.Done():
+			return
+		case zone = <-n.zones:
+		case <-tick.C:
+			told = reg != nil && n.failed() == nil
+		}
+		if told || zone == nil {
+			continue
+		}
+		var err error
+		if reg == nil {
+			reg, err = dns.Register(ctx, dns.RegisterConfig{
+				Interface: n.opts.Interface, Server: n.server.Addr(), Domain: dns.Domain, Log: n.opts.Log,
+			})
+		}
+		if reg != nil && err == nil {
+			err = reg.Update(zone)
+		}
+		n.mu.Lock()
+		n.err = err
+		n.mu.Unlock()
+	}
+}
+
+func (n *names) failed() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.err
+}
+
+// close makes the host forget and stops the server.
+func (n *names) close() error {
+	if n == nil {
+		return nil
+	}
+	n.cancel()
+	<-n.done
+	return n.server.Close()
+}

@@ -183,12 +183,13 @@ func (n *Node) open(ctx context.Context) (err error) {
 	}
 	// The end of ctx becomes a Close, which says goodbye before anything stops.
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	if n.names, err = openNames(n.ctx, n.opts, n.world); err != nil {
+	if n.names, err = openNames(n.ctx, n.opts); err != nil {
 		return err
 	}
 	n.mesh, err = mesh.New(n.ctx, mesh.Config{
 		Key: n.key, Keys: n.keys, Listen: n.opts.Listen, Peers: n.opts.Peers, MDNS: n.opts.MDNS,
 		Exclude: append(prefixes(n.network), n.opts.Exclude...), Log: n.opts.Log,
+		Loopback: n.opts.loopback,
 	})
 	if err != nil {
 		return err
@@ -290,19 +291,38 @@ func (n *Node) Close() error {
 	return n.closed
 }
 
-// leaveTimeout bounds how long a goodbye may take to reach the neighbours.
+// leaveTimeout bounds how long a goodbye may take.
 const leaveTimeout = time.Second
 
 // leave tells the others that this member will not come back. A node that
-// stops may be restarting: its routes must stay where they are.
+// stops may be restarting: its routes must stay where they are. What was
+// written to a connection is lost when it is closed at once, so leave waits
+// until the others, having read the goodbye, hang up: see hangUp.
 func (n *Node) leave() {
 	if n.opts.Kind != api.KindBridge {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
 	defer cancel()
+	events, unsubscribe := n.mesh.Events()
+	defer unsubscribe()
+	listening := n.peersByID()
 	if err := n.gossip.Leave(ctx); err != nil {
-		n.opts.Log.Debug("nobody heard the goodbye", "err", err)
+		n.opts.Log.Debug("not everybody heard the goodbye", "err", err)
+		return
+	}
+	for len(listening) > 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case e, ok := <-events:
+			if !ok {
+				return
+			}
+			if e.Kind == mesh.PeerDown {
+				delete(listening, e.Peer)
+			}
+		}
 	}
 }
 

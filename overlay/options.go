@@ -31,7 +31,7 @@ type Options struct {
 	MDNS      bool             // find members on the local network
 	MTU       int              // 0: the best default
 	DNS       bool             // resolve names of the mesh on this machine
-	DNSListen netip.AddrPort   // where the mesh's name server listens; zero: not at all
+	DNSListen netip.AddrPort   // where the mesh's name server listens; port 0 takes any
 	// Exclude are ranges that never are underlay, besides the overlay's own: a
 	// pod's address reaches nobody from outside.
 	Exclude []netip.Prefix
@@ -49,6 +49,8 @@ type Options struct {
 	Control map[string]http.Handler
 
 	Log *slog.Logger
+
+	loopback bool // loopback is underlay: for tests with several nodes on one machine
 }
 
 // Errors of Start that a person can do something about; see also package tun.
@@ -74,6 +76,9 @@ func (o *Options) check() error {
 	}
 	if o.MTU != 0 && (o.MTU < 1280 || o.MTU > 9000) {
 		return fmt.Errorf("%w: mtu must be from 1280 to 9000, not %d", ErrOptions, o.MTU)
+	}
+	if o.DNS && !o.DNSListen.IsValid() {
+		o.DNSListen = netip.MustParseAddrPort("127.0.0.1:0")
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

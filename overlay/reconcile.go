@@ -10,6 +10,7 @@ import (
 	"github.com/kairos-io/kairos/overlay/api"
 	"github.com/kairos-io/kairos/overlay/gossip"
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/member"
 	"github.com/kairos-io/kairos/overlay/mesh"
 	"github.com/kairos-io/kairos/overlay/route"
 	"github.com/kairos-io/kairos/overlay/tun"
@@ -130,20 +131,44 @@ func (n *Node) reconcile() {
 	tableRevision, members := n.table.Revision(), n.table.List()
 
 	n.mu.Lock()
+	gone := departed(n.world.members, members)
 	n.world.underlay, n.world.members = underlay, members
 	table := n.settleLocked()
 	w := n.world
-	n.bumpLocked(tableRevision, peers)
 	n.mu.Unlock()
 
+	n.hangUp(gone)
 	n.datapath.SetRoutes(table)
 	n.condition(conditionInterface, "error", n.device.SetAddrs(w.kernelAddrs()))
 	n.condition(conditionRoutes, "warning", n.setRoutes(w))
 	if err := n.gossip.Publish(w.record()); !errors.Is(err, gossip.ErrLeft) {
 		n.condition(conditionRecord, "error", err)
 	}
-	n.condition(conditionDNS, "warning", n.names.set(w))
+	n.condition(conditionDNS, "warning", n.names.set(w.hosts()))
+	n.bump(tableRevision, peers) // last: who sees a member can also reach it
 	n.saveSometimes()
+}
+
+// departed returns who is in before and not in after. Both are sorted by ID.
+func departed(before, after []member.Member) []identity.ID {
+	var gone []identity.ID
+	for _, m := range before {
+		_, found := slices.BinarySearchFunc(after, m.ID, func(m member.Member, id identity.ID) int { return m.ID.Compare(id) })
+		if !found {
+			gone = append(gone, m.ID)
+		}
+	}
+	return gone
+}
+
+// hangUp disconnects from members that said goodbye: those that expire have no
+// connection. The leaving member waits for it.
+func (n *Node) hangUp(gone []identity.ID) {
+	for _, id := range gone {
+		if id != n.ID() && n.mesh.Connected(id) {
+			n.mesh.Disconnect(id)
+		}
+	}
 }
 
 // settleLocked moves to another address if this one was lost, and returns the
@@ -168,8 +193,10 @@ func (n *Node) settleLocked() *route.Table {
 	return n.world.table()
 }
 
-// bumpLocked tells who waits for a revision if there is something new to see.
-func (n *Node) bumpLocked(tableRevision uint64, peers []mesh.PeerInfo) {
+// bump tells who waits for a revision if there is something new to see.
+func (n *Node) bump(tableRevision uint64, peers []mesh.PeerInfo) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	next := applied{revision: tableRevision, saved: n.applied.saved}
 	for _, p := range peers {
 		next.peers = append(next.peers, p.ID)

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/overlay/dns"
 	"github.com/kairos-io/kairos/overlay/identity"
 	"github.com/kairos-io/kairos/overlay/member"
 	"github.com/kairos-io/kairos/overlay/route"
@@ -95,17 +96,16 @@ func (w world) kernelRoutes() []tun.Route {
 	return out
 }
 
-// hosts are the names of the mesh and their addresses. Of two members with one
-// name, which only a member that lies can cause, the first in the list keeps it.
-func (w world) hosts() map[string][]netip.Addr {
-	out := map[string][]netip.Addr{w.name: w.claim.addrs()}
+// hosts are the members as the name server needs them, sorted by ID.
+func (w world) hosts() []dns.Host {
 	table := w.table()
+	out := []dns.Host{{ID: w.claim.id, Name: w.name, Addrs: w.claim.addrs()}}
 	for _, m := range w.members {
-		if _, taken := out[m.Name]; taken {
-			continue
+		if m.ID != w.claim.id {
+			out = append(out, dns.Host{ID: m.ID, Name: m.Name, Addrs: believed(table, m.ID, m.Addrs)})
 		}
-		out[m.Name] = believed(table, m.ID, m.Addrs)
 	}
+	slices.SortFunc(out, func(a, b dns.Host) int { return a.ID.Compare(b.ID) })
 	return out
 }
 

@@ -137,13 +137,16 @@ func TestHosts(t *testing.T) {
 		other(liar, net.V4Addr(a, 0), false),
 	}}
 	hosts := w.hosts()
-	if got := hosts["other-"+a.Short()]; !slices.Equal(got, []netip.Addr{net.V4Addr(a, 0)}) {
+	if len(hosts) != 3 {
+		t.Fatalf("got %v", hosts)
+	}
+	if got := hosts[0].Addrs; !slices.Equal(got, []netip.Addr{net.V4Addr(a, 0)}) {
 		t.Errorf("owner: %v", got)
 	}
-	if got := hosts["other-"+liar.Short()]; len(got) != 0 {
+	if got := hosts[1].Addrs; len(got) != 0 {
 		t.Errorf("liar: %v", got)
 	}
-	if got := hosts["me"]; len(got) != 2 {
+	if got := hosts[2]; len(got.Addrs) != 2 || got.Name != "me" {
 		t.Errorf("this member: %v", got)
 	}
 }

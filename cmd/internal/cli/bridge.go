@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net/http"
 	"net/netip"
 	"os"
 	"strconv"
@@ -11,6 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kairos-io/kairos/agent/kubeconfig"
+	"github.com/kairos-io/kairos/agent/peer"
 	"github.com/kairos-io/kairos/overlay"
 	"github.com/kairos-io/kairos/overlay/api"
 	"github.com/kairos-io/kairos/overlay/identity"
@@ -125,7 +129,9 @@ func sudoUID() int {
 }
 
 func bridge(ctx context.Context, env *Env, opts overlay.Options) error {
-	addBridgeControl(&opts)
+	local := api.NewClient(opts.Socket)
+	defer local.CloseIdle()
+	opts.Control = bridgeControl(local, opts.Log)
 	node, err := overlay.Start(ctx, opts)
 	if err != nil {
 		return explainStart(err, opts)
@@ -145,6 +151,13 @@ func bridge(ctx context.Context, env *Env, opts overlay.Options) error {
 	return nil
 }
 
+// bridgeControl is what a bridge answers on its socket besides the overlay's
+// own: it gets kubeconfigs for the person behind it, as a member among members.
+func bridgeControl(local *api.Client, log *slog.Logger) map[string]http.Handler {
+	agents := peer.New(peer.Options{Overlay: local, Log: log})
+	return map[string]http.Handler{"kubeconfig": kubeconfig.Client{Overlay: local, Peers: agents}.Handler()}
+}
+
 // announce tells of what changes while a person watches: what is waited for,
 // and that it came. It ends with the node.
 func announce(node *overlay.Node, env *Env) {
@@ -162,11 +175,12 @@ func announce(node *overlay.Node, env *Env) {
 				connected++
 			}
 		}
-		line := fmt.Sprintf("connected to %d of %d other members", connected, len(list.Nodes)-1)
+		others := len(list.Nodes) - 1
+		line := fmt.Sprintf("connected to %d of %d other members", connected, others)
 		if w := node.Status().Waiting; w != "" {
 			line = "waiting for " + w
 		}
-		if line != last {
+		if line != last && others >= connected { // a member's record comes just after its connection
 			env.say("%s", line)
 			last = line
 		}
@@ -241,5 +255,3 @@ func parseListen(list []string) ([]netip.AddrPort, error) {
 	}
 	return out, nil
 }
-
-func addBridgeControl(*overlay.Options) {}

@@ -9,28 +9,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kairos-io/kairos/agent/kubeconfig"
 	"github.com/kairos-io/kairos/overlay/api"
 )
 
 // kubeconfigTimeout bounds the whole request: the local daemon asks a server over the overlay.
 const kubeconfigTimeout = 45 * time.Second
-
-// Bounds of --ttl. The server has the last word.
-const (
-	defaultTTL = 24 * time.Hour
-	minTTL     = time.Minute
-	maxTTL     = 365 * 24 * time.Hour
-)
-
-// kubeconfigRequest is the body of POST /control/v1/kubeconfig.
-type kubeconfigRequest struct {
-	NetworkID  string `json:"network_id"`
-	TTLSeconds int64  `json:"ttl_seconds"`
-}
-
-type kubeconfigAnswer struct {
-	Kubeconfig string `json:"kubeconfig"`
-}
 
 func newGetKubeconfig(env *Env) *cobra.Command {
 	var networkID, socket string
@@ -44,11 +28,11 @@ asker, which expires.`,
 		Example: "  kairos get-kubeconfig > kubeconfig\n  kubectl --kubeconfig kubeconfig get nodes",
 	}
 	cmd.Flags().StringVar(&networkID, "network-id", "", "the cluster's network_id (default: that of the bridge or node)")
-	cmd.Flags().DurationVar(&ttl, "ttl", defaultTTL, "how long the credentials are good for")
+	cmd.Flags().DurationVar(&ttl, "ttl", kubeconfig.DefaultTTL, "how long the credentials are good for")
 	cmd.Flags().StringVar(&socket, "socket", "", "control socket to ask (default: the node's agent, then the overlay or bridge)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if ttl < minTTL || ttl > maxTTL {
-			return usagef("ttl must be from %s to %s, not %s", minTTL, maxTTL, ttl)
+		if ttl < kubeconfig.MinTTL || ttl > kubeconfig.MaxTTL {
+			return usagef("ttl must be from %s to %s, not %s", kubeconfig.MinTTL, kubeconfig.MaxTTL, ttl)
 		}
 		if cmd.Flags().Changed("network-id") {
 			if err := checkNetworkID(networkID); err != nil {
@@ -61,7 +45,7 @@ asker, which expires.`,
 		if socket != "" {
 			sockets = []string{socket}
 		}
-		text, err := askKubeconfig(ctx, sockets, kubeconfigRequest{NetworkID: networkID, TTLSeconds: int64(ttl / time.Second)})
+		text, err := askKubeconfig(ctx, sockets, kubeconfig.Request{NetworkID: networkID, TTLSeconds: int64(ttl / time.Second)})
 		if err != nil {
 			return explainSocket(err)
 		}
@@ -73,11 +57,11 @@ asker, which expires.`,
 
 // askKubeconfig asks the first socket that somebody serves. Of two that do not
 // answer, the one that exists but is another user's is the one to tell about.
-func askKubeconfig(ctx context.Context, sockets []string, req kubeconfigRequest) (string, error) {
+func askKubeconfig(ctx context.Context, sockets []string, req kubeconfig.Request) (string, error) {
 	var failed error
 	for _, path := range sockets {
 		c := api.NewClient(path)
-		var out kubeconfigAnswer
+		var out kubeconfig.Answer
 		err := c.Call(ctx, api.Exchange{Method: http.MethodPost, Path: "/control/v1/kubeconfig", In: req, Out: &out})
 		c.CloseIdle()
 		switch {

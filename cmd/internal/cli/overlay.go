@@ -44,7 +44,7 @@ func newOverlay(env *Env) *cobra.Command {
 	flags.StringVar(&f.stateDir, "state-dir", "/var/lib/kairos/overlay", "identity and address of this node")
 	flags.StringVar(&f.runtimeDir, "runtime-dir", "/run/kairos/overlay", "control socket and what survives a restart only")
 	flags.StringVar(&f.api, "api", defaultAPI, "loopback address of the read-only API; off for none")
-	flags.StringVar(&f.dns, "dns-listen", dnsListen.String(), "address of the name server of the network; off for none")
+	flags.StringVar(&f.dns, "dns-listen", dnsListen.String(), "address of the name server of the network")
 	flags.StringVar(&f.name, "name", "", "what this machine is called (default: its host name)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		opts, err := f.options(env)
@@ -70,10 +70,8 @@ func (f *overlayFlags) options(env *Env) (overlay.Options, error) {
 	if o.API, err = parseAPI(f.api); err != nil {
 		return o, err
 	}
-	if f.dns != "off" {
-		if o.DNSListen, err = netip.ParseAddrPort(f.dns); err != nil {
-			return o, usagef("--dns-listen: %q is not address:port such as %s, nor off", f.dns, dnsListen)
-		}
+	if o.DNSListen, err = netip.ParseAddrPort(f.dns); err != nil {
+		return o, usagef("--dns-listen: %q is not address:port such as %s", f.dns, dnsListen)
 	}
 	if o.Log, err = newLog(env.Stderr, string(cfg.LogLevel), journalLog); err != nil {
 		return o, err
