@@ -58,8 +58,8 @@ func (p *planner) undecided() {
 	p.wait("", reason, "")
 }
 
-// mayJoin respects the configured role: rather than a role that was excluded, a
-// node takes none.
+// mayJoin respects the configured role: a node that was named although it is
+// excluded takes no role, and one that was not named is a worker, whatever it wanted.
 func (p *planner) mayJoin(d *Decision) bool {
 	named := d.Names(p.f.Self)
 	switch {
@@ -72,8 +72,11 @@ func (p *planner) mayJoin(d *Decision) bool {
 		p.wait(codeRoleNotGranted, "this machine was named as the server, and is configured with role: worker",
 			"set role back to \"\" or master; otherwise the others give it up after 15 minutes and choose anew")
 	case !named && p.f.Wanted == WantedMaster:
-		p.wait(codeRoleNotGranted, "role: master cannot be had: the cluster has its server, and this version runs one",
-			"set role to worker or \"\" to join as a worker")
+		// role: master says who may be named, and the decision names nobody else
+		// any more. One config.yaml for all machines may well say it everywhere.
+		p.note(codeRoleNotGranted, "role: master cannot be had: the cluster has its server, and this version runs one; this machine is a worker",
+			"set role to worker or \"\" to silence this")
+		return true
 	default:
 		return true
 	}

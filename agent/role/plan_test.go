@@ -148,7 +148,7 @@ func TestPlan(t *testing.T) {
 		{"named, started: starts once", named(true, true), nil, []string{"genesis", "mark server", "save starting server", "start server first", "wait Waiting"}},
 		{"named, started, not pinned: never before", named(true, true), func(f *Facts) { f.Pinned = false }, []string{"genesis", "pin"}},
 		{"named, but configured as worker", named(true, false), func(f *Facts) { f.Wanted = WantedWorker }, []string{"genesis", "wait RoleNotGranted"}},
-		{"not named, but configured as master", named(false, true), func(f *Facts) { f.Wanted = WantedMaster }, []string{"genesis", "wait RoleNotGranted"}},
+		{"not named, but configured as master", named(false, true), func(f *Facts) { f.Wanted = WantedMaster }, []string{"genesis", "note RoleNotGranted", "wait Waiting"}},
 		{"named, data of another cluster here", named(true, true), func(f *Facts) {
 			f.Datastore, f.Marker = Present, Marker{Presence: Present, UID: uidB, Role: store.Server}
 		}, []string{"genesis", "ask NeedsOperator"}},
