@@ -90,11 +90,11 @@ func runOS(ctx context.Context, args []string) error {
 	mirror := fs.String("mirror", "", "Debian archive (default: $KAIROS_MIRROR, this machine's apt sources, "+build.Mirror+")")
 	security := fs.String("security-mirror", "", "Debian security archive, or none (default: $KAIROS_SECURITY_MIRROR, apt sources, "+build.SecurityMirror+")")
 	bin := fs.String("bin-dir", "", "take kairos and kairos-agent from here instead of building them")
-	version := fs.String("version", "", "version to build in (default: git describe)")
+	given := sourceFlags(fs)
 	if err := parse(fs, args, "out"); err != nil {
 		return err
 	}
-	source, err := source(ctx, *version)
+	source, err := source(ctx, *given)
 	if err != nil {
 		return err
 	}
@@ -124,11 +124,11 @@ func runCLI(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("cli", flag.ContinueOnError)
 	out := fs.String("out", "", "OCI layout to write")
 	archs := fs.String("arch", "amd64,arm64", "architectures, separated by commas; several make an index")
-	version := fs.String("version", "", "version to build in (default: git describe)")
+	given := sourceFlags(fs)
 	if err := parse(fs, args, "out", "arch"); err != nil {
 		return err
 	}
-	source, err := source(ctx, *version)
+	source, err := source(ctx, *given)
 	if err != nil {
 		return err
 	}
@@ -165,12 +165,20 @@ func report(w io.Writer, digest any, err error) error {
 	return err
 }
 
+func sourceFlags(fs *flag.FlagSet) *build.Source {
+	s := new(build.Source)
+	fs.StringVar(&s.Version, "version", "", "version to build in (default: git describe)")
+	fs.StringVar(&s.Revision, "revision", "", "commit to name in the labels (default: git's)")
+	return s
+}
+
 // source finds the module that this program belongs to, from wherever in it the
 // program is run.
-func source(ctx context.Context, version string) (build.Source, error) {
+func source(ctx context.Context, given build.Source) (build.Source, error) {
 	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
 		return build.Source{}, fmt.Errorf("find the module: %w\nhint: run this inside of the source tree", err)
 	}
-	return build.FindSource(ctx, strings.TrimSpace(string(out)), version, os.Getenv)
+	given.Dir = strings.TrimSpace(string(out))
+	return build.FindSource(ctx, given, os.Getenv)
 }

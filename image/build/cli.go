@@ -19,13 +19,9 @@ type CLIOptions struct {
 // returns its digest. It needs no certificates: everything it speaks to proves
 // itself by the mesh's own keys.
 func CLIImage(ctx context.Context, o CLIOptions) (v1.Hash, error) {
-	compile := o.Compiler
-	if compile == nil {
-		compile = GoBuild
-	}
 	var images []v1.Image
 	for _, arch := range o.Archs {
-		programs, err := programLayer(ctx, o.Source, arch, compile, CLI)
+		commands, err := programs{o.Source, arch, o.Compiler}.layer(ctx, CLI)
 		if err != nil {
 			return v1.Hash{}, err
 		}
@@ -47,7 +43,7 @@ func CLIImage(ctx context.Context, o CLIOptions) (v1.Hash, error) {
 				Entrypoint: []string{"/" + CLI.Path}, Cmd: []string{"--help"},
 				Env: []string{"PATH=/usr/bin"}, WorkingDir: "/",
 			},
-		}, part{files, "directories"}, part{programs, "kairos"})
+		}, part{files, "directories"}, part{commands, "kairos"})
 		if err != nil {
 			return v1.Hash{}, err
 		}

@@ -175,7 +175,7 @@ func TestFindSource(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s, err := FindSource(context.Background(), dir, tt.version, func(string) string { return tt.epoch })
+			s, err := FindSource(context.Background(), Source{Dir: dir, Version: tt.version}, func(string) string { return tt.epoch })
 			if (err != nil) != tt.wrong {
 				t.Fatal(err)
 			}

@@ -30,10 +30,6 @@ type OSOptions struct {
 
 // OS builds the image that machines boot and returns its digest.
 func OS(ctx context.Context, o OSOptions) (v1.Hash, error) {
-	compile := o.Compiler
-	if compile == nil {
-		compile = GoBuild
-	}
 	basePath, err := Base(ctx, o.Base)
 	if err != nil {
 		return v1.Hash{}, err
@@ -51,7 +47,7 @@ func OS(ctx context.Context, o OSOptions) (v1.Hash, error) {
 	if err != nil {
 		return v1.Hash{}, err
 	}
-	programs, err := programLayer(ctx, o.Source, o.Base.Arch, compile, CLI, Agent)
+	commands, err := programs{o.Source, o.Base.Arch, o.Compiler}.layer(ctx, CLI, Agent)
 	if err != nil {
 		return v1.Hash{}, err
 	}
@@ -62,7 +58,7 @@ func OS(ctx context.Context, o OSOptions) (v1.Hash, error) {
 	},
 		part{base, "Debian " + Suite},
 		part{files, "units and configuration"},
-		part{programs, "kairos and kairos-agent"})
+		part{commands, "kairos and kairos-agent"})
 	if err != nil {
 		return v1.Hash{}, err
 	}
@@ -128,14 +124,25 @@ HOME_URL="https://github.com/kairos-io/kairos"
 `, version, Suite)
 }
 
-func programLayer(ctx context.Context, s Source, arch string, compile Compiler, programs ...Program) (v1.Layer, error) {
-	var list []*entry
-	for _, p := range programs {
-		data, err := compile(ctx, s, p, arch)
+// programs builds the layer of our own commands for one architecture.
+type programs struct {
+	source  Source
+	arch    string
+	compile Compiler // nil: GoBuild
+}
+
+func (p programs) layer(ctx context.Context, list ...Program) (v1.Layer, error) {
+	compile := p.compile
+	if compile == nil {
+		compile = GoBuild
+	}
+	var entries []*entry
+	for _, program := range list {
+		data, err := compile(ctx, p.source, program, p.arch)
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, &entry{name: p.Path, mode: 0o755, data: data})
+		entries = append(entries, &entry{name: program.Path, mode: 0o755, data: data})
 	}
-	return layerOf(list)
+	return layerOf(entries)
 }

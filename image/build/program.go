@@ -20,11 +20,15 @@ type Source struct {
 	Time     time.Time // stands in every "created"; SOURCE_DATE_EPOCH or the commit's
 }
 
-// FindSource describes the checkout in dir. An empty version becomes what git
-// says; a tree without git is "dev" and as old as the base layer.
-func FindSource(ctx context.Context, dir, version string, getenv func(string) string) (Source, error) {
-	s := Source{Dir: dir, Version: version, Time: baseEpoch}
-	s.Revision = git(ctx, dir, "rev-parse", "HEAD")
+// FindSource completes what is known about the checkout in s.Dir: an empty
+// version or revision becomes what git says; a tree without git is "dev" and as
+// old as the base layer.
+func FindSource(ctx context.Context, s Source, getenv func(string) string) (Source, error) {
+	dir := s.Dir
+	s.Time = baseEpoch
+	if s.Revision == "" {
+		s.Revision = git(ctx, dir, "rev-parse", "HEAD")
+	}
 	if s.Version == "" {
 		s.Version = git(ctx, dir, "describe", "--tags", "--always", "--dirty")
 	}
