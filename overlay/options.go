@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/overlay/discovery"
 	"github.com/kairos-io/kairos/overlay/identity"
 	"github.com/kairos-io/kairos/overlay/token"
 )
@@ -76,6 +77,11 @@ func (o *Options) check() error {
 	}
 	if o.MTU != 0 && (o.MTU < 1280 || o.MTU > 9000) {
 		return fmt.Errorf("%w: mtu must be from 1280 to 9000, not %d", ErrOptions, o.MTU)
+	}
+	for _, p := range o.Peers {
+		if _, err := discovery.ParsePeer(p); err != nil {
+			return fmt.Errorf("%w: peer: %w", ErrOptions, err)
+		}
 	}
 	if o.DNS && !o.DNSListen.IsValid() {
 		o.DNSListen = netip.MustParseAddrPort("127.0.0.1:0")

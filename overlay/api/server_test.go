@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -289,6 +290,68 @@ func TestPeerCredentials(t *testing.T) {
 				t.Errorf("got %d, want %d", w.status, tc.want)
 			}
 		})
+	}
+}
+
+// TestOtherUserIsRefused connects as another user to a socket whose mode was
+// opened by mistake: the credentials still count.
+func TestOtherUserIsRefused(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root to become another user; make test runs as root")
+	}
+	path, own := startUnix(t, newFake())
+	for dir := filepath.Dir(path); len(dir) > len(os.TempDir()); dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(path, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	other := NewClient(path)
+	defer other.CloseIdle()
+	other.http.Transport.(*http.Transport).DialContext = func(context.Context, string, string) (net.Conn, error) {
+		return dialAs(65534, path)
+	}
+	var e *Error
+	if _, err := other.Status(testContext(t)); !errors.As(err, &e) || e.Status != http.StatusForbidden {
+		t.Errorf("another user: %v", err)
+	}
+	if _, err := own.Status(testContext(t)); err != nil {
+		t.Errorf("own user: %v", err)
+	}
+}
+
+// dialAs connects on a thread of its own that is user uid from then on; the
+// thread ends with the goroutine, since it is never unlocked.
+func dialAs(uid int, path string) (conn net.Conn, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if _, _, errno := syscall.RawSyscall(syscall.SYS_SETRESUID, uintptr(uid), uintptr(uid), uintptr(uid)); errno != 0 {
+			err = errno
+			return
+		}
+		conn, err = net.Dial("unix", path)
+	}()
+	<-done
+	return conn, err
+}
+
+func TestSocketDirectoryIsReachable(t *testing.T) {
+	old := syscall.Umask(0o077)
+	defer syscall.Umask(old)
+	top := filepath.Join(t.TempDir(), "a")
+	l, err := ListenUnix(filepath.Join(top, "b", "o.sock"), -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	for _, dir := range []string{top, filepath.Join(top, "b")} {
+		if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o755 {
+			t.Errorf("%s: %v, %v", dir, info.Mode(), err)
+		}
 	}
 }
 

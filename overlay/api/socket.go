@@ -26,8 +26,7 @@ var ErrInUse = errors.New("already in use")
 // beside it (path.lock) keeps two starters from replacing each other's.
 // Closing the listener removes socket and lock.
 func ListenUnix(path string, owner int) (net.Listener, error) {
-	// 0755: the bridge's socket must be reachable for the user behind sudo; the socket itself is 0600.
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := makeReachable(filepath.Dir(path)); err != nil {
 		return nil, fmt.Errorf("make the socket's directory: %w", err)
 	}
 	lock, err := lockFile(path + ".lock")
@@ -40,6 +39,22 @@ func ListenUnix(path string, owner int) (net.Listener, error) {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
 	return &unixListener{UnixListener: l, lock: lock}, nil
+}
+
+// makeReachable makes dir and what is missing above it, mode 0755 whatever the
+// umask: a bridge's socket, which is 0600 itself, is for the user behind sudo.
+// Directories that are there stay as they are.
+func makeReachable(dir string) error {
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := makeReachable(filepath.Dir(dir)); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return os.Chmod(dir, 0o755)
 }
 
 // lockFile opens path under an exclusive lock that ends with the process. Its

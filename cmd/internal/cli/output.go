@@ -81,10 +81,10 @@ func withHint(err error, format string, args ...any) error {
 type Program func(*Env) *cobra.Command
 
 // Main runs p with the process's arguments, streams and signals and returns
-// the exit code. The first interrupt or termination signal ends the command's
-// context; the second ends the process.
+// the exit code. The first interrupt, termination or hang-up ends the command's
+// context, so that it can take down what it made; the second ends the process.
 func Main(p Program) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	context.AfterFunc(ctx, stop)
 	env := &Env{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
