@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"os"
 	"sync/atomic"
 	"time"
 
@@ -32,7 +31,7 @@ const codeRefused = network.ConnGated
 var (
 	ErrTimeout = errors.New("the other side did not prove the token in time")
 	ErrLimit   = errors.New("too many admissions at once, or too many failures from this address")
-	ErrRefused = errors.New("the other side refused our proof: its token is another one")
+	ErrRefused = errors.New("the other side hung up on our proof: its token is probably another one")
 	ErrSelf    = errors.New("the other side is this node itself")
 )
 
@@ -56,7 +55,7 @@ type Conn interface {
 
 // Config of a Gate. Key, Self and Rand are required.
 type Config struct {
-	Key      [32]byte
+	Key      Secret
 	Self     identity.ID
 	Run      Run       // of this process
 	Rand     io.Reader // a CSPRNG
@@ -181,6 +180,8 @@ func (g *Gate) refuse(c Conn, err error) error {
 	return fmt.Errorf("admit: %w", err)
 }
 
+// exchange is one side's part. It leaves the stream of a failure as it is: the
+// connection's end takes it along and says why, which a reset would hide.
 type exchange func(ctx context.Context, c Conn, peer identity.ID, nonce Nonce) (Admission, error)
 
 // bounded runs one exchange under the deadline. Accepting a stream takes no
@@ -198,19 +199,21 @@ func (g *Gate) bounded(ctx context.Context, c Conn, peer identity.ID, run exchan
 	if !stop() && err == nil {
 		err = context.Cause(timed)
 	}
-	if err != nil && timed.Err() != nil {
+	switch {
+	case err != nil && timed.Err() != nil:
 		return Admission{}, context.Cause(timed)
+	case err != nil && timedOut(err): // a stream's own deadline was a moment faster
+		return Admission{}, ErrTimeout
 	}
 	return adm, err
 }
 
 // listen is the accepting end.
-func (g *Gate) listen(ctx context.Context, c Conn, peer identity.ID, nonce Nonce) (_ Admission, err error) {
+func (g *Gate) listen(ctx context.Context, c Conn, peer identity.ID, nonce Nonce) (Admission, error) {
 	s, err := c.OpenStream(ctx)
 	if err != nil {
 		return Admission{}, fmt.Errorf("open admission stream: %w", brokenOff(err))
 	}
-	defer func() { giveUp(s, err) }()
 	l := NewListener(g.key, g.self, peer, nonce)
 	start := g.now()
 	if err := g.write(ctx, s, l.Hello()); err != nil {
@@ -235,12 +238,11 @@ func (g *Gate) listen(ctx context.Context, c Conn, peer identity.ID, nonce Nonce
 }
 
 // dial is the opening end.
-func (g *Gate) dial(ctx context.Context, c Conn, peer identity.ID, nonce Nonce) (_ Admission, err error) {
+func (g *Gate) dial(ctx context.Context, c Conn, peer identity.ID, nonce Nonce) (Admission, error) {
 	s, err := c.AcceptStream()
 	if err != nil {
-		return Admission{}, fmt.Errorf("accept admission stream: %w", refusedBy(err))
+		return Admission{}, fmt.Errorf("accept admission stream: %w", err)
 	}
-	defer func() { giveUp(s, err) }()
 	if deadline, ok := ctx.Deadline(); ok {
 		if err := s.SetDeadline(deadline); err != nil {
 			return Admission{}, fmt.Errorf("set deadline: %w", err)
@@ -248,7 +250,7 @@ func (g *Gate) dial(ctx context.Context, c Conn, peer identity.ID, nonce Nonce) 
 	}
 	hello := make([]byte, HelloSize)
 	if err := g.read(s, hello); err != nil {
-		return Admission{}, fmt.Errorf("read hello: %w", refusedBy(err))
+		return Admission{}, fmt.Errorf("read hello: %w", err)
 	}
 	d := NewDialler(g.key, g.self, peer, nonce)
 	proof, err := d.Prove(hello)
@@ -257,11 +259,11 @@ func (g *Gate) dial(ctx context.Context, c Conn, peer identity.ID, nonce Nonce) 
 	}
 	start := g.now()
 	if err := g.write(ctx, s, proof); err != nil {
-		return Admission{}, fmt.Errorf("send proof: %w", refusedBy(err))
+		return Admission{}, fmt.Errorf("send proof: %w", hungUp(err))
 	}
 	answer := make([]byte, AnswerSize)
 	if err := g.read(s, answer); err != nil {
-		return Admission{}, fmt.Errorf("read answer: %w", refusedBy(err))
+		return Admission{}, fmt.Errorf("read answer: %w", hungUp(err))
 	}
 	rtt := g.now().Sub(start)
 	if err := d.Verify(answer); err != nil {
@@ -270,14 +272,6 @@ func (g *Gate) dial(ctx context.Context, c Conn, peer identity.ID, nonce Nonce) 
 	// The listener closed its end first, so this may say that the stream is gone.
 	_ = s.Close()
 	return Admission{Peer: peer, Run: d.PeerRun(), Session: d.Session(), RTT: rtt}, nil
-}
-
-// giveUp resets the stream of a failed admission. A successful one was closed,
-// and resetting that could still take back the answer on its way.
-func giveUp(s network.MuxedStream, err error) {
-	if err != nil {
-		_ = s.Reset()
-	}
 }
 
 // nonce makes a fresh nonce of this run.
@@ -308,22 +302,26 @@ func (g *Gate) read(s network.MuxedStream, into []byte) error {
 // brokenOff says why a dialler left in the middle of its proof. A stream that
 // ended, was reset or whose connection went is a proof that never came.
 func brokenOff(err error) error {
-	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
-		return ErrTimeout
+	if timedOut(err) {
+		return err
 	}
 	return fmt.Errorf("%w: %w", ErrProof, err)
 }
 
-// refusedBy tells a listener that closed on our proof from one that broke down.
-func refusedBy(err error) error {
-	var closed *network.ConnError
-	if errors.As(err, &closed) && closed.Remote && closed.ErrorCode == codeRefused {
-		return ErrRefused
+// hungUp says why there is no answer to our proof. Over TCP the reason that
+// the listener gives is often lost with the reset that follows it; there is
+// hardly another one for hanging up at this point.
+func hungUp(err error) error {
+	if timedOut(err) {
+		return err
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return ErrTimeout
-	}
-	return err
+	return fmt.Errorf("%w: %w", ErrRefused, err)
+}
+
+// timedOut knows the muxers' ways of saying so.
+func timedOut(err error) bool {
+	var timeout interface{ Timeout() bool }
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout()
 }
 
 // PeerOf returns the ID that a connection's handshake authenticated. Only

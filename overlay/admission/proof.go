@@ -36,8 +36,13 @@ const (
 // that it holds this network's token.
 var ErrProof = errors.New("the other side did not prove this network's token")
 
-// Secret is the admission key of a token. It does not print.
-type Secret [32]byte
+// Secret is the admission key of a token. It does not print, not even from
+// inside another value: fmt passes the methods of unexported fields by, but it
+// does not follow pointers.
+type Secret struct{ key *[32]byte }
+
+// NewSecret keeps a token's admission key.
+func NewSecret(key [32]byte) Secret { return Secret{&key} }
 
 const redacted = "(admission key)"
 
@@ -73,7 +78,7 @@ type transcript struct {
 }
 
 func (t transcript) mac(key Secret, context string, role byte) [macSize]byte {
-	h := hmac.New(sha256.New, key[:])
+	h := hmac.New(sha256.New, key.key[:])
 	h.Write([]byte(context))
 	h.Write([]byte{role})
 	h.Write(t.dialler[:])

@@ -16,8 +16,9 @@ const (
 	beatPong = 2
 )
 
-// lateBy is how late our own timer must fire for the silence to be our fault.
-const lateBy = 2 * time.Second
+// lateBy is how late, as a part of Timing.Dead, our own timer must fire for
+// the silence to be our fault.
+const lateBy = 8
 
 // beat keeps one connection's pulse. The dialler opens the stream; both sides
 // send and answer on it. The zero value is ready; a timer does the waiting, so
@@ -81,7 +82,7 @@ func (b *beat) stop() {
 func (b *beat) tick(c *conn) {
 	now := c.m.now()
 	b.mu.Lock()
-	late := now-b.due > lateBy
+	late := now-b.due > c.m.timing.Dead/lateBy
 	b.mu.Unlock()
 	if late {
 		// We were not running: what the peer sent meanwhile may still wait in a

@@ -60,6 +60,7 @@ type Mesh struct {
 	run     admission.Run
 	gate    *admission.Gate
 	under   *underlay
+	service string // under which members look for each other
 	static  []discovery.Peer
 	exclude []netip.Prefix
 
@@ -97,9 +98,12 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 			netip.AddrPortFrom(netip.IPv6Unspecified(), discovery.DefaultPort),
 		}
 	}
+	keys := cfg.Keys
+	cfg.Keys = token.Keys{} // the gate has what is secret in them
 	m := &Mesh{
 		cfg: cfg, self: cfg.Key.ID(), log: cfg.Log, timing: cfg.Timing.withDefaults(), start: time.Now(),
-		static: static, exclude: slices.Clone(cfg.Exclude),
+		service: discovery.ServiceName(keys.Rendezvous),
+		static:  static, exclude: slices.Clone(cfg.Exclude),
 		peers:    make(map[identity.ID]*peerState),
 		targets:  make(map[identity.ID]*target),
 		subs:     make(map[*subscription]struct{}),
@@ -109,7 +113,7 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 		return nil, fmt.Errorf("start mesh: draw run name: %w", err)
 	}
 	m.gate = admission.NewGate(admission.Config{
-		Key: cfg.Keys.Admission, Self: m.self, Run: m.run, Rand: rand.Reader, Limits: cfg.Limits, Deadline: m.timing.Admission,
+		Key: admission.NewSecret(keys.Admission), Self: m.self, Run: m.run, Rand: rand.Reader, Limits: cfg.Limits, Deadline: m.timing.Admission,
 	})
 	if m.under, err = openUnderlay(m); err != nil {
 		return nil, fmt.Errorf("start mesh: %w", err)

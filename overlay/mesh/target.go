@@ -14,7 +14,10 @@ import (
 // Bounds of what is remembered and tried.
 const (
 	maxTargets     = 4096 // members known at once
-	maxAddrs       = 8    // addresses tried in one dial
+	maxRumours     = 64   // of these, only heard of on the local network, where anybody may say anything
+	rumourPatience = time.Minute
+	rumourPause    = 2 * time.Second // between dials that repeated announcements cause
+	maxAddrs       = 8               // addresses tried in one dial
 	staticPatience = 30 * time.Second
 	selfPatience   = 10 * time.Minute
 )
@@ -28,6 +31,8 @@ type target struct {
 	record []netip.AddrPort // from its own record
 	last   netip.AddrPort   // of the last connection
 	away   time.Duration    // mesh time since which it is not connected
+	tried  time.Duration    // mesh time of the last dial
+	rumour bool             // nobody who is admitted vouched for it so far
 	wake   chan struct{}    // something about it changed
 	gone   chan struct{}    // closed by Forget
 }
@@ -62,12 +67,35 @@ func (m *Mesh) Learn(id identity.ID, underlay []string) {
 	})
 }
 
-// Found tells where a member was heard on the local network.
+// found tells where a member was heard on the local network. Whoever is there
+// may make it up, so that few are believed at once, and not for long.
 func (m *Mesh) found(id identity.ID, addrs []netip.AddrPort) {
-	m.update(id, func(t *target) bool {
-		t.heard = addrs
-		return true
-	})
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t := m.targets[id]
+	if t == nil {
+		if m.rumoursLocked() >= maxRumours {
+			return
+		}
+		if t = m.targetLocked(id); t == nil {
+			return
+		}
+		t.rumour, t.tried = true, -rumourPause
+	}
+	news := !slices.Equal(t.heard, addrs)
+	t.heard = addrs
+	if news || m.now()-t.tried > rumourPause {
+		t.nudge()
+	}
+}
+
+func (m *Mesh) rumoursLocked() (n int) {
+	for _, t := range m.targets {
+		if t.rumour {
+			n++
+		}
+	}
+	return n
 }
 
 // Forget stops dialling a member that left or expired. A connection that is
@@ -84,7 +112,12 @@ func (m *Mesh) Forget(id identity.ID) {
 func (m *Mesh) update(id identity.ID, change func(*target) bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if t := m.targetLocked(id); t != nil && change(t) {
+	t := m.targetLocked(id)
+	if t == nil {
+		return
+	}
+	t.rumour = false
+	if change(t) {
 		t.nudge()
 	}
 }
@@ -103,10 +136,11 @@ func (m *Mesh) targetLocked(id identity.ID) *target {
 	return t
 }
 
-// rememberLocked keeps the address of a connection for later.
+// rememberLocked keeps the address of a new connection for later.
 func (m *Mesh) rememberLocked(c *conn) {
 	if t := m.targetLocked(c.peer()); t != nil {
-		t.last = c.remote
+		t.last, t.rumour = c.remote, false
+		t.nudge() // there may be something better to do now than to wait for it
 	}
 }
 
@@ -154,11 +188,22 @@ func (m *Mesh) runTarget(t *target) {
 				return
 			}
 		default:
-			if !m.wait(t, m.tryTarget(t)) {
+			if !m.wait(t, m.tryTarget(t)) || m.unconfirmed(t) {
 				return
 			}
 		}
 	}
+}
+
+// unconfirmed reports whether a rumour has had its time.
+func (m *Mesh) unconfirmed(t *target) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !t.rumour || m.now()-t.away < rumourPatience {
+		return false
+	}
+	delete(m.targets, t.id)
+	return true
 }
 
 func (m *Mesh) forgetOnExit(t *target) {
@@ -175,6 +220,9 @@ func (m *Mesh) tryTarget(t *target) time.Duration {
 	if !m.allowed(t.id) {
 		return maxUpgrade
 	}
+	m.mu.Lock()
+	t.tried = m.now()
+	m.mu.Unlock()
 	addrs := m.addrs(m.ctx, t)
 	if len(addrs) == 0 {
 		return m.idle(t)

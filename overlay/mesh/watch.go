@@ -36,7 +36,7 @@ func (m *Mesh) watchNetwork() {
 // runMDNS announces this node on the local network and listens for others.
 func (m *Mesh) runMDNS() {
 	mdns := &discovery.MDNS{
-		Service: discovery.ServiceName(m.cfg.Keys.Rendezvous),
+		Service: m.service,
 		Self:    m.self,
 		Addrs:   m.underlayAddrs,
 		Usable:  m.acceptable,

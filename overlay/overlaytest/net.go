@@ -41,7 +41,8 @@ type Net struct {
 	opts Options
 
 	mu    sync.Mutex
-	group map[identity.ID]int // the side of a partition that a node is on
+	group map[identity.ID]int     // the side of a partition that a node is on
+	cuts  map[[2]identity.ID]bool // pairs that do not see each other
 }
 
 // Node is one of them. Mesh, Table and Gossip are nil while it is stopped.
@@ -68,7 +69,7 @@ func New(t testing.TB, n int, opts Options) *Net {
 		}
 		opts.Keys = tok.Keys()
 	}
-	net := &Net{t: t, opts: opts, group: make(map[identity.ID]int)}
+	net := &Net{t: t, opts: opts, group: make(map[identity.ID]int), cuts: make(map[[2]identity.ID]bool)}
 	for i := range n {
 		key, err := identity.Generate(rand.Reader)
 		if err != nil {
@@ -187,26 +188,41 @@ func (net *Net) Part(groups ...[]int) {
 		}
 	}
 	net.mu.Unlock()
-	for _, n := range net.Nodes {
+	net.sever()
+}
+
+// Cut makes two nodes strangers to each other, and to nobody else.
+func (net *Net) Cut(i, j int) {
+	a, b := net.Nodes[i].ID(), net.Nodes[j].ID()
+	net.mu.Lock()
+	net.cuts[[2]identity.ID{a, b}], net.cuts[[2]identity.ID{b, a}] = true, true
+	net.mu.Unlock()
+	net.sever()
+}
+
+// sever closes the connections between strangers.
+func (net *Net) sever() {
+	for _, n := range net.Running() {
 		for _, o := range net.Nodes {
-			if n.Running() && !net.together(n.ID(), o.ID()) {
+			if !net.together(n.ID(), o.ID()) {
 				n.Mesh.Disconnect(o.ID())
 			}
 		}
 	}
 }
 
-// Heal undoes Part.
+// Heal undoes Part and Cut.
 func (net *Net) Heal() {
 	net.mu.Lock()
 	defer net.mu.Unlock()
 	clear(net.group)
+	clear(net.cuts)
 }
 
 func (net *Net) together(a, b identity.ID) bool {
 	net.mu.Lock()
 	defer net.mu.Unlock()
-	return net.group[a] == net.group[b]
+	return net.group[a] == net.group[b] && !net.cuts[[2]identity.ID{a, b}]
 }
 
 // Eventually waits until cond holds, or fails the test with what cond says is

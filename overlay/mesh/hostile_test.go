@@ -1,0 +1,308 @@
+package mesh
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/transport"
+	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/kairos-io/kairos/overlay/admission"
+	"github.com/kairos-io/kairos/overlay/identity"
+)
+
+var transports = []string{quicName, tcpName}
+
+// victim is a mesh that fails the test if it serves a stream.
+func victim(t *testing.T, cfg Config) *Mesh {
+	t.Helper()
+	m := start(t, cfg)
+	for _, name := range []string{"/echo/1", "/kairos/gossip/1", "/ipfs/id/1.0.0", "/ipfs/ping/1.0.0"} {
+		m.Handle(name, func(from identity.ID, _ Stream) { t.Errorf("served %s to %s", name, from.Short()) })
+	}
+	return m
+}
+
+// until waits for a condition that nothing announces.
+func until(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	look := time.NewTicker(2 * time.Millisecond)
+	defer look.Stop()
+	for !cond() {
+		select {
+		case <-look.C:
+		case <-deadline.C:
+			t.Fatalf("after %s still not: %s", patience, what)
+		}
+	}
+}
+
+// door is the libp2p address of a mesh.
+func door(t testing.TB, m *Mesh, via string) (peer.ID, ma.Multiaddr) {
+	t.Helper()
+	at, err := multiaddr(m.under.bound[0], via)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := peerID(m.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid, at
+}
+
+// knock opens a bare connection to a mesh, as whoever has no token could.
+func knock(t testing.TB, from, to *Mesh, via string) transport.CapableConn {
+	t.Helper()
+	pid, at := door(t, to, via)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	c, err := from.under.transport(via).Dial(ctx, at, pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// greeted accepts the admission stream and reads what the listener says.
+func greeted(t testing.TB, c transport.CapableConn) (network.MuxedStream, []byte) {
+	t.Helper()
+	s, err := c.AcceptStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	msg := make([]byte, admission.HelloSize)
+	if _, err := io.ReadFull(s, msg); err != nil {
+		t.Fatal(err)
+	}
+	return s, msg
+}
+
+// hungUp waits until the other side has closed the connection.
+func hungUp(t testing.TB, c transport.CapableConn) {
+	t.Helper()
+	timer := time.AfterFunc(patience, func() { _ = c.Close() })
+	defer timer.Stop()
+	if s, err := c.AcceptStream(); err == nil {
+		t.Errorf("the victim opened a stream to a stranger: %v", s)
+	}
+	if !timer.Stop() {
+		t.Errorf("the victim did not hang up within %s", patience)
+	}
+	_ = c.Close()
+}
+
+// An ordinary libp2p host is told no protocol, is served none, and is hung up on.
+func TestStrangerSeesNothing(t *testing.T) {
+	for _, via := range transports {
+		t.Run(via, func(t *testing.T) {
+			m := victim(t, Config{Keys: testKeys(t)})
+			h, err := libp2p.New(libp2p.NoListenAddrs, libp2p.DisableMetrics())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = h.Close() }()
+			gone := make(chan struct{}, 16)
+			h.Network().Notify(&network.NotifyBundle{DisconnectedF: func(network.Network, network.Conn) { gone <- struct{}{} }})
+			pid, at := door(t, m, via)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			// Whether this fails depends on who is faster; what counts is what it learned.
+			if err := h.Connect(ctx, peer.AddrInfo{ID: pid, Addrs: []ma.Multiaddr{at}}); err == nil {
+				if s, err := h.NewStream(ctx, pid, "/kairos/gossip/1", "/echo/1", "/ipfs/ping/1.0.0"); err == nil {
+					t.Errorf("a stranger got the stream %s", s.Protocol())
+				}
+				<-gone
+			}
+			protocols, err := h.Peerstore().GetProtocols(pid)
+			if err != nil || len(protocols) > 0 {
+				t.Errorf("a stranger learned of %v (%v)", protocols, err)
+			}
+			if agent, err := h.Peerstore().Get(pid, "AgentVersion"); err == nil {
+				t.Errorf("a stranger learned of the agent %v", agent)
+			}
+			until(t, "the refusal is counted", func() bool { return m.Stats().Admission.RefusedProof > 0 })
+			if len(m.Peers()) != 0 {
+				t.Error("a stranger is a peer")
+			}
+		})
+	}
+}
+
+// Streams that a stranger opens before or instead of proving anything are not
+// read, and silence ends at the deadline.
+func TestSilentPeer(t *testing.T) {
+	for _, via := range transports {
+		t.Run(via, func(t *testing.T) {
+			m := victim(t, Config{Keys: testKeys(t), Timing: Timing{Admission: 200 * time.Millisecond}})
+			stranger := start(t, Config{Keys: testKeys(t)})
+			c := knock(t, stranger, m, via)
+			greeted(t, c)
+			s, err := c.OpenStream(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Write(append([]byte{byte(len("/echo/1"))}, "/echo/1"...)); err != nil {
+				t.Fatal(err)
+			}
+			hungUp(t, c)
+			until(t, "the time-out is counted", func() bool { return m.Stats().Admission.RefusedTimeout == 1 })
+		})
+	}
+}
+
+func TestHostileProofs(t *testing.T) {
+	keys := testKeys(t)
+	for _, via := range transports {
+		t.Run(via, func(t *testing.T) {
+			m := victim(t, Config{Keys: keys, Limits: admission.Limits{Failures: 1 << 20}})
+			attacker := start(t, Config{Keys: testKeys(t)})
+			right, wrong := admission.NewSecret(keys.Admission), admission.NewSecret([32]byte{1})
+			prove := func(key admission.Secret, hello []byte) []byte {
+				proof, err := admission.NewDialler(key, attacker.ID(), m.ID(), admission.Nonce{7}).Prove(hello)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return proof
+			}
+			refused := func(what string, proof func(hello []byte) []byte) {
+				t.Helper()
+				before := m.Stats().Admission.RefusedProof
+				c := knock(t, attacker, m, via)
+				s, hello := greeted(t, c)
+				if _, err := s.Write(proof(hello)); err != nil {
+					t.Fatalf("%s: %v", what, err)
+				}
+				_ = s.CloseWrite() // fails when the victim was faster
+				if got, err := io.ReadAll(s); err == nil || len(got) > 0 {
+					t.Errorf("%s: answered with %x (%v)", what, got, err)
+				}
+				hungUp(t, c)
+				until(t, what+" is counted", func() bool { return m.Stats().Admission.RefusedProof == before+1 })
+			}
+
+			var seen []byte
+			c := knock(t, attacker, m, via)
+			s, hello := greeted(t, c)
+			seen = prove(right, hello) // somebody who once had the token
+			if _, err := s.Write(seen); err != nil {
+				t.Fatal(err)
+			}
+			answer := make([]byte, admission.AnswerSize)
+			if _, err := io.ReadFull(s, answer); err != nil {
+				t.Fatalf("the right proof was refused: %v", err)
+			}
+			_ = c.Close()
+			until(t, "the connection is gone", func() bool { return len(m.Peers()) == 0 })
+
+			refused("wrong token", func(h []byte) []byte { return prove(wrong, h) })
+			refused("replay", func([]byte) []byte { return bytes.Clone(seen) })
+			refused("random bytes", func([]byte) []byte {
+				junk := make([]byte, admission.ProofSize)
+				if _, err := rand.Read(junk); err != nil {
+					t.Fatal(err)
+				}
+				return junk
+			})
+			for cut := range admission.ProofSize {
+				refused("truncated proof", func(h []byte) []byte { return prove(right, h)[:cut] })
+			}
+			if got := m.Stats().Admission.Admitted; got != 1 {
+				t.Errorf("%d admitted, want 1", got)
+			}
+			if len(m.Peers()) != 0 {
+				t.Error("an attacker is a peer")
+			}
+		})
+	}
+}
+
+// With default limits an address that keeps failing is refused unread, while
+// the node itself can still reach whom it wants.
+func TestFailuresAreLimited(t *testing.T) {
+	m := victim(t, Config{Keys: testKeys(t)})
+	attacker := start(t, Config{Keys: testKeys(t)})
+	pid, at := door(t, m, tcpName)
+	for m.Stats().Admission.RefusedLimit == 0 {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		c, err := attacker.under.tcp.Dial(ctx, at, pid)
+		if err == nil {
+			_, err = attacker.gate.Admit(ctx, c, admission.Dialled)
+		}
+		cancel()
+		if err == nil {
+			t.Fatal("admitted")
+		}
+	}
+	if n := m.Stats().Admission.RefusedProof; n < 16 || n > 64 {
+		t.Errorf("%d failures before the limit", n)
+	}
+}
+
+// A thousand wrong tokens leave nothing behind.
+func TestWrongTokensLeaveNothing(t *testing.T) {
+	const tries, warmUp = 1000, 100
+	m := victim(t, Config{Keys: testKeys(t), Limits: admission.Limits{Failures: 1 << 20}})
+	attacker := start(t, Config{Keys: testKeys(t)})
+	try := func(n int) {
+		for i := range n {
+			via := transports[i%len(transports)]
+			c := knock(t, attacker, m, via)
+			if _, err := attacker.gate.Admit(t.Context(), c, admission.Dialled); !errors.Is(err, admission.ErrRefused) {
+				t.Fatalf("try %d over %s: %v, want ErrRefused", i, via, err)
+			}
+		}
+		until(t, "everything is settled", func() bool { return m.Stats().Admission.RefusedProof >= uint64(n) })
+	}
+	try(warmUp)
+	heap, routines := settled(t)
+	try(tries)
+	heapAfter, routinesAfter := settled(t)
+	t.Logf("RESULT %d wrong tokens: heap %+d KiB, goroutines %+d", tries, (heapAfter-heap)/1024, routinesAfter-routines)
+	if heapAfter-heap > 1<<20 {
+		t.Errorf("heap grew from %d to %d bytes", heap, heapAfter)
+	}
+	if routinesAfter > routines+5 {
+		t.Errorf("goroutines grew from %d to %d", routines, routinesAfter)
+	}
+	if s := m.Stats(); s.Admission.RefusedProof != tries+warmUp || s.Admission.Admitted != 0 || s.Peers != 0 || s.Members != 0 {
+		t.Errorf("counted %+v", s)
+	}
+}
+
+// settled returns the heap in use and the number of goroutines once both have
+// stopped falling: closed QUIC connections linger for a moment.
+func settled(t testing.TB) (heap int64, routines int) {
+	t.Helper()
+	var stats runtime.MemStats
+	calm, before := 0, int64(-1)
+	look := time.NewTicker(200 * time.Millisecond)
+	defer look.Stop()
+	for calm < 5 {
+		<-look.C
+		runtime.GC()
+		runtime.ReadMemStats(&stats)
+		heap, routines = int64(stats.HeapAlloc), runtime.NumGoroutine()
+		if before >= 0 && heap > before-32<<10 {
+			calm++
+		} else {
+			calm = 0
+		}
+		before = heap
+	}
+	return heap, routines
+}
