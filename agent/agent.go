@@ -58,14 +58,19 @@ type runtime interface {
 	Status(ctx context.Context) (k3s.Status, error)
 	Start(ctx context.Context, s k3s.Spec) error
 	Stop(ctx context.Context) error
-	RotateLog() error
-	images
+	Exited(ctx context.Context) (<-chan struct{}, error)
 }
 
 // images is where k3s' image goes.
 type images interface {
 	HasImage(ctx context.Context, name, digest string) (bool, error)
 	ImportImage(ctx context.Context, name string, fill func(context.Context, *k3s.Content) (k3s.Blob, error)) error
+}
+
+// prober asks k3s how it is; k3s.Probe implements it.
+type prober interface {
+	Ready(ctx context.Context) error
+	Node(ctx context.Context, name string) (k3s.Node, error)
 }
 
 // agent is one run. The loop's goroutine owns everything that has no other word on it.
@@ -78,12 +83,14 @@ type agent struct {
 	runtime runtime
 	store   *store.Store
 	puller  *puller
+	prober  func(k3s.Probe) prober
 	world   *world  // safe for concurrent use
 	voting  *voting // safe for concurrent use
 
 	storeStatus  role.StoreStatus
 	storeProblem string
 
+	exit     exitWatch
 	applied  appliedNet
 	restarts backoff
 	report   reporter
@@ -116,22 +123,29 @@ func (a *agent) idle(ctx context.Context) error {
 }
 
 // open is the line: above it the configuration was read, below it things are touched.
-func (a *agent) open() (err error) {
+func (a *agent) open() error {
+	rt, err := k3s.Open(k3s.Options{Socket: a.opt.Containerd, LogFile: a.opt.LogFile, Log: a.log})
+	if err != nil {
+		return err
+	}
+	a.opt.Containerd = rt.Socket()
+	a.runtime = rt
+	a.prober = func(p k3s.Probe) prober { return p }
+	if err := a.assemble(rt); err != nil {
+		return errors.Join(err, rt.Close())
+	}
+	return nil
+}
+
+// assemble opens the state and makes the parts of the agent.
+func (a *agent) assemble(img images) (err error) {
+	if a.puller, err = newPuller(a.cfg.K3s.Image, a.opt.HostsDir, img); err != nil {
+		return err
+	}
 	if a.store, err = store.Open(a.opt.StateDir); err != nil {
 		return fmt.Errorf("open the state: %w", err)
 	}
 	a.loadState()
-	rt, err := k3s.Open(k3s.Options{Socket: a.opt.Containerd, LogFile: a.opt.LogFile, Log: a.log})
-	if err != nil {
-		return errors.Join(err, a.store.Close())
-	}
-	if a.opt.Containerd == "" {
-		a.opt.Containerd = rt.Socket()
-	}
-	a.runtime = rt
-	if a.puller, err = newPuller(a.cfg.K3s.Image, a.opt.HostsDir, rt); err != nil {
-		return errors.Join(err, rt.Close(), a.store.Close())
-	}
 	a.peers = peer.New(peer.Options{Overlay: a.overlay, Port: a.opt.PeerPort, Log: a.log})
 	a.world = newWorld(a.overlay, a.cfg.NetworkID, a.log)
 	a.voting = &voting{changed: make(chan struct{})}
@@ -187,6 +201,7 @@ func (a *agent) loop(ctx context.Context) error {
 		// Taken before looking, so that no change is missed.
 		woken := []<-chan struct{}{a.world.Changed(), a.voting.Changed(), a.puller.Changed()}
 		busy := a.turn(ctx)
+		a.watchExit(ctx)
 		a.beat()
 		a.tellReady(a.report.line())
 		pause := idlePause
@@ -200,6 +215,8 @@ func (a *agent) loop(ctx context.Context) error {
 		case <-woken[0]:
 		case <-woken[1]:
 		case <-woken[2]:
+		case <-a.exit.done:
+			a.exit.done = nil
 		}
 		t.Stop()
 	}
@@ -231,10 +248,37 @@ func (a *agent) turn(ctx context.Context) (busy bool) {
 	plan := role.Plan(f)
 	outcome := a.act(ctx, f, plan)
 	a.publish(ctx, f, outcome)
-	if err := a.runtime.RotateLog(); err != nil {
-		a.log.Warn("the k3s log was not turned over", "err", err)
+	if r, ok := a.runtime.(interface{ RotateLog() error }); ok {
+		if err := r.RotateLog(); err != nil {
+			a.log.Warn("the k3s log was not turned over", "err", err)
+		}
 	}
 	return outcome.busy || f.K3s.Running && !(f.K3s.Ready && a.report.nodeReady && f.AppliedPodCIDR.IsValid())
+}
+
+// exitWatch wakes the loop when k3s ends. It decides nothing.
+type exitWatch struct {
+	pid  uint32
+	done <-chan struct{} // nil: nothing is watched
+}
+
+// watchExit watches the process that runs now. One that was watched in vain
+// (containerd went away) is left to the next turns.
+func (a *agent) watchExit(ctx context.Context) {
+	pid := a.report.pid
+	if pid == a.exit.pid {
+		return
+	}
+	a.exit = exitWatch{pid: pid}
+	if pid == 0 {
+		return
+	}
+	done, err := a.runtime.Exited(ctx)
+	if err != nil {
+		a.log.Debug("k3s is not watched", "err", err)
+		return
+	}
+	a.exit.done = done
 }
 
 func (a *agent) beat() { a.lastTurn.Store(time.Now().UnixNano()) }

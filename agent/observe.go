@@ -97,10 +97,12 @@ func (a *agent) observeGenesis(f *role.Facts) {
 
 func (a *agent) observeK3s(ctx context.Context, f *role.Facts, w snapshot) {
 	st, err := a.runtime.Status(ctx)
-	a.report.runtimeProblem = err
 	f.K3s.Container = role.PresenceOf(st.Exists, err)
 	f.K3s.Running, f.K3s.UID, f.K3s.Role = st.Running, st.UID, storeRole(st.Role)
-	a.report.exited = k3s.Status{}
+	a.report.exited, a.report.pid = k3s.Status{}, 0
+	if st.Running {
+		a.report.pid = st.PID
+	}
 	if st.Exists && !st.Running {
 		a.report.exited = st
 	}
@@ -114,7 +116,6 @@ func (a *agent) observeK3s(ctx context.Context, f *role.Facts, w snapshot) {
 	} else {
 		has, err := a.puller.has(ctx)
 		f.Image = role.PresenceOf(has, err)
-		a.report.imageProblem = err
 	}
 	if f.K3s.Running {
 		a.probe(ctx, f, w, st.Role)
@@ -141,16 +142,16 @@ func (a *agent) addSelf(f *role.Facts, w snapshot) {
 
 // probe asks k3s itself. A server that cannot be reached leaves the facts as they are.
 func (a *agent) probe(ctx context.Context, f *role.Facts, w snapshot, r k3s.Role) {
-	p := k3s.Probe{Role: r, Server: w.address(), Files: a.opt.Files}
+	server := w.address()
 	if r == k3s.Agent {
 		join, err := a.opt.Files.ReadJoin()
 		if err != nil {
 			return
 		}
-		p.Server = join.Server
+		server = join.Server
 	}
+	p := a.prober(k3s.Probe{Role: r, Server: server, Files: a.opt.Files})
 	err := p.Ready(ctx)
-	a.report.probeProblem = err
 	f.K3s.Ready = err == nil
 	if !f.K3s.Ready {
 		return

@@ -34,9 +34,10 @@ type reporter struct {
 	fail string // last failure that was logged
 
 	// Of this turn's observation.
-	diskProblem, runtimeProblem, imageProblem, probeProblem error
-	exited                                                  k3s.Status
-	nodeReady                                               bool
+	diskProblem error
+	exited      k3s.Status
+	pid         uint32 // of k3s, 0 when it does not run
+	nodeReady   bool
 }
 
 // line is what the service manager shows.
@@ -69,12 +70,6 @@ func (r *reporter) logFailure(step role.Action, err error) {
 
 // publish tells everybody who asks: the overlay's API, the agent's socket, the journal.
 func (a *agent) publish(ctx context.Context, f role.Facts, out outcome) {
-	for _, c := range out.conditions {
-		if c.Severity == health.Info {
-			continue
-		}
-		a.log.Debug("condition", "code", c.Code, "text", c.Text)
-	}
 	if !f.OverlayUp {
 		out.raise(health.Condition{Severity: health.Error, Text: "the overlay does not answer",
 			Hint: "see `systemctl status kairos-overlay`"}, health.CodeOverlayDown)

@@ -67,7 +67,7 @@ func Open(o Options) (*Runtime, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	c, err := containerd.New(o.Socket, containerd.WithDefaultNamespace(namespace), containerd.WithTimeout(5*time.Second))
+	c, err := containerd.New(o.Socket, containerd.WithDefaultNamespace(namespace), containerd.WithTimeout(2*time.Second))
 	if err != nil {
 		return nil, fmt.Errorf("connect to containerd: %w", err)
 	}

@@ -1,0 +1,265 @@
+package kubeconfig
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/overlay/identity"
+)
+
+const uid = "0123456789abcdef"
+
+// newIssuer makes a server's certificate authority on disk.
+func newIssuer(t *testing.T, caLife time.Duration) Issuer {
+	t.Helper()
+	dir := t.TempDir()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "k3s-client-ca"}, IsCA: true,
+		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(caLife)}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name, kind string, der []byte) string {
+		p := filepath.Join(dir, name)
+		if err := os.WriteFile(p, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	return Issuer{UID: uid, Endpoint: "https://10.77.0.1:6443", CACert: write("ca.crt", "CERTIFICATE", der),
+		CAKey: write("ca.key", "EC PRIVATE KEY", keyDER), ServerCA: write("server.crt", "CERTIFICATE", der)}
+}
+
+func publicKey(t *testing.T) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+func TestGrant(t *testing.T) {
+	i := newIssuer(t, 24*365*time.Hour)
+	g, err := i.Grant(Asker{Name: "laptop-abcdef", Kind: api.KindBridge}, GrantRequest{UID: uid, PublicKey: publicKey(t), TTLSeconds: 3600})
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(g.Certificate)
+	c, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Subject.CommonName != "kairos:laptop-abcdef" || c.Subject.Organization[0] != "kairos:admins" || c.IsCA {
+		t.Errorf("subject %v, CA %v", c.Subject, c.IsCA)
+	}
+	if d := time.Until(c.NotAfter); d > time.Hour || d < 59*time.Minute {
+		t.Errorf("lives for %s", d)
+	}
+	ca, err := os.ReadFile(i.CACert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	if _, err := c.Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+		t.Errorf("the API server would refuse it: %v", err)
+	}
+}
+
+func TestGrantNeverOutlivesTheAuthority(t *testing.T) {
+	i := newIssuer(t, time.Hour)
+	g, err := i.Grant(Asker{Name: "x", Kind: api.KindBridge}, GrantRequest{UID: uid, PublicKey: publicKey(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(g.Certificate)
+	c, err := x509.ParseCertificate(block.Bytes)
+	if err != nil || time.Until(c.NotAfter) > time.Hour {
+		t.Errorf("until %s, %v", c.NotAfter, err)
+	}
+}
+
+func TestGrantRefuses(t *testing.T) {
+	i := newIssuer(t, 24*time.Hour)
+	public, _, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	edDER, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bridge := Asker{Name: "b", Kind: api.KindBridge}
+	for _, tc := range []struct {
+		name   string
+		who    Asker
+		req    GrantRequest
+		status int
+	}{
+		{"a worker", Asker{Name: "w", Kind: api.KindNode}, GrantRequest{UID: uid, PublicKey: publicKey(t)}, http.StatusForbidden},
+		{"another cluster", bridge, GrantRequest{UID: "x", PublicKey: publicKey(t)}, http.StatusConflict},
+		{"too long", bridge, GrantRequest{UID: uid, PublicKey: publicKey(t), TTLSeconds: int64(MaxTTL/time.Second) + 1}, http.StatusBadRequest},
+		{"too short", bridge, GrantRequest{UID: uid, PublicKey: publicKey(t), TTLSeconds: 1}, http.StatusBadRequest},
+		{"negative", bridge, GrantRequest{UID: uid, PublicKey: publicKey(t), TTLSeconds: -1}, http.StatusBadRequest},
+		{"no key", bridge, GrantRequest{UID: uid}, http.StatusBadRequest},
+		{"another kind of key", bridge, GrantRequest{UID: uid, PublicKey: edDER}, http.StatusBadRequest},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, err := i.Grant(tc.who, tc.req)
+			var e *api.Error
+			if !errors.As(err, &e) || e.Status != tc.status {
+				t.Errorf("got %v, want status %d", err, tc.status)
+			}
+		})
+	}
+}
+
+// fakeMesh is an overlay and the way to the servers' agents.
+type fakeMesh struct {
+	nodes  []api.Node
+	issuer *Issuer
+	down   map[identity.ID]bool
+}
+
+func (f *fakeMesh) Status(context.Context) (api.Status, error) {
+	return api.Status{Name: "laptop-abcdef", NetworkID: "home"}, nil
+}
+
+func (f *fakeMesh) Nodes(context.Context, uint64, time.Duration) (api.NodeList, error) {
+	return api.NodeList{Nodes: f.nodes}, nil
+}
+
+func (f *fakeMesh) Call(_ context.Context, to identity.ID, _ string, in, out any) error {
+	if f.down[to] {
+		return errors.New("connection refused")
+	}
+	g, err := f.issuer.Grant(Asker{Name: "laptop-abcdef", Kind: api.KindBridge}, in.(GrantRequest))
+	*out.(*Grant) = g
+	return err
+}
+
+func node(id byte, networkID string, notes map[string]string) api.Node {
+	return api.Node{ID: identity.ID{id}, Name: "n", Kind: api.KindNode, NetworkID: networkID, Annotations: notes, Connected: true}
+}
+
+func server() map[string]string {
+	return map[string]string{api.NoteRole: "server", api.NoteServer: "10.77.0.1:6443", api.NoteClusterUID: uid}
+}
+
+func TestFetch(t *testing.T) {
+	i := newIssuer(t, 24*365*time.Hour)
+	f := &fakeMesh{issuer: &i, down: map[identity.ID]bool{{1}: true}, nodes: []api.Node{
+		node(1, "home", server()), node(2, "home", server()), node(3, "home", nil), node(4, "other", server())}}
+	text, err := Client{Overlay: f, Peers: f}.Fetch(t.Context(), Request{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	field := func(name string) []byte {
+		m := regexp.MustCompile(name + `: (\S+)`).FindStringSubmatch(text)
+		if m == nil {
+			t.Fatalf("no %s in it", name)
+		}
+		b, err := base64.StdEncoding.DecodeString(m[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	if _, err := tls.X509KeyPair(field("client-certificate-data"), field("client-key-data")); err != nil {
+		t.Errorf("certificate and key do not match: %v", err)
+	}
+	if !strings.Contains(text, `server: "https://10.77.0.1:6443"`) || !strings.Contains(text, `current-context: "home"`) {
+		t.Errorf("server or context is wrong")
+	}
+}
+
+func TestFetchExplains(t *testing.T) {
+	i := newIssuer(t, 24*time.Hour)
+	waiting := map[string]string{api.NoteWaiting: "waiting for two more machines"}
+	for _, tc := range []struct {
+		name       string
+		nodes      []api.Node
+		req        Request
+		text, hint string
+	}{
+		{"nobody", nil, Request{}, `no node of network_id "home"`, "same token"},
+		{"another network_id", []api.Node{node(1, "b", server()), node(2, "a", nil)}, Request{}, `no node of network_id "home"`, `"a", "b"`},
+		{"no cluster yet", []api.Node{node(1, "home", waiting)}, Request{}, "waiting for two more machines", "kairos status"},
+		{"server away", []api.Node{node(9, "home", server())}, Request{}, "does not answer", "journalctl"},
+		{"too long", []api.Node{node(1, "home", server())}, Request{TTLSeconds: 1 << 40}, "lives from", "--ttl"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f := &fakeMesh{issuer: &i, nodes: tc.nodes, down: map[identity.ID]bool{{9}: true}}
+			_, err := Client{Overlay: f, Peers: f}.Fetch(t.Context(), tc.req)
+			var e *api.Error
+			if !errors.As(err, &e) || !strings.Contains(e.Message, tc.text) || !strings.Contains(e.Hint, tc.hint) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestHandler(t *testing.T) {
+	i := newIssuer(t, 24*365*time.Hour)
+	f := &fakeMesh{issuer: &i, nodes: []api.Node{node(1, "home", server())}}
+	h := Client{Overlay: f, Peers: f}.Handler()
+	for _, tc := range []struct {
+		method, body string
+		status       int
+	}{
+		{http.MethodPost, `{}`, http.StatusOK},
+		{http.MethodPost, `{"network_id":"x"}`, http.StatusNotFound},
+		{http.MethodPost, `nonsense`, http.StatusBadRequest},
+		{http.MethodGet, ``, http.StatusMethodNotAllowed},
+	} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(tc.method, "/control/v1/kubeconfig", strings.NewReader(tc.body)))
+		var out struct{ Kubeconfig, Error string }
+		if err := json.Unmarshal(w.Body.Bytes(), &out); err != nil || w.Code != tc.status || (w.Code == http.StatusOK) != (out.Kubeconfig != "") {
+			t.Errorf("%s %q: %d, %v", tc.method, tc.body, w.Code, err)
+		}
+	}
+}
+
+func TestRenderQuotes(t *testing.T) {
+	text, err := render(file{networkID: "a\"\nb: c", grant: Grant{Server: "https://x", CA: []byte("x"), Certificate: []byte("x")}})
+	if err != nil || strings.Contains(text, "\nb: c") {
+		t.Errorf("a name broke out of its quotes: %q, %v", text, err)
+	}
+	if _, err := render(file{grant: Grant{Server: "http://x"}}); err == nil {
+		t.Error("an incomplete answer was rendered")
+	}
+}
