@@ -239,6 +239,11 @@ func TestAgentsWords(t *testing.T) {
 	if after := a.Status(); after.ID != before.ID || after.Addresses[0] != before.Addresses[0] || !after.Pinned {
 		t.Errorf("after the restart: %+v", after)
 	}
+	self := a.Nodes(t.Context(), 0).Nodes
+	if i := slices.IndexFunc(self, func(n api.Node) bool { return n.Self }); i < 0 ||
+		!slices.Equal(self[i].Prefixes, routes.Announce) || self[i].Annotations[api.NoteRole] != "server" {
+		t.Errorf("after the restart it says %+v", self)
+	}
 	b.await(t, "a's words again", says)
 }
 
@@ -251,8 +256,12 @@ func TestBridgeLeaves(t *testing.T) {
 	bridge := boot(t, Options{Token: tok, Name: "leave-b", Kind: api.KindBridge}, a)
 	a.await(t, "the bridge", connectedTo(bridge.ID()))
 	bridge.client.CloseIdle()
+	start := time.Now()
 	if err := bridge.Close(); err != nil {
 		t.Fatal(err)
+	}
+	if took := time.Since(start); took >= leaveTimeout {
+		t.Errorf("nobody confirmed the goodbye: closing took %s", took)
 	}
 	if err := bridge.Wait(); err != nil {
 		t.Errorf("wait: %v", err)
@@ -368,6 +377,37 @@ func TestDeviceFails(t *testing.T) {
 	}
 	if err := a.Wait(); err == nil {
 		t.Error("the node ended without a reason")
+	}
+}
+
+// TestForeignRevision: a revision of an earlier run is not waited for.
+func TestForeignRevision(t *testing.T) {
+	a := boot(t, Options{Token: newToken(t, 1), Name: "revision"})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // whoever waits returns at once as well: compare the two
+	now := a.Nodes(ctx, 0).Revision
+	got := make(chan uint64, 1)
+	go func() { got <- a.Nodes(t.Context(), now+1000).Revision }()
+	select {
+	case r := <-got:
+		if r < now {
+			t.Errorf("got %d after %d", r, now)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("waits for a revision that never comes")
+	}
+}
+
+func TestKeepNetwork(t *testing.T) {
+	n := netip.MustParsePrefix("10.200.0.0/16")
+	s := state{Network: n, Attempt: 3, Pinned: true, Incarnation: 7}
+	s.keepNetwork(n)
+	if s.Attempt != 3 || !s.Pinned {
+		t.Errorf("same range: %+v", s)
+	}
+	s.keepNetwork(netip.MustParsePrefix("10.201.0.0/16"))
+	if s.Attempt != 0 || s.Pinned || s.Incarnation != 7 {
+		t.Errorf("another range: %+v", s)
 	}
 }
 

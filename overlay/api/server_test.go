@@ -264,6 +264,28 @@ func TestStaleSocket(t *testing.T) {
 	}
 }
 
+// TestStartersExclude: who has the lock is about to make the socket.
+func TestStartersExclude(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "o.sock")
+	lock, err := lockFile(path + ".lock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ListenUnix(path, -1); !errors.Is(err, ErrInUse) {
+		t.Errorf("while another starts: %v", err)
+	}
+	if err := lock.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l, err := ListenUnix(path, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestPeerCredentials(t *testing.T) {
 	next := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
 	g := peerGuard{allowed: []int{1234}, next: next, log: NewServer(newFake().config()).cfg.Log}
