@@ -1,0 +1,447 @@
+package agent
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/kairos-io/kairos/agent/config"
+	"github.com/kairos-io/kairos/agent/k3s"
+	"github.com/kairos-io/kairos/agent/podnet"
+	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/token"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// deadline bounds every wait of these tests; they normally need a second or two.
+const deadline = 40 * time.Second
+
+// mesh is a network of members on loopback, without any overlay below.
+type mesh struct {
+	mu       sync.Mutex
+	nodes    []api.Node
+	revision uint64
+	changed  chan struct{}
+}
+
+func (m *mesh) edit(f func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f()
+	m.revision++
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+// wait returns when cond holds of the nodes.
+func (m *mesh) wait(t *testing.T, what string, cond func([]api.Node) bool) {
+	t.Helper()
+	limit := time.After(deadline)
+	for {
+		m.mu.Lock()
+		ok, changed, nodes := cond(m.nodes), m.changed, fmt.Sprintf("%+v", m.nodes)
+		m.mu.Unlock()
+		if ok {
+			return
+		}
+		select {
+		case <-changed:
+		case <-limit:
+			t.Fatalf("%s did not happen: %s", what, nodes)
+		}
+	}
+}
+
+// daemon is one member's overlay daemon: its control socket.
+type daemon struct {
+	mesh  *mesh
+	index int
+	key   ed25519.PrivateKey
+	addr  netip.Addr
+}
+
+func (d *daemon) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, d.status()) })
+	mux.HandleFunc("GET /api/v1/nodes", d.serveNodes)
+	mux.HandleFunc("PUT /control/v1/annotations", func(w http.ResponseWriter, r *http.Request) {
+		var notes map[string]string
+		d.decode(r, &notes)
+		d.mesh.edit(func() { d.mesh.nodes[d.index].Annotations = notes })
+		writeJSON(w, struct{}{})
+	})
+	mux.HandleFunc("PUT /control/v1/routes", func(w http.ResponseWriter, r *http.Request) {
+		var in api.Routes
+		d.decode(r, &in)
+		d.mesh.edit(func() { d.mesh.nodes[d.index].Prefixes = in.Announce })
+		writeJSON(w, struct{}{})
+	})
+	mux.HandleFunc("POST /control/v1/pin", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, struct{}{}) })
+	mux.HandleFunc("PUT /control/v1/documents/cluster", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, struct{}{}) })
+	mux.HandleFunc("POST /control/v1/sign", func(w http.ResponseWriter, r *http.Request) {
+		var in api.SignRequest
+		d.decode(r, &in)
+		msg := append([]byte("kairos/"+in.Context+"\x00"), in.Message...)
+		writeJSON(w, api.SignAnswer{Signature: ed25519.Sign(d.key, msg)})
+	})
+	mux.HandleFunc("POST /control/v1/certificate", func(w http.ResponseWriter, r *http.Request) {
+		var in api.CertificateRequest
+		d.decode(r, &in)
+		writeJSON(w, api.CertificateAnswer{Chain: d.certify(in.PublicKey)})
+	})
+	return mux
+}
+
+func (d *daemon) decode(r *http.Request, into any) {
+	if err := json.NewDecoder(r.Body).Decode(into); err != nil {
+		panic(err)
+	}
+}
+
+func (d *daemon) status() api.Status {
+	d.mesh.mu.Lock()
+	defer d.mesh.mu.Unlock()
+	n := d.mesh.nodes[d.index]
+	return api.Status{ID: n.ID, Name: n.Name, Kind: n.Kind, NetworkID: n.NetworkID, Interface: "kairos0", MTU: 1420,
+		Addresses: n.Addresses, Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Pinned: true}
+}
+
+func (d *daemon) serveNodes(w http.ResponseWriter, r *http.Request) {
+	after, wait := r.URL.Query().Get("after"), r.URL.Query().Get("wait")
+	d.mesh.mu.Lock()
+	defer d.mesh.mu.Unlock()
+	if limit, err := time.ParseDuration(wait); err == nil && after == fmt.Sprint(d.mesh.revision) {
+		changed := d.mesh.changed
+		d.mesh.mu.Unlock()
+		ctx, cancel := context.WithTimeout(r.Context(), limit)
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+		cancel()
+		d.mesh.mu.Lock()
+	}
+	list := api.NodeList{Revision: d.mesh.revision}
+	for i, n := range d.mesh.nodes {
+		n.Self, n.Connected = i == d.index, i != d.index
+		list.Nodes = append(list.Nodes, n)
+	}
+	writeJSON(w, list)
+}
+
+func (d *daemon) certify(public []byte) [][]byte {
+	pub, err := x509.ParsePKIXPublicKey(public)
+	if err != nil {
+		panic(err)
+	}
+	root := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "id"}, IsCA: true,
+		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	rootDER, err := x509.CreateCertificate(rand.Reader, root, root, d.key.Public(), d.key)
+	if err != nil {
+		panic(err)
+	}
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), KeyUsage: x509.KeyUsageDigitalSignature}
+	leafDER, err := x509.CreateCertificate(rand.Reader, leaf, root, pub, d.key)
+	if err != nil {
+		panic(err)
+	}
+	return [][]byte{leafDER, rootDER}
+}
+
+// fakeRuntime is containerd with k3s in it. What is in it outlives an agent.
+type fakeRuntime struct {
+	files k3s.Files
+
+	mu     sync.Mutex
+	image  bool
+	status k3s.Status
+	starts int
+	spec   k3s.Spec
+	exit   chan struct{}
+}
+
+func (f *fakeRuntime) Status(context.Context) (k3s.Status, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.status, nil
+}
+
+func (f *fakeRuntime) Start(_ context.Context, s k3s.Spec) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.image {
+		return errors.New("no image")
+	}
+	if f.status.Running && f.status.SpecHash == s.Hash() {
+		return nil
+	}
+	f.starts++
+	f.spec, f.exit = s, make(chan struct{})
+	f.status = k3s.Status{Exists: true, Running: true, PID: uint32(f.starts), Role: s.Role, UID: s.UID, SpecHash: s.Hash()}
+	if s.Role == k3s.Server {
+		return f.becomeServer()
+	}
+	return nil
+}
+
+// becomeServer leaves what a k3s server leaves.
+func (f *fakeRuntime) becomeServer() error {
+	db := filepath.Join(f.files.Dir, "server", "db")
+	if err := errors.Join(os.MkdirAll(db, 0o700), os.MkdirAll(filepath.Dir(f.files.ServerCA()), 0o700)); err != nil {
+		return err
+	}
+	return errors.Join(os.WriteFile(filepath.Join(db, "state.db"), nil, 0o600),
+		os.WriteFile(f.files.ServerCA(), []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), 0o600))
+}
+
+func (f *fakeRuntime) Stop(context.Context) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.status = k3s.Status{}
+	return nil
+}
+
+func (f *fakeRuntime) Exited(context.Context) (<-chan struct{}, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.exit, nil
+}
+
+// crash ends k3s.
+func (f *fakeRuntime) crash() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.status.Running, f.status.ExitCode = false, 137
+	close(f.exit)
+}
+
+func (f *fakeRuntime) HasImage(context.Context, string, string) (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.image, nil
+}
+
+func (f *fakeRuntime) ImportImage(context.Context, string, func(context.Context, *k3s.Content) (k3s.Blob, error)) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.image = true
+	return nil
+}
+
+// fakeProbe is a k3s that is always well.
+type fakeProbe struct{ cidr netip.Prefix }
+
+func (fakeProbe) Ready(context.Context) error { return nil }
+
+func (p fakeProbe) Node(context.Context, string) (k3s.Node, error) {
+	return k3s.Node{PodCIDR: p.cidr, Ready: true}, nil
+}
+
+// machine is one node: what stays when its agent is killed.
+type machine struct {
+	daemon  *daemon
+	runtime *fakeRuntime
+	dir     string
+	port    uint16
+	token   token.Token
+}
+
+// start runs an agent and returns how to kill it.
+func (m *machine) start(t *testing.T) (stop func()) {
+	t.Helper()
+	cfg := config.Default()
+	cfg.NetworkToken, cfg.NetworkID = m.token, "home"
+	a := &agent{cfg: cfg, log: slog.New(slog.DiscardHandler), overlay: api.NewClient(filepath.Join(m.dir, "overlay.sock")), runtime: m.runtime,
+		prober: func(k3s.Probe) prober {
+			return fakeProbe{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 42, byte(m.daemon.index), 0}), 24)}
+		},
+		opt: Options{Config: cfg, Socket: filepath.Join(m.dir, "agent.sock"), StateDir: filepath.Join(m.dir, "state"), Files: m.runtime.files,
+			Containerd: "/c.sock", HostsDir: m.dir, PeerPort: m.port, PodNet: podnet.Host{ConfDir: filepath.Join(m.dir, "cni"), ProcSys: filepath.Join(m.dir, "sys"),
+				NFT: func(context.Context, string) error { return nil }, Run: func(context.Context, string, ...string) error { return nil }}}}
+	if err := a.assemble(m.runtime); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- a.run(ctx) }()
+	return func() {
+		cancel()
+		if err := errors.Join(<-done, a.store.Close()); err != nil {
+			t.Error(err)
+		}
+		a.peers.CloseIdle()
+		a.overlay.CloseIdle()
+	}
+}
+
+// newMesh makes n machines whose tokens declare declared nodes.
+func newMesh(t *testing.T, n, declared int) (*mesh, []*machine) {
+	t.Helper()
+	tok, err := token.Generate(rand.Reader, declared)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &mesh{changed: make(chan struct{}), revision: 1}
+	port := freePort(t)
+	var out []*machine
+	for i := range n {
+		_, key, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := identity.ID(key.Public().(ed25519.PublicKey))
+		addr := netip.AddrFrom4([4]byte{127, 0, 0, byte(i + 2)})
+		// Every connection on loopback comes from 127.0.0.1.
+		m.nodes = append(m.nodes, api.Node{ID: id, Name: fmt.Sprintf("n%d-%s", i, id.Short()), Kind: api.KindNode, NetworkID: "home",
+			Addresses: []netip.Addr{addr, netip.MustParseAddr("127.0.0.1")}})
+		mc := &machine{daemon: &daemon{mesh: m, index: i, key: key, addr: addr}, dir: t.TempDir(), port: port, token: tok}
+		mc.runtime = &fakeRuntime{files: k3s.Files{Dir: filepath.Join(mc.dir, "k3s")}}
+		serveDaemon(t, mc)
+		out = append(out, mc)
+	}
+	return m, out
+}
+
+func serveDaemon(t *testing.T, m *machine) {
+	t.Helper()
+	for k, v := range map[string]string{"net/ipv4/ip_forward": "1", "net/bridge/bridge-nf-call-iptables": "1"} {
+		p := filepath.Join(m.dir, "sys", k)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(p), 0o755), os.WriteFile(p, []byte(v), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, err := net.Listen("unix", filepath.Join(m.dir, "overlay.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: m.daemon.handler()}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = s.Serve(l) }()
+	t.Cleanup(func() { _ = s.Close(); <-done })
+}
+
+func freePort(t *testing.T) uint16 {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return netip.MustParseAddrPort(l.Addr().String()).Port()
+}
+
+// allReady counts the nodes of each role that say they are ready.
+func allReady(nodes []api.Node) (servers, workers int, uids map[string]bool) {
+	uids = map[string]bool{}
+	for _, n := range nodes {
+		a := n.Annotations
+		if a[api.NoteReady] != "true" {
+			continue
+		}
+		uids[a[api.NoteClusterUID]] = true
+		switch a[api.NoteRole] {
+		case "server":
+			servers++
+		case "worker":
+			workers++
+		}
+	}
+	return servers, workers, uids
+}
+
+func TestThreeMachinesFormOneCluster(t *testing.T) {
+	m, machines := newMesh(t, 3, 3)
+	for _, mc := range machines {
+		defer mc.start(t)()
+	}
+	m.wait(t, "one server and two workers", func(nodes []api.Node) bool {
+		s, w, uids := allReady(nodes)
+		return s == 1 && w == 2 && len(uids) == 1
+	})
+	for i, mc := range machines {
+		mc.runtime.mu.Lock()
+		args := strings.Join(mc.runtime.spec.Args, " ")
+		spec := fmt.Sprintf("%+v", mc.runtime.spec)
+		mc.runtime.mu.Unlock()
+		if !strings.Contains(args, "--node-ip="+mc.daemon.addr.String()) {
+			t.Errorf("machine %d: not on the overlay: %s", i, args)
+		}
+		for _, f := range []string{mc.runtime.files.ServerToken(), mc.runtime.files.AgentToken(), mc.runtime.files.JoinToken()} {
+			secret, err := os.ReadFile(f)
+			if err == nil && strings.Contains(spec, strings.TrimSpace(string(secret))) {
+				t.Errorf("machine %d: a secret is in the container's specification", i)
+			}
+		}
+	}
+}
+
+func TestFewerThanAQuorumWaits(t *testing.T) {
+	m, machines := newMesh(t, 1, 3)
+	defer machines[0].start(t)()
+	m.wait(t, "a reason to wait", func(nodes []api.Node) bool { return nodes[0].Annotations[api.NoteWaiting] != "" })
+	if machines[0].runtime.starts != 0 {
+		t.Error("k3s was started alone")
+	}
+}
+
+func TestNewAgentAdopts(t *testing.T) {
+	m, machines := newMesh(t, 1, 1)
+	mc := machines[0]
+	ready := func(nodes []api.Node) bool { s, _, _ := allReady(nodes); return s == 1 }
+	stop := mc.start(t)
+	m.wait(t, "a server", ready)
+	uid := m.nodes[0].Annotations[api.NoteClusterUID]
+	stop()
+	m.edit(func() { m.nodes[0].Annotations = nil })
+	stop = mc.start(t)
+	defer func() { stop() }()
+	m.wait(t, "a server again", ready)
+	if mc.runtime.starts != 1 {
+		t.Errorf("k3s was started %d times", mc.runtime.starts)
+	}
+	if got := m.nodes[0].Annotations[api.NoteClusterUID]; got != uid {
+		t.Errorf("cluster %s became %s", uid, got)
+	}
+	mc.runtime.crash()
+	m.wait(t, "k3s to run again", func([]api.Node) bool {
+		mc.runtime.mu.Lock()
+		defer mc.runtime.mu.Unlock()
+		return mc.runtime.starts == 2 && mc.runtime.status.Running
+	})
+}
+
+func TestDamagedStateStopsNothingAndStartsNothing(t *testing.T) {
+	m, machines := newMesh(t, 1, 1)
+	mc := machines[0]
+	state := filepath.Join(mc.dir, "state")
+	if err := errors.Join(os.MkdirAll(state, 0o700), os.WriteFile(filepath.Join(state, "state.json"), []byte("rubbish"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	defer mc.start(t)()
+	m.wait(t, "a word about it", func(nodes []api.Node) bool {
+		return strings.Contains(nodes[0].Annotations[api.NoteWaiting], "state")
+	})
+	if mc.runtime.starts != 0 {
+		t.Error("k3s was started on a damaged state")
+	}
+}
