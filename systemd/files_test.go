@@ -150,3 +150,18 @@ func TestUnitsKeepTheirPromises(t *testing.T) {
 		})
 	}
 }
+
+// The account's name stands in files that systemd and polkit read themselves.
+func TestUserIsTheSameEverywhere(t *testing.T) {
+	tests := []struct{ path, want string }{
+		{"usr/lib/sysusers.d/kairos.conf", "\nu " + User + " "},
+		{unitDir + "/" + OverlayUnit, "\nUser=" + User + "\n"},
+		{"usr/share/polkit-1/rules.d/50-kairos.rules", `subject.user === "` + User + `"`},
+	}
+	for _, tt := range tests {
+		text, err := fs.ReadFile(Files(), tt.path)
+		if err != nil || !strings.Contains(string(text), tt.want) {
+			t.Errorf("%s lacks %q: %v", tt.path, tt.want, err)
+		}
+	}
+}

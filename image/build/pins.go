@@ -22,7 +22,7 @@ var baseEpoch = time.Date(2025, time.August, 9, 0, 0, 0, 0, time.UTC)
 var packages = []string{
 	// the system
 	"systemd", "systemd-sysv", "systemd-resolved", "systemd-timesyncd",
-	"dbus", "udev", "kmod", "libpam-systemd", "login", "passwd", "sudo",
+	"dbus", "polkitd", "udev", "kmod", "libpam-systemd", "login", "passwd", "sudo",
 	"e2fsprogs", "procps", "util-linux", "less", "netbase", "ca-certificates",
 	// the network
 	"iproute2", "iputils-ping", "nftables", "iptables", "ipset", "conntrack", "ethtool",
