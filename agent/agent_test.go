@@ -170,7 +170,8 @@ func (d *daemon) certify(public []byte) [][]byte {
 
 // fakeRuntime is containerd with k3s in it. What is in it outlives an agent.
 type fakeRuntime struct {
-	files k3s.Files
+	files   k3s.Files
+	started func() // after Start
 
 	mu     sync.Mutex
 	image  bool
@@ -187,6 +188,9 @@ func (f *fakeRuntime) Status(context.Context) (k3s.Status, error) {
 }
 
 func (f *fakeRuntime) Start(_ context.Context, s k3s.Spec) error {
+	if f.started != nil {
+		defer f.started()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.image {
@@ -316,6 +320,7 @@ func newMesh(t *testing.T, n, declared int) (*mesh, []*machine) {
 			Addresses: []netip.Addr{addr, netip.MustParseAddr("127.0.0.1")}})
 		mc := &machine{daemon: &daemon{mesh: m, index: i, key: key, addr: addr}, dir: t.TempDir(), port: port, token: tok}
 		mc.runtime = &fakeRuntime{files: k3s.Files{Dir: filepath.Join(mc.dir, "k3s")}}
+		mc.runtime.started = func() { m.edit(func() {}) }
 		serveDaemon(t, mc)
 		out = append(out, mc)
 	}
