@@ -20,7 +20,7 @@ const presetFile = "usr/lib/systemd/system-preset/10-kairos.preset"
 
 // User is the account that owns /var/lib/kairos/overlay and runs the overlay
 // daemon.
-const User = "kairos"
+const User = "kairos-overlay"
 
 // Names of the units, as systemctl takes them.
 const (
