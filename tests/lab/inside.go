@@ -1,14 +1,19 @@
 package lab
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -38,6 +43,43 @@ func (m *Machine) InNet(f func() error) error {
 		done <- f()
 	}()
 	return <-done
+}
+
+// Dial connects from inside the machine; addr is a literal address and port.
+func (m *Machine) Dial(network, addr string) (net.Conn, error) {
+	var c net.Conn
+	err := m.InNet(func() (err error) {
+		c, err = net.DialTimeout(network, addr, 5*time.Second)
+		return err
+	})
+	return c, err
+}
+
+// Get fetches a URL from inside the machine. host replaces the Host header
+// unless it is empty. An answer that is not 200 is an error.
+func (m *Machine) Get(ctx context.Context, url, host string) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return "", err
+	}
+	req.Host = host
+	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext:       func(_ context.Context, network, addr string) (net.Conn, error) { return m.Dial(network, addr) },
+	}}
+	resp, err := client.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return "", fmt.Errorf("get %s: %w", url, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("get %s: %s: %s", url, resp.Status, b)
+	}
+	return string(b), nil
 }
 
 // Inner is the process that a started Command runs inside the machine, seen

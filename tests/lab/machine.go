@@ -89,6 +89,12 @@ func (m *Machine) dir() string         { return m.lab.machineDir(m.name) }
 // Name is the machine's host name.
 func (m *Machine) Name() string { return m.name }
 
+// Kind is KindNetns or KindNspawn.
+func (m *Machine) Kind() string { return m.state().Kind }
+
+// Processes are the processes of the machine as the host numbers them.
+func (m *Machine) Processes() ([]int, error) { return groupPIDs(m.group()) }
+
 // Addr is the machine's address on the lab's network: its underlay.
 func (m *Machine) Addr() netip.Addr { return m.lab.state.machineAddr(m.state()) }
 

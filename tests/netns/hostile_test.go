@@ -1,12 +1,9 @@
 package netns
 
 import (
-	"context"
 	"crypto/rand"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -59,30 +56,7 @@ func (n *node) metric(name string) float64 {
 }
 
 // get fetches a URL from inside the node's machine; host replaces the Host header.
-func (n *node) get(url, host string) (string, error) {
-	req, err := http.NewRequestWithContext(n.w.ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return "", err
-	}
-	req.Host = host
-	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext:       func(_ context.Context, _, addr string) (net.Conn, error) { return n.dial(addr) },
-	}}
-	resp, err := client.Do(req)
-	if err != nil {
-		return "", err
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return "", err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("%s: %s", resp.Status, b)
-	}
-	return string(b), nil
-}
+func (n *node) get(url, host string) (string, error) { return n.Get(n.w.ctx, url, host) }
 
 // rss is the daemon's resident memory in bytes.
 func (n *node) rss() int64 {

@@ -59,7 +59,7 @@ func TestTransfer(t *testing.T) {
 				sums[1], err = drain(io.TeeReader(c, c), size) // sends back what it gets
 				return err
 			})
-			c, err := from.dial(l.Addr().String())
+			c, err := from.Dial("tcp", l.Addr().String())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -143,7 +143,7 @@ func TestRestartKeepsInterfaceAndSession(t *testing.T) {
 		c, err := l.Accept()
 		in <- accepted{c, err}
 	}()
-	out, err := a.dial(l.Addr().String())
+	out, err := a.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -253,17 +253,7 @@ func (w *world) awaitMesh(nodes ...*node) {
 // eventually waits until f returns nil; what it said last is in the failure.
 func (w *world) eventually(d time.Duration, what string, f func() error) {
 	w.Helper()
-	deadline := time.Now().Add(d)
-	for {
-		err := f()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) || w.ctx.Err() != nil {
-			w.Fatalf("waited %s until %s: %v", d, what, err)
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
+	labtest.Eventually(w.T, d, what, f)
 }
 
 // ping sends one echo request from a node.
@@ -285,14 +275,4 @@ func (n *node) listen(addr netip.Addr) net.Listener {
 	}
 	n.w.Cleanup(func() { l.Close() })
 	return l
-}
-
-// dial connects from the node.
-func (n *node) dial(addr string) (net.Conn, error) {
-	var c net.Conn
-	err := n.InNet(func() (err error) {
-		c, err = (&net.Dialer{Timeout: 5 * time.Second}).Dial("tcp", addr)
-		return err
-	})
-	return c, err
 }

@@ -135,6 +135,9 @@ func (c *Cluster) Await(ctx context.Context, log io.Writer) ([]View, error) {
 		var views []View
 		ready := 0
 		for _, m := range c.Lab.Machines() {
+			if m.Kind() != lab.KindNspawn {
+				continue
+			}
 			v := Look(ctx, m)
 			views = append(views, v)
 			if v.Ready {

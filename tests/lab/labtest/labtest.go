@@ -65,3 +65,20 @@ func CheckGone(t *testing.T, l *lab.Lab) {
 		}
 	}
 }
+
+// Eventually waits until f returns nil, and fails the test with what f said
+// last if that takes longer than d.
+func Eventually(t *testing.T, d time.Duration, what string, f func() error) {
+	t.Helper()
+	deadline := time.Now().Add(d)
+	for {
+		err := f()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) || t.Context().Err() != nil {
+			t.Fatalf("waited %s until %s: %v", d, what, err)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
