@@ -23,7 +23,8 @@ const startedLimit = 30 * time.Second
 
 // outcome is what acting gave: the conditions that hold and the first failure.
 type outcome struct {
-	busy       bool
+	busy       bool   // something is under way or failed
+	again      bool   // something was done: there may be more to do at once
 	waiting    string // one line
 	conditions []health.Condition
 }
@@ -60,7 +61,11 @@ func (a *agent) act(ctx context.Context, f role.Facts, plan []role.Action) outco
 		}
 		err := a.do(ctx, f, step)
 		if err == nil {
+			out.again = out.again || moves(step)
 			continue
+		}
+		if ctx.Err() != nil {
+			break // the agent is being stopped
 		}
 		blocked, out.busy = true, true
 		out.fail(step, err)
@@ -70,6 +75,16 @@ func (a *agent) act(ctx context.Context, f role.Facts, plan []role.Action) outco
 		a.voting.stop()
 	}
 	return out
+}
+
+// moves reports whether the next turn sees other facts because of the step. What
+// the overlay changes wakes the loop by itself.
+func moves(step role.Action) bool {
+	switch step.(type) {
+	case role.RunGenesis, role.Publish:
+		return false
+	}
+	return true
 }
 
 // tell takes over what the plan has to say, and reports whether that was all of the step.

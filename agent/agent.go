@@ -22,9 +22,11 @@ import (
 
 // Pace of the loop. A change wakes it earlier.
 const (
+	nextPause = 50 * time.Millisecond
 	busyPause = time.Second      // something is being brought about
 	idlePause = 10 * time.Second // all is as it should be
 	firstWait = 3 * time.Second  // for the overlay's first answer
+	maxQuick  = 10               // turns after nextPause in a row
 	turnLimit = 2 * time.Minute  // of one turn's actions together
 	deadAfter = 3 * time.Minute  // without a turn the agent counts as hung
 )
@@ -95,6 +97,7 @@ type agent struct {
 	restarts backoff
 	report   reporter
 	lastTurn atomic.Int64 // unix nanoseconds
+	quick    int          // turns that followed each other at once
 	ready    bool         // systemd was told
 }
 
@@ -200,14 +203,10 @@ func (a *agent) loop(ctx context.Context) error {
 	for ctx.Err() == nil {
 		// Taken before looking, so that no change is missed.
 		woken := []<-chan struct{}{a.world.Changed(), a.voting.Changed(), a.puller.Changed()}
-		busy := a.turn(ctx)
+		pause := a.turn(ctx)
 		a.watchExit(ctx)
 		a.beat()
 		a.tellReady(a.report.line())
-		pause := idlePause
-		if busy {
-			pause = busyPause
-		}
 		t := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
@@ -239,21 +238,33 @@ func (a *agent) firstLook(ctx context.Context) {
 	}
 }
 
-// turn is observe, plan, act, publish. It reports whether it should be
-// repeated soon.
-func (a *agent) turn(ctx context.Context) (busy bool) {
+// turn is observe, plan, act, publish. It returns when to come back at the latest.
+func (a *agent) turn(ctx context.Context) time.Duration {
 	ctx, cancel := context.WithTimeout(ctx, turnLimit)
 	defer cancel()
 	f := a.observe(ctx)
 	plan := role.Plan(f)
 	outcome := a.act(ctx, f, plan)
+	if ctx.Err() != nil {
+		return busyPause
+	}
 	a.publish(ctx, f, outcome)
 	if r, ok := a.runtime.(interface{ RotateLog() error }); ok {
 		if err := r.RotateLog(); err != nil {
 			a.log.Warn("the k3s log was not turned over", "err", err)
 		}
 	}
-	return outcome.busy || f.K3s.Running && !(f.K3s.Ready && a.report.nodeReady && f.AppliedPodCIDR.IsValid())
+	settling := f.K3s.Running && !(f.K3s.Ready && a.report.nodeReady && f.AppliedPodCIDR.IsValid())
+	a.quick++
+	switch {
+	case outcome.again && !outcome.busy && a.quick < maxQuick:
+		return nextPause
+	case outcome.again, outcome.busy, settling:
+		a.quick = 0
+		return busyPause
+	}
+	a.quick = 0
+	return idlePause
 }
 
 // exitWatch wakes the loop when k3s ends. It decides nothing.

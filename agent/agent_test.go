@@ -410,21 +410,36 @@ func TestFewerThanAQuorumWaits(t *testing.T) {
 }
 
 func TestNewAgentAdopts(t *testing.T) {
-	m, machines := newMesh(t, 1, 1)
-	mc := machines[0]
-	ready := func(nodes []api.Node) bool { s, _, _ := allReady(nodes); return s == 1 }
-	stop := mc.start(t)
-	m.wait(t, "a server", ready)
-	uid := m.nodes[0].Annotations[api.NoteClusterUID]
-	stop()
-	m.edit(func() { m.nodes[0].Annotations = nil })
-	stop = mc.start(t)
-	defer func() { stop() }()
-	m.wait(t, "a server again", ready)
+	m, machines := newMesh(t, 3, 3)
+	var stops []func()
+	for _, mc := range machines {
+		stops = append(stops, mc.start(t))
+	}
+	server := 0
+	ready := func(nodes []api.Node) bool {
+		for i, n := range nodes {
+			if n.Annotations[api.NoteRole] == "server" {
+				server = i
+			}
+		}
+		s, w, uids := allReady(nodes)
+		return s == 1 && w == 2 && len(uids) == 1
+	}
+	m.wait(t, "a cluster", ready)
+	uid, mc := m.nodes[server].Annotations[api.NoteClusterUID], machines[server]
+	stops[server]()
+	m.edit(func() { m.nodes[server].Annotations = nil })
+	stops[server] = mc.start(t)
+	defer func() {
+		for _, stop := range stops {
+			stop()
+		}
+	}()
+	m.wait(t, "the cluster again", ready)
 	if mc.runtime.starts != 1 {
 		t.Errorf("k3s was started %d times", mc.runtime.starts)
 	}
-	if got := m.nodes[0].Annotations[api.NoteClusterUID]; got != uid {
+	if got := m.nodes[server].Annotations[api.NoteClusterUID]; got != uid {
 		t.Errorf("cluster %s became %s", uid, got)
 	}
 	mc.runtime.crash()
