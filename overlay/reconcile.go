@@ -127,14 +127,14 @@ func (n *Node) event(e mesh.Event) {
 
 // reconcile is one turn: observe, compute, act, publish.
 func (n *Node) reconcile() {
-	underlay, peers := n.mesh.Underlay(), n.mesh.Peers()
-	tableRevision, members := n.table.Revision(), n.table.List()
+	underlay, revision, members := n.mesh.Underlay(), n.table.Revision(), n.table.List()
 
 	n.mu.Lock()
 	gone := departed(n.world.members, members)
-	n.world.underlay, n.world.members = underlay, members
-	table := n.settleLocked()
+	n.world.underlay = underlay
+	table := n.settleLocked(members)
 	w := n.world
+	w.members = members
 	n.mu.Unlock()
 
 	n.hangUp(gone)
@@ -145,7 +145,7 @@ func (n *Node) reconcile() {
 		n.condition(conditionRecord, "error", err)
 	}
 	n.condition(conditionDNS, "warning", n.names.set(w.hosts()))
-	n.bump(tableRevision, peers) // last: who sees a member can also reach it
+	n.show(revision, members) // last: whoever sees a member can also reach it
 	n.saveSometimes()
 }
 
@@ -171,10 +171,12 @@ func (n *Node) hangUp(gone []identity.ID) {
 	}
 }
 
-// settleLocked moves to another address if this one was lost, and returns the
-// table that follows.
-func (n *Node) settleLocked() *route.Table {
-	table := n.world.table()
+// settleLocked moves to another address if this one was lost to one of the
+// members, and returns the table that follows.
+func (n *Node) settleLocked(members []member.Member) *route.Table {
+	w := n.world
+	w.members = members
+	table := w.table()
 	next, rival := n.world.claim.settle(table)
 	delete(n.conditions, conditionAddress)
 	if !rival.IsZero() {
@@ -190,25 +192,44 @@ func (n *Node) settleLocked() *route.Table {
 	n.opts.Log.Warn("another member has this address, taking the next", "addr", n.world.claim.addr(), "next", next.addr())
 	n.world.claim, n.state.Attempt = next, next.attempt
 	n.warn("save the new address", n.writeState(n.state))
-	return n.world.table()
+	w.claim = next
+	return w.table()
 }
 
-// bump tells who waits for a revision if there is something new to see.
-func (n *Node) bump(tableRevision uint64, peers []mesh.PeerInfo) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	next := applied{revision: tableRevision, saved: n.applied.saved}
+// show makes members, in which this one's record may be missing or old, the
+// answer of the API, and tells who waits for a revision if there is something
+// new to see.
+func (n *Node) show(revision uint64, members []member.Member) {
+	next := applied{revision: revision}
+	peers := n.mesh.Peers()
 	for _, p := range peers {
 		next.peers = append(next.peers, p.ID)
 		next.paths = append(next.paths, p.Transport)
 	}
+	if self, ok := n.table.Get(n.ID()); ok {
+		members = withSelf(members, self)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	next.saved = n.applied.saved
+	n.world.members, n.connected = members, len(peers)
 	if n.applied.revision == next.revision && slices.Equal(n.applied.peers, next.peers) && slices.Equal(n.applied.paths, next.paths) {
 		return
 	}
-	n.applied, n.connected = next, len(peers)
+	n.applied = next
 	n.revision++
 	close(n.changed)
 	n.changed = make(chan struct{})
+}
+
+// withSelf returns members, sorted by ID, with self in its place.
+func withSelf(members []member.Member, self member.Member) []member.Member {
+	i, found := slices.BinarySearchFunc(members, self.ID, func(m member.Member, id identity.ID) int { return m.ID.Compare(id) })
+	if found {
+		members[i] = self
+		return members
+	}
+	return slices.Insert(members, i, self)
 }
 
 // setRoutes sets the kernel's routes. A range that this host routes elsewhere
