@@ -130,6 +130,10 @@ func (l *Lab) Dir() string { return l.state.dir() }
 // Net is the lab's network: the underlay of its machines.
 func (l *Lab) Net() netip.Prefix { return l.state.Net }
 
+// AddrOf is the address of the machine that was or will be added as the
+// number-th, counted from 1.
+func (l *Lab) AddrOf(number int) netip.Addr { return l.state.machineAddr(machineState{Number: number}) }
+
 // HostAddr is this host's address in the lab, if Options.Host asked for one.
 func (l *Lab) HostAddr() netip.Addr { return l.state.host(hostPart) }
 

@@ -141,31 +141,16 @@ func (r *rig) kubectl(args ...string) string {
 	return out
 }
 
-// nodes is what Kubernetes says of its nodes: name -> its roles and conditions.
-func (r *rig) nodes() (map[string]string, error) {
-	server, err := r.Server(r.ctx)
-	if err != nil {
-		return nil, err
-	}
-	out, err := cluster.Kubectl(r.ctx, server, "get", "nodes", "--no-headers")
-	if err != nil {
-		return nil, err
-	}
-	nodes := map[string]string{}
-	for line := range strings.Lines(out) {
-		if f := strings.Fields(line); len(f) > 2 {
-			nodes[f[0]] = f[1] + " " + f[2]
-		}
-	}
-	return nodes, nil
-}
-
 // checkNodes waits until Kubernetes has one Ready node for each machine, with
 // one control plane among them.
 func (r *rig) checkNodes() {
 	r.Helper()
 	r.eventually(2*time.Minute, "Kubernetes has the right nodes", func() error {
-		nodes, err := r.nodes()
+		server, err := r.Server(r.ctx)
+		if err != nil {
+			return err
+		}
+		nodes, err := cluster.Nodes(r.ctx, server, "")
 		if err != nil {
 			return err
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -167,42 +166,4 @@ func (c *Cluster) Server(ctx context.Context) (*lab.Machine, error) {
 		}
 	}
 	return nil, errors.New("find the server: no machine says that it is one")
-}
-
-// Kubectl runs the host's kubectl where the machine is: in its network
-// namespace, with a kubeconfig that the machine's own `kairos` gives out.
-func Kubectl(ctx context.Context, m *lab.Machine, args ...string) (string, error) {
-	kubeconfig, err := m.Exec(ctx, "kairos", "get-kubeconfig")
-	if err != nil {
-		return "", err
-	}
-	f, err := os.CreateTemp("", "kubeconfig-")
-	if err != nil {
-		return "", fmt.Errorf("write the kubeconfig: %w", err)
-	}
-	defer os.Remove(f.Name())
-	if _, err := f.WriteString(kubeconfig); err != nil {
-		return "", fmt.Errorf("write the kubeconfig: %w", err)
-	}
-	if err := f.Close(); err != nil {
-		return "", fmt.Errorf("write the kubeconfig: %w", err)
-	}
-	return KubectlWith(ctx, m, f.Name(), args...)
-}
-
-// KubectlWith is Kubectl with a kubeconfig that is a file of the host.
-func KubectlWith(ctx context.Context, m *lab.Machine, kubeconfig string, args ...string) (string, error) {
-	pid, err := m.Leader()
-	if err != nil {
-		return "", err
-	}
-	enter := []string{fmt.Sprintf("--net=/proc/%d/ns/net", pid), "kubectl", "--kubeconfig", kubeconfig, "--request-timeout=20s"}
-	cmd := exec.CommandContext(ctx, "nsenter", append(enter, args...)...)
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return string(out), fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
-	}
-	return string(out), nil
 }

@@ -116,6 +116,10 @@ func await(ctx context.Context, c *cluster.Cluster) error {
 	if err != nil {
 		return err
 	}
+	fmt.Println("waiting until Kubernetes calls every node Ready")
+	if err := cluster.AwaitNodes(wait, server, "", len(views)); err != nil {
+		return err
+	}
 	nodes, err := cluster.Kubectl(ctx, server, "get", "nodes", "-o", "wide")
 	if err != nil {
 		return err
