@@ -24,37 +24,40 @@ var ErrInUse = errors.New("already in use")
 // owner (negative: leaves it to the process's own). A socket that a dead
 // process left behind is replaced, one that somebody serves is ErrInUse. A lock
 // beside it (path.lock) keeps two starters from replacing each other's.
-// Closing the listener removes socket and lock.
+// Closing the listener removes all that was made: socket, lock and directories.
 func ListenUnix(path string, owner int) (net.Listener, error) {
-	if err := makeReachable(filepath.Dir(path)); err != nil {
-		return nil, fmt.Errorf("make the socket's directory: %w", err)
+	l := &unixListener{}
+	var err error
+	if l.made, err = makeReachable(filepath.Dir(path)); err == nil {
+		if l.lock, err = lockFile(path + ".lock"); err == nil {
+			l.UnixListener, err = bind(path, owner)
+		}
 	}
-	lock, err := lockFile(path + ".lock")
 	if err != nil {
+		l.cleanUp()
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
-	l, err := bind(path, owner)
-	if err != nil {
-		_ = lock.Close()
-		return nil, fmt.Errorf("listen on %s: %w", path, err)
-	}
-	return &unixListener{UnixListener: l, lock: lock}, nil
+	return l, nil
 }
 
 // makeReachable makes dir and what is missing above it, mode 0755 whatever the
 // umask: a bridge's socket, which is 0600 itself, is for the user behind sudo.
-// Directories that are there stay as they are.
-func makeReachable(dir string) error {
+// Directories that are there stay as they are. It returns those it made, the
+// innermost first.
+func makeReachable(dir string) (made []string, err error) {
 	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
-		return err
+		return nil, err
 	}
-	if err := makeReachable(filepath.Dir(dir)); err != nil {
-		return err
+	if made, err = makeReachable(filepath.Dir(dir)); err != nil {
+		return made, err
 	}
-	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
+	switch err := os.Mkdir(dir, 0o755); {
+	case errors.Is(err, fs.ErrExist): // somebody was faster
+		return made, nil
+	case err != nil:
+		return made, err
 	}
-	return os.Chmod(dir, 0o755)
+	return append([]string{dir}, made...), os.Chmod(dir, 0o755)
 }
 
 // lockFile opens path under an exclusive lock that ends with the process. Its
@@ -141,17 +144,28 @@ func removeStale(path string) error {
 type unixListener struct {
 	*net.UnixListener
 	lock *os.File
+	made []string // directories, the innermost first
 	once sync.Once
 }
 
-// Close removes the socket before the lock, so that whoever gets the lock finds it gone.
+// Close implements net.Listener.
 func (l *unixListener) Close() error {
-	err := l.UnixListener.Close()
-	l.once.Do(func() {
+	err := l.UnixListener.Close() // removes the socket
+	l.once.Do(l.cleanUp)
+	return err
+}
+
+// cleanUp removes the lock last, so that whoever gets it finds the socket gone.
+func (l *unixListener) cleanUp() {
+	if l.lock != nil {
 		_ = os.Remove(l.lock.Name())
 		_ = l.lock.Close()
-	})
-	return err
+	}
+	for _, dir := range l.made {
+		if os.Remove(dir) != nil {
+			return // somebody else uses it by now
+		}
+	}
 }
 
 // peerGuard lets root, the process's own user and the allowed users through.
