@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -328,14 +329,21 @@ type joinAnswer struct {
 }
 
 func (a *agent) fetchJoin(ctx context.Context, s role.FetchJoin) error {
-	var ans joinAnswer
-	err := a.peers.Call(ctx, s.From, joinPath, joinRequest{UID: s.UID}, &ans)
+	body, err := json.Marshal(joinRequest{UID: s.UID})
+	if err != nil {
+		return fmt.Errorf("encode the request: %w", err)
+	}
+	answer, err := a.peers.Post(ctx, s.From, joinPath, body)
 	var refused *api.Error
 	if errors.As(err, &refused) && refused.Hint == hintSoon {
 		return &pendingError{"the server: " + refused.Message}
 	}
 	if err != nil {
 		return &pendingError{"join information from the server: " + err.Error()}
+	}
+	var ans joinAnswer
+	if err := json.Unmarshal(answer, &ans); err != nil {
+		return fmt.Errorf("decode join information: %w", err)
 	}
 	if owner, ok := a.ownerOf(ans.Server); !ok || owner != s.From {
 		return fmt.Errorf("join: the server named an address that is not its own: %s", ans.Server)

@@ -34,7 +34,7 @@ type Overlay interface {
 
 // Caller asks another node's agent; *peer.Peer implements it.
 type Caller interface {
-	Call(ctx context.Context, to identity.ID, path string, in, out any) error
+	Post(ctx context.Context, to identity.ID, path string, body []byte) ([]byte, error)
 }
 
 // Client gets a kubeconfig for this machine. It holds no state.
@@ -128,7 +128,18 @@ func (c Client) askOne(ctx context.Context, s api.Node, req GrantRequest) (g Gra
 		}
 		return c.Local(ctx, req)
 	}
-	return g, c.Peers.Call(ctx, s.ID, Path, req, &g)
+	body, err := json.Marshal(req)
+	if err != nil {
+		return g, fmt.Errorf("encode the request: %w", err)
+	}
+	answer, err := c.Peers.Post(ctx, s.ID, Path, body)
+	if err != nil {
+		return g, err
+	}
+	if err := json.Unmarshal(answer, &g); err != nil {
+		return g, fmt.Errorf("decode the answer: %w", err)
+	}
+	return g, nil
 }
 
 // find returns the running servers of the cluster, connected ones first.

@@ -162,13 +162,19 @@ func (f *fakeMesh) Nodes(context.Context, uint64, time.Duration) (api.NodeList, 
 	return api.NodeList{Nodes: f.nodes}, nil
 }
 
-func (f *fakeMesh) Call(_ context.Context, to identity.ID, _ string, in, out any) error {
+func (f *fakeMesh) Post(_ context.Context, to identity.ID, _ string, body []byte) ([]byte, error) {
 	if f.down[to] {
-		return errors.New("connection refused")
+		return nil, errors.New("connection refused")
 	}
-	g, err := f.issuer.Grant(Asker{Name: "laptop-abcdef", Kind: api.KindBridge}, in.(GrantRequest))
-	*out.(*Grant) = g
-	return err
+	var req GrantRequest
+	if err := json.Unmarshal(body, &req); err != nil {
+		return nil, err
+	}
+	g, err := f.issuer.Grant(Asker{Name: "laptop-abcdef", Kind: api.KindBridge}, req)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(g)
 }
 
 func node(id byte, networkID string, notes map[string]string) api.Node {

@@ -19,12 +19,6 @@ import (
 	"github.com/kairos-io/kairos/overlay/identity"
 )
 
-// Media types of requests.
-const (
-	typeJSON  = "application/json"
-	typeBytes = "application/octet-stream"
-)
-
 // newClient returns an HTTP client whose hosts are IDs: the address comes from
 // the list of members and the certificate must be the ID's.
 func (p *Peer) newClient() *http.Client {
@@ -90,42 +84,17 @@ func ipv4(n api.Node) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// Call sends in as JSON to the agent of node to and decodes the answer into out.
-// An answer that is not 2xx becomes an *api.Error with its status.
-func (p *Peer) Call(ctx context.Context, to identity.ID, path string, in, out any) error {
-	body, err := json.Marshal(in)
-	if err != nil {
-		return fmt.Errorf("encode a request: %w", err)
-	}
-	answer, err := p.post(ctx, to, call{path: path, mediaType: typeJSON, body: body})
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(answer, out); err != nil {
-		return fmt.Errorf("decode the answer of %s: %w", to.Short(), err)
-	}
-	return nil
-}
-
-// Post sends raw bytes and returns the answer's.
+// Post sends body to the agent of node to and returns the answer's body. An
+// answer that is not 2xx becomes an *api.Error with its status.
 func (p *Peer) Post(ctx context.Context, to identity.ID, path string, body []byte) ([]byte, error) {
-	return p.post(ctx, to, call{path: path, mediaType: typeBytes, body: body})
-}
-
-type call struct {
-	path, mediaType string
-	body            []byte
-}
-
-func (p *Peer) post(ctx context.Context, to identity.ID, c call) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	target := "https://" + to.String() + ":" + fmt.Sprint(p.port) + c.path
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(c.body))
+	target := "https://" + to.String() + ":" + fmt.Sprint(p.port) + path
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
 	if err != nil {
 		return nil, fmt.Errorf("build a request: %w", err)
 	}
-	req.Header.Set("Content-Type", c.mediaType)
+	req.Header.Set("Content-Type", "application/octet-stream")
 	resp, err := p.client.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("ask the agent of %s: %w", to.Short(), withoutURL(err))

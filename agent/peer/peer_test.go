@@ -205,7 +205,7 @@ func TestErrorsTravel(t *testing.T) {
 	p := New(Options{Overlay: alice, Port: port})
 	defer p.CloseIdle()
 	var e *api.Error
-	err := p.Call(t.Context(), idOf(bob.key), "/x", struct{}{}, nil)
+	_, err := p.Post(t.Context(), idOf(bob.key), "/x", nil)
 	if !errors.As(err, &e) || e.Status != http.StatusConflict || e.Hint != "ask later" {
 		t.Errorf("got %v", err)
 	}

@@ -208,7 +208,7 @@ func (h Host) sysctls(ctx context.Context) error {
 			err = errors.Join(h.run(ctx, "modprobe", "br_netfilter"), setSysctl(path, s.value))
 		}
 		if err != nil && s.need {
-			return fmt.Errorf("set %s: %w", s.key, err)
+			return fmt.Errorf("set %s to %d (it belongs into /etc/sysctl.d): %w", strings.ReplaceAll(s.key, "/", "."), s.value, err)
 		}
 	}
 	return nil
