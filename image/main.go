@@ -20,7 +20,7 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/kairos-io/kairos/image/build"
+	"github.com/kairos-io/kairos/image/builder"
 )
 
 const usage = `usage: image COMMAND [flags]
@@ -87,8 +87,8 @@ func runOS(ctx context.Context, args []string) error {
 	baseTar := fs.String("base-tar", "", "root file system (tar, tar.gz) to use instead of running mmdebstrap")
 	cache := fs.String("cache", "", "where base layers are kept (default build/cache in the module)")
 	refresh := fs.Bool("refresh", false, "run mmdebstrap even if the base layer is in the cache")
-	mirror := fs.String("mirror", "", "Debian archive (default: $KAIROS_MIRROR, this machine's apt sources, "+build.Mirror+")")
-	security := fs.String("security-mirror", "", "Debian security archive, or none (default: $KAIROS_SECURITY_MIRROR, apt sources, "+build.SecurityMirror+")")
+	mirror := fs.String("mirror", "", "Debian archive (default: $KAIROS_MIRROR, this machine's apt sources, "+builder.Mirror+")")
+	security := fs.String("security-mirror", "", "Debian security archive, or none (default: $KAIROS_SECURITY_MIRROR, apt sources, "+builder.SecurityMirror+")")
 	bin := fs.String("bin-dir", "", "take kairos and kairos-agent from here instead of building them")
 	given := sourceFlags(fs)
 	if err := parse(fs, args, "out"); err != nil {
@@ -98,20 +98,20 @@ func runOS(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	mirrors, err := build.FindMirrors(build.Mirrors{Main: *mirror, Security: *security}, os.Getenv, "/etc/apt")
+	mirrors, err := builder.FindMirrors(builder.Mirrors{Main: *mirror, Security: *security}, os.Getenv, "/etc/apt")
 	if err != nil {
 		return err
 	}
 	if *cache == "" {
 		*cache = filepath.Join(source.Dir, "build", "cache")
 	}
-	compile := build.GoBuild
+	compile := builder.GoBuild
 	if *bin != "" {
-		compile = build.Prebuilt(*bin)
+		compile = builder.Prebuilt(*bin)
 	}
-	digest, err := build.OS(ctx, build.OSOptions{
+	digest, err := builder.OS(ctx, builder.OSOptions{
 		Out: *out, Compiler: compile,
-		Base: build.BaseOptions{
+		Base: builder.BaseOptions{
 			Arch: *arch, Mirrors: mirrors, CacheDir: *cache, Tar: *baseTar, Refresh: *refresh, Log: os.Stderr,
 		},
 		Source: source,
@@ -132,7 +132,7 @@ func runCLI(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	digest, err := build.CLIImage(ctx, build.CLIOptions{Out: *out, Archs: strings.Split(*archs, ","), Source: source})
+	digest, err := builder.CLIImage(ctx, builder.CLIOptions{Out: *out, Archs: strings.Split(*archs, ","), Source: source})
 	return report(os.Stdout, digest, err)
 }
 
@@ -144,7 +144,7 @@ func runUnpack(_ context.Context, args []string) error {
 	if err := parse(fs, args, "layout", "out"); err != nil {
 		return err
 	}
-	return build.Unpack(build.UnpackOptions{Layout: *dir, Out: *out, Arch: *arch})
+	return builder.Unpack(builder.UnpackOptions{Layout: *dir, Out: *out, Arch: *arch})
 }
 
 func runDigest(_ context.Context, args []string) error {
@@ -153,7 +153,7 @@ func runDigest(_ context.Context, args []string) error {
 	if err := parse(fs, args, "layout"); err != nil {
 		return err
 	}
-	digest, err := build.Digest(*dir)
+	digest, err := builder.Digest(*dir)
 	return report(os.Stdout, digest, err)
 }
 
@@ -165,8 +165,8 @@ func report(w io.Writer, digest any, err error) error {
 	return err
 }
 
-func sourceFlags(fs *flag.FlagSet) *build.Source {
-	s := new(build.Source)
+func sourceFlags(fs *flag.FlagSet) *builder.Source {
+	s := new(builder.Source)
 	fs.StringVar(&s.Version, "version", "", "version to build in (default: git describe)")
 	fs.StringVar(&s.Revision, "revision", "", "commit to name in the labels (default: git's)")
 	return s
@@ -174,11 +174,11 @@ func sourceFlags(fs *flag.FlagSet) *build.Source {
 
 // source finds the module that this program belongs to, from wherever in it the
 // program is run.
-func source(ctx context.Context, given build.Source) (build.Source, error) {
+func source(ctx context.Context, given builder.Source) (builder.Source, error) {
 	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
-		return build.Source{}, fmt.Errorf("find the module: %w\nhint: run this inside of the source tree", err)
+		return builder.Source{}, fmt.Errorf("find the module: %w\nhint: run this inside of the source tree", err)
 	}
 	given.Dir = strings.TrimSpace(string(out))
-	return build.FindSource(ctx, given, os.Getenv)
+	return builder.FindSource(ctx, given, os.Getenv)
 }

@@ -21,7 +21,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
-	"github.com/kairos-io/kairos/image/build"
+	"github.com/kairos-io/kairos/image/builder"
 	"github.com/kairos-io/kairos/tests/internal/run"
 )
 
@@ -36,7 +36,7 @@ type Images struct {
 // Names of the images in Archives. The OS image names the sandbox image of
 // pods; there is nothing to pull it from here, so ours takes its place.
 const (
-	PauseName = build.Pause
+	PauseName = builder.Pause
 	EchoName  = "docker.io/test/echo:1"
 )
 

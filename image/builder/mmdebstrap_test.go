@@ -1,6 +1,6 @@
 //go:build mmdebstrap
 
-package build
+package builder
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 // Installing Debian twice gives the same layer, as long as the mirror does not
 // move in between. It takes two minutes and a mirror, hence the build tag:
 //
-//	go test -tags mmdebstrap -run TestBaseIsReproducible ./image/build
+//	go test -tags mmdebstrap -run TestBaseIsReproducible ./image/builder
 func TestBaseIsReproducible(t *testing.T) {
 	mirrors, err := FindMirrors(Mirrors{}, os.Getenv, "/etc/apt")
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package build makes the project's OCI images: the operating system that a
+// Package builder makes the project's OCI images: the operating system that a
 // machine boots, and the small image with nothing but the command line.
 //
 // The OS image is three layers, from what changes seldom to what changes often:
@@ -8,4 +8,4 @@
 // machine in it. Same inputs, same digest.
 //
 // An image holds no identity: no machine-id, no host keys, no password, no seed.
-package build
+package builder
