@@ -175,8 +175,11 @@ func TestKernelHearsThatPeerIsGone(t *testing.T) {
 			start := time.Now()
 			var err error
 			spaces[0].run(func() { _, err = net.DialTimeout("tcp", netip.AddrPortFrom(addr, 6443).String(), deadline) })
-			if !errors.Is(err, syscall.EHOSTUNREACH) || time.Since(start) > time.Second {
-				t.Errorf("dial fails after %v with %v, want at once with no route to host", time.Since(start), err)
+			// Normally at once. A kernel that is busy with the socket when the
+			// answer to its first packet comes heeds that to the second, a second
+			// later. Without an answer the error would be a timeout.
+			if !errors.Is(err, syscall.EHOSTUNREACH) {
+				t.Errorf("dial fails after %v with %v, want no route to host", time.Since(start), err)
 			}
 		})
 	}
