@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/kairos-io/kairos/tests/lab"
@@ -22,10 +23,8 @@ func (r *rig) testSecrets() {
 	checked := 0
 	check := func(where string, content []byte) {
 		checked++
-		for name, secret := range secrets {
-			if bytes.Contains(bytes.ToUpper(content), bytes.ToUpper([]byte(secret))) {
-				r.Errorf("%s is in %s", name, where)
-			}
+		for _, name := range shown(secrets, content) {
+			r.Errorf("%s is in %s", name, where)
 		}
 	}
 	for _, m := range r.Lab.Machines() {
@@ -45,7 +44,25 @@ func (r *rig) testSecrets() {
 		}
 		check("the console of "+m.Name(), console)
 	}
+	// Last, as it stays there: the search must be able to find something.
+	r.exec(r.server(), "logger", "planted: "+strings.ToLower(secrets[networkToken]))
+	if journal := r.exec(r.server(), "journalctl", "--no-pager", "-o", "export", "-t", "root"); !slices.Equal(shown(secrets, []byte(journal)), []string{networkToken}) {
+		r.Errorf("a planted token was not found in %q", journal)
+	}
 	r.Logf("looked for %d secrets in %d places", len(secrets), checked)
+}
+
+const networkToken = "the network token"
+
+// shown are the names of the secrets that are in the content, in any case.
+func shown(secrets map[string]string, content []byte) []string {
+	var names []string
+	for name, secret := range secrets {
+		if bytes.Contains(bytes.ToUpper(content), bytes.ToUpper([]byte(secret))) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // secrets are the network token and, of every machine, its identity key and
@@ -57,7 +74,7 @@ func (r *rig) secrets() map[string]string {
 		r.Fatal(err)
 	}
 	_, body, _ := strings.Cut(token, "-")
-	found := map[string]string{"the network token": body}
+	found := map[string]string{networkToken: body}
 	for _, m := range r.Lab.Machines() {
 		files := r.exec(m.Name(), "sh", "-c", "ls /var/lib/kairos/overlay/identity.key; find /var/lib/rancher/k3s -name '*token*' -type f; ls /etc/rancher/node/password")
 		for _, file := range strings.Fields(files) {
