@@ -259,11 +259,11 @@ func (n *Node) serve() {
 		n.running.Go(func() error { return n.server.ServeTCP(n.tcp) })
 	}
 	if n.socket != nil {
-		var allowed []int
+		var guests []int
 		if n.opts.SocketUID >= 0 {
-			allowed = append(allowed, n.opts.SocketUID)
+			guests = append(guests, n.opts.SocketUID)
 		}
-		n.running.Go(func() error { return n.server.ServeUnix(n.socket, allowed...) })
+		n.running.Go(func() error { return n.server.ServeUnix(n.socket, guests...) })
 	}
 }
 

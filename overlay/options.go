@@ -44,7 +44,7 @@ type Options struct {
 
 	API       netip.AddrPort // read-only HTTP, on loopback; zero: none
 	Socket    string         // control socket; empty: none
-	SocketUID int            // who besides root may use the socket and owns it; negative: only this process's user
+	SocketUID int            // who owns the socket and may read and use Control on it, besides root; negative: this process's user
 	// Control are handlers of others on the socket: "kubeconfig" is served at
 	// /control/v1/kubeconfig.
 	Control map[string]http.Handler

@@ -109,10 +109,13 @@ func (s *Server) ServeTCP(l net.Listener) error {
 	return s.serve(limitListener(l, maxConns), h, nil)
 }
 
-// ServeUnix serves everything on l until Close, to root, to the process's own
-// user and to the users in allowed (numeric ids).
-func (s *Server) ServeUnix(l net.Listener, allowed ...int) error {
-	h := peerGuard{allowed: allowed, next: http.HandlerFunc(s.serveAll), log: s.cfg.Log}
+// ServeUnix serves everything on l until Close, to root and to the process's
+// own user. The users in guests (numeric ids) may read and call Config.Extra,
+// but neither sign, certify nor change anything: a bridge's socket is for the
+// person behind sudo, and so for each program of hers, which must get neither
+// root's power over the routes of this machine nor the member's identity.
+func (s *Server) ServeUnix(l net.Listener, guests ...int) error {
+	h := peerGuard{guests: guests, next: http.HandlerFunc(s.serveAll), guest: http.HandlerFunc(s.serveGuest), log: s.cfg.Log}
 	return s.serve(limitListener(l, maxConns), h, withPeer)
 }
 
@@ -182,6 +185,21 @@ func (s *Server) serveAll(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.read.serve(w, r)
+}
+
+// serveGuest is serveAll without what changes or speaks for this member.
+func (s *Server) serveGuest(w http.ResponseWriter, r *http.Request) {
+	name, control := strings.CutPrefix(r.URL.Path, controlPrefix)
+	if _, extra := s.cfg.Extra[name]; control && !extra {
+		harden(w.Header())
+		writeError(w, &Error{
+			Message: "permission denied: this socket lets you read and get a kubeconfig",
+			Hint:    "only root controls the network of this machine",
+			Status:  http.StatusForbidden,
+		})
+		return
+	}
+	s.serveAll(w, r)
 }
 
 func (rt routes) serve(w http.ResponseWriter, r *http.Request) {

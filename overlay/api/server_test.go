@@ -288,7 +288,7 @@ func TestStartersExclude(t *testing.T) {
 
 func TestPeerCredentials(t *testing.T) {
 	next := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
-	g := peerGuard{allowed: []int{1234}, next: next, log: NewServer(newFake().config()).cfg.Log}
+	g := peerGuard{guests: []int{1234}, next: next, guest: next, log: NewServer(newFake().config()).cfg.Log}
 	for _, tc := range []struct {
 		name string
 		uid  any
@@ -296,7 +296,7 @@ func TestPeerCredentials(t *testing.T) {
 	}{
 		{"root", 0, http.StatusOK},
 		{"own user", os.Getuid(), http.StatusOK},
-		{"allowed user", 1234, http.StatusOK},
+		{"a guest", 1234, http.StatusOK},
 		{"another user", 4321, http.StatusForbidden},
 		{"unknown", nil, http.StatusForbidden},
 	} {
@@ -310,6 +310,43 @@ func TestPeerCredentials(t *testing.T) {
 			g.ServeHTTP(w, r)
 			if w.status != tc.want {
 				t.Errorf("got %d, want %d", w.status, tc.want)
+			}
+		})
+	}
+}
+
+// TestGuestsControlNothing: whoever the socket was given to reads and uses what
+// was added for people; identity and routes stay root's.
+func TestGuestsControlNothing(t *testing.T) {
+	f := newFake()
+	cfg := f.config()
+	cfg.Extra = map[string]http.Handler{"kubeconfig": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })}
+	s := NewServer(cfg)
+	g := peerGuard{guests: []int{1234}, next: http.HandlerFunc(s.serveAll), guest: http.HandlerFunc(s.serveGuest), log: s.cfg.Log}
+	for _, tc := range []struct {
+		method, path, body string
+		guest              int
+	}{
+		{http.MethodGet, "/api/v1/status", "", http.StatusOK},
+		{http.MethodPost, "/control/v1/kubeconfig", "{}", http.StatusOK},
+		{http.MethodPut, "/control/v1/annotations", "{}", http.StatusForbidden},
+		{http.MethodPut, "/control/v1/routes", "{}", http.StatusForbidden},
+		{http.MethodPost, "/control/v1/pin", "{}", http.StatusForbidden},
+		{http.MethodPost, "/control/v1/sign", `{"context":"agent-genesis"}`, http.StatusForbidden},
+		{http.MethodPost, "/control/v1/certificate", "{}", http.StatusForbidden},
+		{http.MethodPut, "/control/v1/documents/cluster", "{}", http.StatusForbidden},
+		{http.MethodGet, "/control/v1/none", "", http.StatusForbidden},
+	} {
+		t.Run(tc.method+tc.path, func(t *testing.T) {
+			ctx := context.WithValue(t.Context(), peerKey{}, 1234)
+			r, err := http.NewRequestWithContext(ctx, tc.method, tc.path, strings.NewReader(tc.body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := &statusOnly{header: http.Header{}}
+			g.ServeHTTP(w, r)
+			if w.status != tc.guest {
+				t.Errorf("a guest got %d, want %d", w.status, tc.guest)
 			}
 		})
 	}

@@ -168,13 +168,13 @@ func (l *unixListener) cleanUp() {
 	}
 }
 
-// peerGuard lets root, the process's own user and the allowed users through.
-// The socket's mode says the same; this holds when somebody changes the mode,
-// and for whoever connected before it was set.
+// peerGuard lets root and the process's own user through to next, guests to
+// guest and nobody else. The socket's mode says who may connect too; this holds
+// when somebody changes the mode, and for whoever connected before it was set.
 type peerGuard struct {
-	allowed []int
-	next    http.Handler
-	log     *slog.Logger
+	guests      []int
+	next, guest http.Handler
+	log         *slog.Logger
 }
 
 type peerKey struct{}
@@ -215,10 +215,13 @@ func peerUID(conn net.Conn) (int, error) {
 
 func (g peerGuard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	uid, ok := r.Context().Value(peerKey{}).(int)
-	if !ok || (uid != 0 && uid != os.Getuid() && !slices.Contains(g.allowed, uid)) {
+	switch {
+	case ok && (uid == 0 || uid == os.Getuid()):
+		g.next.ServeHTTP(w, r)
+	case ok && slices.Contains(g.guests, uid):
+		g.guest.ServeHTTP(w, r)
+	default:
 		g.log.Warn("refused a control connection", "uid", uid)
 		writeError(w, &Error{Message: "permission denied", Hint: "this socket belongs to another user", Status: http.StatusForbidden})
-		return
 	}
-	g.next.ServeHTTP(w, r)
 }
