@@ -3,8 +3,10 @@ package role
 import (
 	"fmt"
 	"maps"
+	"slices"
 
 	"github.com/kairos-io/kairos/agent/store"
+	"github.com/kairos-io/kairos/overlay/identity"
 )
 
 // Codes of conditions, as package health has them.
@@ -170,9 +172,25 @@ func (p *planner) annotations() map[string]string {
 // server returns the first published server of this node's cluster that fits.
 func (p *planner) server(fits func(Server) bool) *Server {
 	for i := range p.f.Servers {
-		if s := &p.f.Servers[i]; s.UID == p.st.ClusterUID && s.UID != "" && fits(*s) {
+		if s := &p.f.Servers[i]; s.UID == p.st.ClusterUID && s.UID != "" && p.named(s.ID) && fits(*s) {
 			return s
 		}
 	}
 	return nil
+}
+
+// named reports whether a member may be this cluster's server at all. Everybody
+// can publish an endpoint and another's UID: only who the certificate names is
+// given a worker, and only its CA is looked at.
+func (p *planner) named(id identity.ID) bool {
+	return id == p.f.Self || slices.Contains(p.servers(), id)
+}
+
+// servers are those that the agreement named. Where the state was restored from
+// a marker without them, the proof that the others keep tells.
+func (p *planner) servers() []identity.ID {
+	if d := p.f.Genesis.Decision; len(p.st.Servers) == 0 && d != nil && d.UID == p.st.ClusterUID {
+		return d.Servers
+	}
+	return p.st.Servers
 }

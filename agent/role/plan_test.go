@@ -20,6 +20,7 @@ const (
 var (
 	self, other = identity.ID{1}, identity.ID{2}
 	pods        = netip.MustParsePrefix("10.42.3.0/24")
+	impostor    = Server{ID: identity.ID{3}, Name: "box-3", UID: uidA, Endpoint: "10.9.0.3:6443", CAHash: "ca-x", Connected: true}
 	serverOfA   = Server{ID: other, Name: "box-2", UID: uidA, Endpoint: "10.9.0.2:6443", CAHash: "ca-a", Connected: true}
 )
 
@@ -173,6 +174,7 @@ func TestPlan(t *testing.T) {
 		{"server there but not connected", named(false, true), func(f *Facts) { f.Servers = []Server{serverOfA}; f.Servers[0].Connected = false }, []string{"genesis", "wait Waiting"}},
 		{"server of another cluster only", named(false, true), func(f *Facts) { f.Servers = []Server{{ID: other, UID: uidB, Connected: true}} }, []string{"genesis", "wait Waiting"}},
 		{"server there", named(false, true), func(f *Facts) { f.Servers = []Server{serverOfA} }, []string{"genesis", "fetch join", "wait Waiting"}},
+		{"somebody else says it is the server", named(false, true), func(f *Facts) { f.Servers = []Server{impostor} }, []string{"genesis", "wait Waiting"}},
 		{"join at hand", named(false, true), func(f *Facts) { f.Servers, f.JoinUID, f.JoinCAHash = []Server{serverOfA}, uidA, "ca-a" },
 			[]string{"genesis", "mark worker", "save starting worker", "start worker", "wait Waiting"}},
 		{"join of another cluster at hand", named(false, true), func(f *Facts) { f.Servers, f.JoinUID = []Server{serverOfA}, uidB }, []string{"genesis", "fetch join", "wait Waiting"}},
@@ -220,6 +222,8 @@ func TestPlan(t *testing.T) {
 		{"worker restored from its marker", booted(store.Worker), func(f *Facts) { f.State.CAHash, f.State.Phase = "", store.Starting },
 			[]string{"genesis", "save starting worker", "note ServerLost", "network 10.42.3.0/24", "start worker", "wait Waiting"}},
 		{"server shows another CA", running(store.Worker), func(f *Facts) { f.Servers[0].CAHash = "ca-x" }, []string{"genesis", "ask NeedsOperator"}},
+		{"somebody else shows another CA", running(store.Worker), func(f *Facts) { f.Servers = append([]Server{impostor}, f.Servers...) }, []string{"genesis"}},
+		{"restored without the servers' names", running(store.Worker), func(f *Facts) { f.State.Servers, f.Servers = nil, []Server{impostor, serverOfA} }, []string{"genesis"}},
 		{"join information with another CA", running(store.Worker), func(f *Facts) { f.JoinCAHash = "ca-x" }, []string{"genesis", "ask NeedsOperator"}},
 		{"worker that found a server's data", running(store.Worker), func(f *Facts) { f.Datastore = Present }, []string{"genesis", "ask NeedsOperator"}},
 
