@@ -253,6 +253,32 @@ func TestExchange(t *testing.T) {
 	}
 }
 
+// A peer is taken at its word: what it says it lacks, it gets, even twice.
+func TestDigestIsAnswered(t *testing.T) {
+	b := newBench(t, nil)
+	b.run()
+	b.next()
+	b.next()
+	for range 3 {
+		b.say(wire.Message{Digest: wire.Digest{}})
+		if m := b.next(); len(m.Delta) != 1 {
+			t.Fatalf("answered %+v, want the own record", m)
+		}
+	}
+}
+
+// Digests go out now and then without any reason.
+func TestDigestsRecur(t *testing.T) {
+	b := newBench(t, func(c *Config) { c.Interval = 10 * time.Millisecond })
+	b.run()
+	b.next()
+	for i := range 5 {
+		if m := b.next(); m.Digest == nil {
+			t.Fatalf("message %d: %+v, want a digest", i, m)
+		}
+	}
+}
+
 // An own record from an earlier life is jumped over, but only a real one.
 func TestJump(t *testing.T) {
 	b := newBench(t, nil)

@@ -63,6 +63,27 @@ func TestMDNS(t *testing.T) {
 	}
 }
 
+// A machine without IPv6 does without.
+func TestNoIPv6(t *testing.T) {
+	if os.Getenv(inNamespace) == "" {
+		again(t)
+		return
+	}
+	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+		t.Fatalf("ip link set lo up: %v: %s", err, out)
+	}
+	if err := os.WriteFile("/proc/sys/net/ipv6/conf/all/disable_ipv6", []byte("1"), 0); err != nil {
+		t.Fatal(err)
+	}
+	both := []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:0"), netip.MustParseAddrPort("[::]:0")}
+	m := start(t, Config{Keys: testKeys(t), Listen: both})
+	for _, a := range m.Underlay() {
+		if !strings.HasPrefix(a, "127.0.0.1:") {
+			t.Errorf("announces %s", a)
+		}
+	}
+}
+
 // again runs the calling test in a network namespace of its own.
 func again(t *testing.T) {
 	t.Helper()

@@ -176,7 +176,7 @@ func (m *Mesh) shutdown() {
 }
 
 // Close disconnects from everybody and waits until nothing of the mesh runs
-// any more. Handlers that still hold a stream see it fail.
+// any more, handlers included: they see their streams fail and must return.
 func (m *Mesh) Close() error {
 	m.cancel()
 	m.wg.Wait()

@@ -1,11 +1,14 @@
 package mesh
 
 import (
+	"errors"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/kairos-io/kairos/overlay/discovery"
 	"github.com/kairos-io/kairos/overlay/identity"
 )
 
@@ -131,10 +134,14 @@ func TestSilenceIsNoticed(t *testing.T) {
 func TestRTT(t *testing.T) {
 	a, b, _, _ := pair(t, func(a, b *Config) { a.Timing, b.Timing = quick, quick })
 	for _, m := range []*Mesh{a, b} {
-		until(t, "a round trip is measured", func() bool {
-			rtt := m.Peers()[0].RTT
-			return rtt > 0 && rtt < time.Second
-		})
+		if rtt := m.Peers()[0].RTT; rtt <= 0 || rtt > patience {
+			t.Errorf("round trip of %s from the start", rtt)
+		}
+	}
+	a.best(b.ID()).rtt.Store(0)
+	b.best(a.ID()).rtt.Store(0)
+	for _, m := range []*Mesh{a, b} {
+		until(t, "the round trip is measured again", func() bool { return m.Peers()[0].RTT > 0 })
 	}
 }
 
@@ -246,5 +253,29 @@ func TestDialable(t *testing.T) {
 				t.Errorf("dialable %v, want %v", got, tc.want)
 			}
 		})
+	}
+}
+
+// A taken port is told as such, whoever has it.
+func TestPortTaken(t *testing.T) {
+	first := start(t, Config{Keys: testKeys(t)})
+	cfg := Config{Key: testKey(t), Keys: testKeys(t), Listen: []netip.AddrPort{first.under.bound[0]}}
+	if _, err := New(t.Context(), cfg); !errors.Is(err, ErrPortTaken) {
+		t.Errorf("error %v, want ErrPortTaken", err)
+	}
+}
+
+// What others say never leads to this machine's own services.
+func TestNoLoopbackForOthers(t *testing.T) {
+	m := &Mesh{log: slog.New(slog.DiscardHandler)}
+	local := netip.MustParseAddrPort("127.0.0.1:8080")
+	far := netip.MustParseAddrPort("192.0.2.1:4171")
+	tg := &target{record: []netip.AddrPort{local, far}, heard: []netip.AddrPort{netip.MustParseAddrPort("[::1]:1")}}
+	if got := m.addrs(t.Context(), tg); len(got) != 1 || got[0] != far {
+		t.Errorf("would dial %v", got)
+	}
+	tg.hosts = []discovery.Peer{{Host: "127.0.0.1", Port: 8080}}
+	if got := m.addrs(t.Context(), tg); len(got) != 2 {
+		t.Errorf("a configured peer is left out: %v", got)
 	}
 }

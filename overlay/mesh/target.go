@@ -150,6 +150,10 @@ func (m *Mesh) addrs(ctx context.Context, t *target) []netip.AddrPort {
 	hosts := slices.Clone(t.hosts)
 	all := slices.Concat([]netip.AddrPort{t.last}, t.heard, t.record)
 	m.mu.Unlock()
+	// Nobody else may send this node to services of its own machine.
+	all = slices.DeleteFunc(all, func(a netip.AddrPort) bool {
+		return a.Addr().Unmap().IsLoopback() && !m.cfg.Loopback
+	})
 	for _, h := range hosts {
 		found, err := h.Resolve(ctx, m.resolver())
 		if err != nil {
@@ -217,22 +221,19 @@ func (m *Mesh) forgetOnExit(t *target) {
 // tryTarget dials a member once and returns how long to wait after that; 0
 // means until something changes.
 func (m *Mesh) tryTarget(t *target) time.Duration {
-	if !m.allowed(t.id) {
-		return maxUpgrade
-	}
 	m.mu.Lock()
 	t.tried = m.now()
+	away := t.tried - t.away
 	m.mu.Unlock()
-	addrs := m.addrs(m.ctx, t)
-	if len(addrs) == 0 {
-		return m.idle(t)
+	if m.allowed(t.id) {
+		addrs := m.addrs(m.ctx, t)
+		if len(addrs) == 0 {
+			return m.idle(t)
+		}
+		if err := m.race(m.ctx, t.id, addrs, []string{quicName, tcpName}); err == nil {
+			return 0
+		}
 	}
-	if err := m.race(m.ctx, t.id, addrs, []string{quicName, tcpName}); err == nil {
-		return 0
-	}
-	m.mu.Lock()
-	away := m.now() - t.away
-	m.mu.Unlock()
 	return discovery.Backoff(away, rand.Float64())
 }
 

@@ -83,8 +83,9 @@ func newLimits() (network.ResourceManager, error) {
 		System: rcmgr.ResourceLimits{
 			Conns: 4096, ConnsInbound: 2048, ConnsOutbound: 2048, FD: 2048, Memory: 512 << 20,
 		},
+		// Handshakes under way: more than one address alone can hold open.
 		Transient: rcmgr.ResourceLimits{
-			Conns: 512, ConnsInbound: 256, ConnsOutbound: 256, FD: 256, Memory: 64 << 20,
+			Conns: 1536, ConnsInbound: 1024, ConnsOutbound: 512, FD: 1024, Memory: 64 << 20,
 		},
 		// A dial to a peer whose ID is unknown counts for the empty peer ID.
 		PeerDefault: rcmgr.ResourceLimits{

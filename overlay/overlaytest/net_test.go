@@ -170,13 +170,3 @@ func TestLeave(t *testing.T) {
 		t.Error("a member that left can publish")
 	}
 }
-
-// Without any delta, the digests alone bring the tables together.
-func TestAntiEntropy(t *testing.T) {
-	net := New(t, 4, Options{Gossip: func(_ int, c *gossip.Config) { c.Interval = 50 * time.Millisecond }})
-	net.WaitConnected()
-	for i := range 10 {
-		net.Nodes[i%4].Publish(map[string]string{"n": fmt.Sprint(i)})
-	}
-	net.WaitConverged()
-}
