@@ -25,10 +25,11 @@ const Port = 6450
 
 // Limits of a request and of the server.
 const (
-	maxBody     = 256 << 10 // bytes of a request or an answer
-	maxConns    = 256
-	dialTimeout = 5 * time.Second
-	callTimeout = 20 * time.Second // where the caller's context has no earlier deadline
+	maxBody      = 256 << 10 // bytes of a request or an answer
+	maxConns     = 256
+	maxConnsEach = 16 // of these from one address
+	dialTimeout  = 5 * time.Second
+	callTimeout  = 20 * time.Second // where the caller's context has no earlier deadline
 )
 
 // Overlay is what is needed of the overlay daemon; *api.Client implements it.

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/kairos-io/kairos/overlay/api"
@@ -86,7 +85,7 @@ func (p *Peer) serve(ctx context.Context, l net.Listener, h http.Handler) error 
 	}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
-	err := server.Serve(tls.NewListener(newLimited(l, maxConns), p.serverTLS()))
+	err := server.Serve(tls.NewListener(newLimited(l), p.serverTLS()))
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -174,44 +173,4 @@ func WriteError(w http.ResponseWriter, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(e) // the connection may be gone
-}
-
-// limited is a listener with at most n connections open.
-type limited struct {
-	net.Listener
-	slots chan struct{}
-}
-
-func newLimited(l net.Listener, n int) *limited {
-	return &limited{Listener: l, slots: make(chan struct{}, n)}
-}
-
-// Accept implements net.Listener; a connection beyond the limit is closed at once.
-func (l *limited) Accept() (net.Conn, error) {
-	for {
-		c, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		select {
-		case l.slots <- struct{}{}:
-			return &limitedConn{Conn: c, slots: l.slots}, nil
-		default:
-			_ = c.Close()
-		}
-	}
-}
-
-type limitedConn struct {
-	net.Conn
-	slots chan struct{}
-	freed atomic.Bool
-}
-
-// Close implements net.Conn.
-func (c *limitedConn) Close() error {
-	if c.freed.CompareAndSwap(false, true) {
-		<-c.slots
-	}
-	return c.Conn.Close()
 }
