@@ -110,7 +110,7 @@ func (a *agent) serving(ctx context.Context) (string, error) {
 	if st.Role != store.Server || !st.Phase.AtLeast(store.Starting) {
 		return "", &api.Error{Message: "no server runs on this node", Status: http.StatusConflict}
 	}
-	c, err := a.runtime.Status(ctx)
+	c, err := a.status(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -132,7 +132,7 @@ func (a *agent) handleGrant(w http.ResponseWriter, r *http.Request) {
 		peer.WriteError(w, err)
 		return
 	}
-	g, err := a.grant(r.Context(), kubeconfig.Asker{Name: c.Node.Name, Kind: c.Node.Kind}, req)
+	g, err := a.grant(r.Context(), kubeconfig.Asker{ID: c.ID, Name: c.Node.Name, Kind: c.Node.Kind}, req)
 	if err != nil {
 		peer.WriteError(w, err)
 		return
@@ -155,7 +155,7 @@ func (a *agent) grant(ctx context.Context, who kubeconfig.Asker, req kubeconfig.
 
 // localGrant serves root on the server itself.
 func (a *agent) localGrant(ctx context.Context, req kubeconfig.GrantRequest) (kubeconfig.Grant, error) {
-	return a.grant(ctx, kubeconfig.Asker{Name: a.nodeName(), Kind: api.KindNode, Server: true}, req)
+	return a.grant(ctx, kubeconfig.Asker{ID: a.world.get().status.ID, Name: a.nodeName(), Kind: api.KindNode, Server: true}, req)
 }
 
 // serveSocket answers the local CLI: root and this process's user only.

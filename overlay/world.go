@@ -3,6 +3,7 @@ package overlay
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/kairos-io/kairos/overlay/api"
 	"github.com/kairos-io/kairos/overlay/dns"
@@ -102,11 +103,21 @@ func (w world) hosts() []dns.Host {
 	out := []dns.Host{{ID: w.claim.id, Name: w.name, Addrs: w.claim.addrs()}}
 	for _, m := range w.members {
 		if m.ID != w.claim.id {
-			out = append(out, dns.Host{ID: m.ID, Name: m.Name, Addrs: believed(table, m.ID, m.Addrs)})
+			out = append(out, dns.Host{ID: m.ID, Name: ownName(m.ID, m.Name), Addrs: believed(table, m.ID, m.Addrs)})
 		}
 	}
 	slices.SortFunc(out, func(a, b dns.Host) int { return a.ID.Compare(b.ID) })
 	return out
+}
+
+// ownName is name if it ends in the ID, as MemberName makes it, else "". A member
+// chooses its name itself: it must not take that of a node, or of a host outside
+// the mesh, since names also go into hosts files.
+func ownName(id identity.ID, name string) string {
+	if !strings.HasSuffix(name, "-"+id.Short()) {
+		return ""
+	}
+	return name
 }
 
 // believed are the addresses that really lead to the member.

@@ -151,6 +151,22 @@ func TestHosts(t *testing.T) {
 	}
 }
 
+// TestHostsBelieveOnlyOwnNames: a member's name ends in its ID, so it is neither
+// another member's nor one of the world outside.
+func TestHostsBelieveOnlyOwnNames(t *testing.T) {
+	net, all := testNetwork(t), ids(3)
+	thief, victim, self := all[0], all[1], all[2]
+	for _, name := range []string{"other-" + victim.Short(), "me", "registry", thief.Short(), "x" + thief.Short()} {
+		m := other(thief, net.V4Addr(thief, 0), false)
+		m.Name = name
+		w := world{claim: claim{id: self, network: net}, name: "me", members: []member.Member{m, other(victim, net.V4Addr(victim, 0), false)}}
+		hosts := w.hosts()
+		if hosts[0].ID != thief || hosts[0].Name != "" || hosts[1].Name != "other-"+victim.Short() {
+			t.Errorf("%q: got %v", name, hosts)
+		}
+	}
+}
+
 func TestMemberName(t *testing.T) {
 	id := ids(1)[0]
 	for in, want := range map[string]string{

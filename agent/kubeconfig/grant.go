@@ -13,9 +13,11 @@ import (
 	"math/big"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/overlay/identity"
 )
 
 // Issuer signs client certificates with the CA that k3s trusts for its API's
@@ -31,9 +33,20 @@ type Issuer struct {
 
 // Asker is who asks, as authenticated by the caller.
 type Asker struct {
-	Name   string
+	ID     identity.ID
+	Name   string // what it calls itself
 	Kind   string // an api.Kind constant
 	Server bool   // it runs the control plane of this cluster itself
+}
+
+// user is the name for Kubernetes, which its audit log shows: the asker's name
+// only if it ends in its ID, as every honest one does, so that nobody acts
+// under another's.
+func (a Asker) user() string {
+	if strings.HasSuffix(a.Name, "-"+a.ID.Short()) {
+		return userPrefix + a.Name
+	}
+	return userPrefix + a.ID.String()
 }
 
 // Grant decides and signs. Refusals are *api.Error with a hint.
@@ -64,7 +77,7 @@ func (i Issuer) Grant(who Asker, req GrantRequest) (Grant, error) {
 	if err != nil {
 		return Grant{}, err
 	}
-	cert, err := i.sign(ca, leaf{name: who.Name, public: public, ttl: ttl})
+	cert, err := i.sign(ca, leaf{user: who.user(), public: public, ttl: ttl})
 	if err != nil {
 		return Grant{}, err
 	}
@@ -95,7 +108,7 @@ func clientKey(der []byte) (crypto.PublicKey, error) {
 
 // leaf is a certificate to be signed.
 type leaf struct {
-	name   string
+	user   string
 	public crypto.PublicKey
 	ttl    time.Duration
 }
@@ -118,7 +131,7 @@ func (i Issuer) sign(ca tls.Certificate, l leaf) ([]byte, error) {
 	}
 	tmpl := &x509.Certificate{
 		SerialNumber:          serial,
-		Subject:               pkix.Name{CommonName: userPrefix + l.name, Organization: []string{group}},
+		Subject:               pkix.Name{CommonName: l.user, Organization: []string{group}},
 		NotBefore:             now().Add(-backdate),
 		NotAfter:              until,
 		KeyUsage:              x509.KeyUsageDigitalSignature,

@@ -29,6 +29,8 @@ import (
 
 const uid = "0123456789abcdef"
 
+var laptop = identity.ID{1, 2, 3}
+
 // newIssuer makes a server's certificate authority on disk.
 func newIssuer(t *testing.T, caLife time.Duration) Issuer {
 	t.Helper()
@@ -73,7 +75,7 @@ func publicKey(t *testing.T) []byte {
 
 func TestGrant(t *testing.T) {
 	i := newIssuer(t, 24*365*time.Hour)
-	g, err := i.Grant(Asker{Name: "laptop-abcdef", Kind: api.KindBridge}, GrantRequest{UID: uid, PublicKey: publicKey(t), TTLSeconds: 3600})
+	g, err := i.Grant(Asker{ID: laptop, Name: "laptop-" + laptop.Short(), Kind: api.KindBridge}, GrantRequest{UID: uid, PublicKey: publicKey(t), TTLSeconds: 3600})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +84,7 @@ func TestGrant(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Subject.CommonName != "kairos:laptop-abcdef" || c.Subject.Organization[0] != "kairos:admins" || c.IsCA {
+	if c.Subject.CommonName != "kairos:laptop-"+laptop.Short() || c.Subject.Organization[0] != "kairos:admins" || c.IsCA {
 		t.Errorf("subject %v, CA %v", c.Subject, c.IsCA)
 	}
 	if d := time.Until(c.NotAfter); d > time.Hour || d < 59*time.Minute {
@@ -96,6 +98,16 @@ func TestGrant(t *testing.T) {
 	roots.AppendCertsFromPEM(ca)
 	if _, err := c.Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
 		t.Errorf("the API server would refuse it: %v", err)
+	}
+}
+
+// TestNobodyActsUnderAnothersName: a member chooses its name itself.
+func TestNobodyActsUnderAnothersName(t *testing.T) {
+	thief := identity.ID{9}
+	for _, name := range []string{"laptop-" + laptop.Short(), "admin", "", "x" + thief.Short()} {
+		if got := (Asker{ID: thief, Name: name}).user(); got != "kairos:"+thief.String() {
+			t.Errorf("%q acts as %s", name, got)
+		}
 	}
 }
 
