@@ -242,8 +242,12 @@ func (n *Node) setRoutes(w world) error {
 	return err
 }
 
-// condition notes or clears a condition, and logs only when it changes.
+// condition notes or clears a condition, and logs only when it changes. What
+// fails because the node is being taken down is none.
 func (n *Node) condition(code, severity string, err error) {
+	if n.ctx.Err() != nil {
+		return
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	old, had := n.conditions[code]

@@ -143,7 +143,7 @@ func bridge(ctx context.Context, env *Env, opts overlay.Options) error {
 	}
 	env.say("in a second window: `kairos get-kubeconfig > kubeconfig`, then `kubectl --kubeconfig kubeconfig get nodes`")
 	env.say("Ctrl-C leaves the network")
-	go announce(node, env)
+	go follow(node, func(line string) { env.say("%s", line) })
 	if err := node.Wait(); err != nil {
 		return fmt.Errorf("the network failed: %w", err)
 	}
@@ -156,35 +156,6 @@ func bridge(ctx context.Context, env *Env, opts overlay.Options) error {
 func bridgeControl(local *api.Client, log *slog.Logger) map[string]http.Handler {
 	agents := peer.New(peer.Options{Overlay: local, Log: log})
 	return map[string]http.Handler{"kubeconfig": kubeconfig.Client{Overlay: local, Peers: agents}.Handler()}
-}
-
-// announce tells of what changes while a person watches: what is waited for,
-// and that it came. It ends with the node.
-func announce(node *overlay.Node, env *Env) {
-	var revision uint64
-	last := ""
-	for {
-		list := node.Nodes(node.Context(), revision)
-		if node.Context().Err() != nil {
-			return
-		}
-		revision = list.Revision
-		connected := 0
-		for _, n := range list.Nodes {
-			if n.Connected {
-				connected++
-			}
-		}
-		others := len(list.Nodes) - 1
-		line := fmt.Sprintf("connected to %d of %d other members", connected, others)
-		if w := node.Status().Waiting; w != "" {
-			line = "waiting for " + w
-		}
-		if line != last && others >= connected { // a member's record comes just after its connection
-			env.say("%s", line)
-			last = line
-		}
-	}
 }
 
 // explainStart adds the step that helps to why the network did not start.

@@ -114,36 +114,11 @@ func runOverlay(ctx context.Context, opts overlay.Options) error {
 	opts.Log.Info("the network is up", "name", s.Name, "addr", s.Addresses[0].String(), "interface", s.Interface, "version", s.Version)
 	tell(notifier.Ready())
 	go func() { tell(systemd.Watchdog(node.Context(), node.Alive)) }()
-	go followStatus(node, opts.Log, notifier)
+	// The line that `systemctl status` shows.
+	go follow(node, func(line string) { tell(notifier.Status(node.Status().Addresses[0].String() + ", " + line)) })
 	context.AfterFunc(ctx, func() { tell(notifier.Stopping()) })
 	if err := node.Wait(); err != nil {
 		return fmt.Errorf("the network failed: %w", err)
 	}
 	return nil
-}
-
-// followStatus keeps the line that `systemctl status` shows. It ends with the node.
-func followStatus(node *overlay.Node, log *slog.Logger, notifier systemd.Notifier) {
-	var revision uint64
-	for {
-		list := node.Nodes(node.Context(), revision)
-		if node.Context().Err() != nil {
-			return
-		}
-		revision = list.Revision
-		connected := 0
-		for _, n := range list.Nodes {
-			if n.Connected {
-				connected++
-			}
-		}
-		s := node.Status()
-		line := fmt.Sprintf("%s, connected to %d of %d other members", s.Addresses[0], connected, max(0, len(list.Nodes)-1))
-		if s.Waiting != "" {
-			line = fmt.Sprintf("%s, waiting for %s", s.Addresses[0], s.Waiting)
-		}
-		if err := notifier.Status(line); err != nil {
-			log.Debug("cannot tell systemd", "err", err)
-		}
-	}
 }

@@ -120,7 +120,7 @@ func Look(ctx context.Context, m *lab.Machine) View {
 	case v.Text == "":
 		v.Text = status.Waiting
 	}
-	v.Text = strings.TrimSpace(fmt.Sprintf("%s, sees %d others, %s %s", v.Address, others, v.Role, v.Text))
+	v.Text = fmt.Sprintf("%s, sees %d more: %s", v.Address, others, strings.TrimSpace(v.Role+" "+v.Text))
 	return v
 }
 
