@@ -5,8 +5,10 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -139,6 +141,9 @@ func (c Client) askOne(ctx context.Context, s api.Node, req GrantRequest) (g Gra
 	if err := json.Unmarshal(answer, &g); err != nil {
 		return g, fmt.Errorf("decode the answer: %w", err)
 	}
+	if sum := sha256.Sum256(g.CA); hex.EncodeToString(sum[:]) != s.Annotations[api.NoteCA] {
+		return Grant{}, errors.New("it answered with another authority than it publishes")
+	}
 	return g, nil
 }
 
@@ -176,14 +181,42 @@ func find(nodes []api.Node, networkID string) ([]api.Node, error) {
 			Status:  http.StatusNotFound,
 		}
 	}
-	rank := func(n api.Node) int {
-		if n.Self || n.Connected {
-			return 0
-		}
+	slices.SortStableFunc(servers, func(a, b api.Node) int { return rank(a) - rank(b) })
+	return servers, sameCluster(servers, networkID)
+}
+
+// rank orders servers: this machine itself, those that are connected, the rest.
+func rank(n api.Node) int {
+	switch {
+	case n.Self:
+		return 0
+	case n.Connected:
 		return 1
 	}
-	slices.SortStableFunc(servers, func(a, b api.Node) int { return rank(a) - rank(b) })
-	return servers, nil
+	return 2
+}
+
+// sameCluster refuses to choose between servers of different clusters. Any
+// member can say that it is the server; who writes secrets into a cluster must
+// not meet that of somebody else. Those that are gone do not count next to those
+// that are there, nor do others on a server itself.
+func sameCluster(ranked []api.Node, networkID string) error {
+	first := ranked[0]
+	for _, s := range ranked[1:] {
+		if rank(s) != rank(first) {
+			break
+		}
+		if s.Annotations[api.NoteClusterUID] == first.Annotations[api.NoteClusterUID] &&
+			s.Annotations[api.NoteCA] == first.Annotations[api.NoteCA] {
+			continue
+		}
+		return &api.Error{
+			Message: fmt.Sprintf("%s and %s both say that they run the cluster %q, and it is not the same one", first.Name, s.Name, networkID),
+			Hint:    "find out which of the two is yours and run `sudo kairos get-kubeconfig` there; switch the other off",
+			Status:  http.StatusConflict,
+		}
+	}
+	return nil
 }
 
 func unknownNetwork(known map[string]bool, networkID string) error {

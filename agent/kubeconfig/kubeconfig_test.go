@@ -6,13 +6,16 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"maps"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -182,7 +185,7 @@ func (f *fakeMesh) Post(_ context.Context, to identity.ID, _ string, body []byte
 	if err := json.Unmarshal(body, &req); err != nil {
 		return nil, err
 	}
-	g, err := f.issuer.Grant(Asker{Name: "laptop-abcdef", Kind: api.KindBridge}, req)
+	g, err := f.issuer.Grant(Asker{ID: laptop, Name: "laptop-abcdef", Kind: api.KindBridge}, req)
 	if err != nil {
 		return nil, err
 	}
@@ -193,14 +196,28 @@ func node(id byte, networkID string, notes map[string]string) api.Node {
 	return api.Node{ID: identity.ID{id}, Name: "n", Kind: api.KindNode, NetworkID: networkID, Annotations: notes, Connected: true}
 }
 
-func server() map[string]string {
-	return map[string]string{api.NoteRole: "server", api.NoteServer: "10.77.0.1:6443", api.NoteClusterUID: uid}
+// server is what the issuer's node publishes.
+func (i Issuer) server(t *testing.T) map[string]string {
+	t.Helper()
+	ca, err := os.ReadFile(i.ServerCA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(ca)
+	return map[string]string{api.NoteRole: "server", api.NoteServer: "10.77.0.1:6443", api.NoteClusterUID: uid, api.NoteCA: hex.EncodeToString(sum[:])}
+}
+
+func with(notes map[string]string, key, value string) map[string]string {
+	notes = maps.Clone(notes)
+	notes[key] = value
+	return notes
 }
 
 func TestFetch(t *testing.T) {
 	i := newIssuer(t, 24*365*time.Hour)
+	server := i.server(t)
 	f := &fakeMesh{issuer: &i, down: map[identity.ID]bool{{1}: true}, nodes: []api.Node{
-		node(1, "home", server()), node(2, "home", server()), node(3, "home", nil), node(4, "other", server())}}
+		node(1, "home", server), node(2, "home", server), node(3, "home", nil), node(4, "other", server)}}
 	text, err := Client{Overlay: f, Peers: f}.Fetch(t.Context(), Request{})
 	if err != nil {
 		t.Fatal(err)
@@ -226,6 +243,9 @@ func TestFetch(t *testing.T) {
 
 func TestFetchExplains(t *testing.T) {
 	i := newIssuer(t, 24*time.Hour)
+	server := i.server(t)
+	away := node(1, "home", with(server, api.NoteCA, "other"))
+	away.Connected = false
 	waiting := map[string]string{api.NoteWaiting: "waiting for two more machines"}
 	for _, tc := range []struct {
 		name       string
@@ -234,10 +254,13 @@ func TestFetchExplains(t *testing.T) {
 		text, hint string
 	}{
 		{"nobody", nil, Request{}, `no node of network_id "home"`, "same token"},
-		{"another network_id", []api.Node{node(1, "b", server()), node(2, "a", nil)}, Request{}, `no node of network_id "home"`, `"a", "b"`},
+		{"another network_id", []api.Node{node(1, "b", server), node(2, "a", nil)}, Request{}, `no node of network_id "home"`, `"a", "b"`},
 		{"no cluster yet", []api.Node{node(1, "home", waiting)}, Request{}, "waiting for two more machines", "kairos status"},
-		{"server away", []api.Node{node(9, "home", server())}, Request{}, "does not answer", "journalctl"},
-		{"too long", []api.Node{node(1, "home", server())}, Request{TTLSeconds: 1 << 40}, "lives from", "--ttl"},
+		{"server away", []api.Node{node(9, "home", server)}, Request{}, "does not answer", "journalctl"},
+		{"two clusters", []api.Node{node(1, "home", with(server, api.NoteClusterUID, "other")), node(2, "home", server)}, Request{}, "not the same one", "switch the other off"},
+		{"two authorities", []api.Node{node(1, "home", server), node(2, "home", with(server, api.NoteCA, "other"))}, Request{}, "not the same one", "switch the other off"},
+		{"another authority than published", []api.Node{away, node(2, "home", with(server, api.NoteCA, "other"))}, Request{}, "another authority", "journalctl"},
+		{"too long", []api.Node{node(1, "home", server)}, Request{TTLSeconds: 1 << 40}, "lives from", "--ttl"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			f := &fakeMesh{issuer: &i, nodes: tc.nodes, down: map[identity.ID]bool{{9}: true}}
@@ -252,7 +275,7 @@ func TestFetchExplains(t *testing.T) {
 
 func TestHandler(t *testing.T) {
 	i := newIssuer(t, 24*365*time.Hour)
-	f := &fakeMesh{issuer: &i, nodes: []api.Node{node(1, "home", server())}}
+	f := &fakeMesh{issuer: &i, nodes: []api.Node{node(1, "home", i.server(t))}}
 	h := Client{Overlay: f, Peers: f}.Handler()
 	for _, tc := range []struct {
 		method, body string
