@@ -96,8 +96,8 @@ func (r *report) finish(e event, key string) {
 	case "pass":
 		r.passed++
 	case "skip":
-		r.skipped++
-		r.show(key, "SKIP "+e.Package+" "+e.Test)
+		r.failed++
+		r.show(key, "FAIL, because it was skipped: "+e.Package+" "+e.Test)
 	case "fail":
 		r.failed++
 		r.show(key, fmt.Sprintf("FAIL %s %s (%.1fs)", e.Package, e.Test, e.Elapsed))
