@@ -133,6 +133,7 @@ func (n *Node) reconcile() {
 	gone := departed(n.world.members, members)
 	n.world.underlay = underlay
 	table := n.settleLocked(members)
+	n.world.before = table
 	w := n.world
 	w.members = members
 	n.mu.Unlock()

@@ -24,6 +24,7 @@ type world struct {
 	underlay    []string
 	annotations map[string]string
 	routes      api.Routes
+	before      *route.Table    // in force until now: who has a prefix keeps it
 	members     []member.Member // this one included or not: its own entry is taken from the fields above
 }
 
@@ -51,6 +52,7 @@ func (w world) table() *route.Table {
 		Network: w.claim.network,
 		Members: []route.Entry{entry(self)},
 		Accept:  route.Accept{NetworkID: w.routes.Accept.NetworkID, Range: w.routes.Accept.Range},
+		Before:  w.before,
 	}
 	for _, m := range w.members {
 		if m.ID != w.claim.id {

@@ -18,8 +18,10 @@ const (
 )
 
 // Build decides who is behind what. Whoever is pinned comes first, then the
-// lower ID; the first claim counts, and a prefix counts only as a whole. The
-// result depends neither on the order of the members nor on time.
+// lower ID; the first claim counts, and a prefix counts only as a whole. A
+// member keeps the prefixes that Input.Before gave it for as long as it claims
+// them. Apart from that the result depends neither on the order of the members
+// nor on time.
 func Build(in Input) *Table {
 	b := builder{in: in, table: &Table{self: in.Self, addrs: make(map[netip.Addr]identity.ID, 2*len(in.Members))}}
 	members := ranked(in.Members)
@@ -29,9 +31,13 @@ func Build(in Input) *Table {
 		}
 	}
 	// After all addresses: no prefix may take an address away.
-	for _, m := range members {
-		for _, prefix := range m.Prefixes {
-			b.claimPrefix(m, prefix)
+	for _, kept := range []bool{true, false} {
+		for _, m := range members {
+			for _, prefix := range m.Prefixes {
+				if in.Before.gave(m.ID, prefix) == kept {
+					b.claimPrefix(m, prefix)
+				}
+			}
 		}
 	}
 	return b.finish()

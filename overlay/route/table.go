@@ -16,6 +16,10 @@ type Input struct {
 	Members []Entry
 	// Accept bounds whose prefixes are believed; the zero Accept believes none.
 	Accept Accept
+	// Before is the table until now, nil at the start. Pinned and IDs are the
+	// members' own choice: without it a newcomer could draw the traffic of pods
+	// that run already to itself.
+	Before *Table
 }
 
 // Entry is one member as it describes itself.
@@ -100,6 +104,15 @@ func (t *Table) Lookup(dst netip.Addr) (identity.ID, bool) {
 func (t *Table) SourceOK(id identity.ID, src netip.Addr) bool {
 	owner, ok := t.Lookup(src)
 	return ok && owner == id
+}
+
+// gave reports whether the table believed this prefix of this member.
+func (t *Table) gave(id identity.ID, prefix netip.Prefix) bool {
+	if t == nil {
+		return false
+	}
+	i := search(t.spans, prefix.Addr())
+	return i < len(t.spans) && t.spans[i].owner == Owned{Prefix: prefix, ID: id}
 }
 
 // Conflicts lists who lost what to whom, sorted by loser. The caller must not modify it.

@@ -145,6 +145,38 @@ func TestConflicts(t *testing.T) {
 	}
 }
 
+// TestPrefixInUseIsNotTaken: not even by a pinned member of lower ID.
+func TestPrefixInUseIsNotTaken(t *testing.T) {
+	victim := member(5, "10.77.0.5", "10.42.1.0/24")
+	inUse := build(victim)
+	pod := netip.MustParseAddr("10.42.1.9")
+	for _, c := range []struct {
+		name    string
+		members []Entry
+		owner   byte
+	}{
+		{"the same prefix", []Entry{victim, pinned(member(2, "10.77.0.2", "10.42.1.0/24"))}, 5},
+		{"the whole range", []Entry{victim, pinned(member(2, "10.77.0.2", "10.42.0.0/16"))}, 5},
+		{"a part", []Entry{victim, pinned(member(2, "10.77.0.2", "10.42.1.0/25"))}, 5},
+		{"given up", []Entry{member(5, "10.77.0.5"), member(2, "10.77.0.2", "10.42.1.0/24")}, 2},
+		{"its owner is gone", []Entry{member(2, "10.77.0.2", "10.42.1.0/24")}, 2},
+		{"another prefix of the owner is no older", []Entry{member(5, "10.77.0.5", "10.42.0.0/23"), member(2, "10.77.0.2", "10.42.1.0/24")}, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			table := Build(Input{Self: id(1), Network: network, Members: c.members, Accept: accept, Before: inUse})
+			if got, _ := table.Lookup(pod); got != id(c.owner) {
+				t.Errorf("%s went to %s", pod, got.Short())
+			}
+		})
+	}
+	foreign := victim
+	foreign.NetworkID = "other"
+	table := Build(Input{Self: id(1), Network: network, Members: []Entry{foreign}, Accept: accept, Before: inUse})
+	if _, ok := table.Lookup(pod); ok {
+		t.Error("a prefix was kept that is not accepted any more")
+	}
+}
+
 func TestRefused(t *testing.T) {
 	foreign := member(2, "10.77.0.2", "10.42.1.0/24")
 	foreign.NetworkID = "other"
