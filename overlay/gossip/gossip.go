@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/kairos-io/kairos/overlay/identity"
 	"github.com/kairos-io/kairos/overlay/internal/link"
 	"github.com/kairos-io/kairos/overlay/member"
@@ -177,8 +179,8 @@ func (g *Gossip) note(kind member.Kind) {
 	}
 }
 
-// Leave publishes a goodbye and waits until it was handed to every connected
-// peer, or ctx ends. Nothing can be published after that. Run must still run.
+// Leave publishes a goodbye and waits until every connected peer has read it,
+// or ctx ends. Nothing can be published after that. Run must still run.
 func (g *Gossip) Leave(ctx context.Context) error {
 	g.mu.Lock()
 	if g.left || g.published.IsZero() {
@@ -191,15 +193,17 @@ func (g *Gossip) Leave(ctx context.Context) error {
 	err := g.publishLocked(goodbye)
 	g.left = true
 	writers := slices.Collect(maps.Values(g.writers))
-	seq := g.seq
 	g.mu.Unlock()
 	if err != nil {
 		return fmt.Errorf("say goodbye: %w", err)
 	}
+	// At once: one peer that does not read must not keep it from the others.
+	var saying errgroup.Group
 	for _, w := range writers {
-		if err := w.flushed(ctx, g.self, seq); err != nil {
-			return fmt.Errorf("say goodbye: %w", err)
-		}
+		saying.Go(func() error { return w.finish(ctx) })
+	}
+	if err := saying.Wait(); err != nil {
+		return fmt.Errorf("say goodbye: %w", err)
 	}
 	return nil
 }

@@ -32,15 +32,19 @@ func newPace() pace {
 
 // read takes in what one peer writes until its stream ends.
 func (g *Gossip) read(ctx context.Context, peer identity.ID, s link.Stream) {
-	defer func() { _ = s.Reset() }()
 	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
 	defer stop()
 	for {
 		m, err := wire.ReadMessage(s)
 		if err != nil {
-			if !errors.Is(err, io.EOF) && ctx.Err() == nil {
+			if errors.Is(err, io.EOF) {
+				_ = s.Close() // tells the peer that all was read
+				return
+			}
+			if ctx.Err() == nil {
 				g.log.Debug("gossip from peer ended", "peer", peer.Short(), "err", err)
 			}
+			_ = s.Reset()
 			return
 		}
 		w := g.writerTo(peer)
@@ -48,7 +52,7 @@ func (g *Gossip) read(ctx context.Context, peer identity.ID, s link.Stream) {
 			continue // not up yet, or down already: the digests at the next start repeat it
 		}
 		if w.pace.messages.Wait(ctx) != nil || w.pace.records.WaitN(ctx, len(m.Delta)) != nil {
-			return // only the end of ctx makes them fail
+			return // only the end of ctx makes them fail, and that resets the stream
 		}
 		if m.Digest != nil {
 			g.heardDigest(w, m.Digest)

@@ -31,13 +31,15 @@ type writer struct {
 	known   wire.Digest // what the peer knows, to the best of our knowledge
 	pending bool        // there may be records to send
 	digest  bool        // a digest is to be sent
-	wrote   chan struct{}
+	last    bool        // nothing will follow what is due now
+
+	finished chan struct{} // the peer has read the last of it, or is gone
 }
 
 func newWriter(ctx context.Context, g *Gossip, peer identity.ID) *writer {
 	w := &writer{
 		g: g, peer: peer, wake: make(chan struct{}, 1), known: make(wire.Digest),
-		digest: true, wrote: make(chan struct{}), pace: newPace(),
+		digest: true, finished: make(chan struct{}), pace: newPace(),
 	}
 	// Before the peer's digest comes, its own record is all that it knows for
 	// sure; ours goes at once, the rest waits for the digest.
@@ -87,27 +89,24 @@ func (w *writer) learn(d wire.Digest) {
 	w.nudge()
 }
 
-// flushed waits until the peer was sent a record, or is gone.
-func (w *writer) flushed(ctx context.Context, id identity.ID, seq uint64) error {
-	for {
-		w.mu.Lock()
-		done, wrote := w.known[id] >= seq, w.wrote
-		w.mu.Unlock()
-		if done {
-			return nil
-		}
-		select {
-		case <-wrote:
-		case <-w.ctx.Done():
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+// finish sends what is due and waits until the peer has read it, or is gone.
+// Nothing can be sent after that.
+func (w *writer) finish(ctx context.Context) error {
+	w.mu.Lock()
+	w.last = true
+	w.mu.Unlock()
+	w.nudge()
+	select {
+	case <-w.finished:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
 // run writes to the peer until it is disconnected.
 func (w *writer) run() {
+	defer close(w.finished)
 	defer w.cancel()
 	var s link.Stream
 	defer func() {
@@ -125,6 +124,10 @@ func (w *writer) run() {
 		err := w.write(&s)
 		if err == nil {
 			retry = reopenAfter
+			if w.isLast() {
+				w.drain(s)
+				return
+			}
 			continue
 		}
 		if s != nil {
@@ -138,6 +141,25 @@ func (w *writer) run() {
 		retry = min(2*retry, reopenMost)
 		w.compare() // nobody knows what was lost with the stream
 	}
+}
+
+func (w *writer) isLast() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.last && !w.pending && !w.digest
+}
+
+// drain ends the stream and waits for the peer to do the same, which it does
+// when it has read everything: a connection that is closed earlier drops what
+// is still on its way.
+func (w *writer) drain(s link.Stream) {
+	if s == nil || s.CloseWrite() != nil || s.SetReadDeadline(time.Now().Add(writeTimeout)) != nil {
+		return
+	}
+	stop := context.AfterFunc(w.ctx, func() { _ = s.Reset() })
+	defer stop()
+	// The end of the stream comes as an error in any case.
+	_, _ = s.Read(make([]byte, 1))
 }
 
 func (w *writer) pause(d time.Duration) bool {
@@ -198,8 +220,6 @@ func (w *writer) writeDeltas(s link.Stream, missing []wire.Signed) error {
 				w.known[id] = max(w.known[id], seq)
 			}
 		}
-		close(w.wrote)
-		w.wrote = make(chan struct{})
 		w.mu.Unlock()
 	}
 	return nil
