@@ -182,6 +182,13 @@ func (w *writer) write(s *link.Stream) error {
 	if pending {
 		missing = w.g.cfg.Table.Missing(w.known, wire.MaxMembers)
 	}
+	// Before it is written, so that a digest that crosses it has the last word.
+	// If the stream breaks, the digests that follow put it right.
+	for _, r := range missing {
+		if id, seq, ok := r.Head(); ok {
+			w.known[id] = max(w.known[id], seq)
+		}
+	}
 	w.mu.Unlock()
 	if !digest && len(missing) == 0 {
 		return nil
@@ -214,13 +221,6 @@ func (w *writer) writeDeltas(s link.Stream, missing []wire.Signed) error {
 			return err
 		}
 		w.g.stats.sent.Add(uint64(len(delta)))
-		w.mu.Lock()
-		for _, r := range delta {
-			if id, seq, ok := r.Head(); ok {
-				w.known[id] = max(w.known[id], seq)
-			}
-		}
-		w.mu.Unlock()
 	}
 	return nil
 }
