@@ -30,16 +30,17 @@ type outcome struct {
 	conditions []health.Condition
 }
 
-// pendingError is an action that is under way; it is no failure.
-type pendingError struct{ reason string }
+// pendingError is an action that is under way; it is no failure. Its detail
+// changes from turn to turn, so that it is shown and never logged.
+type pendingError struct{ reason, detail string }
 
 // Error implements error.
 func (e *pendingError) Error() string { return e.reason }
 
-// problemError is a failure with the condition that it raises.
+// problemError is a failure with the condition that it raises; detail as above.
 type problemError struct {
-	code, hint string
-	err        error
+	code, hint, detail string
+	err                error
 }
 
 // Error implements error.
@@ -65,12 +66,12 @@ func (a *agent) act(ctx context.Context, f role.Facts, plan []role.Action) outco
 			out.again = out.again || moves(step)
 			continue
 		}
-		if ctx.Err() != nil {
+		if errors.Is(ctx.Err(), context.Canceled) {
 			break // the agent is being stopped
 		}
 		blocked, out.busy = true, true
 		out.fail(step, err)
-		a.report.logFailure(step, err)
+		a.report.logFailure(fmt.Sprintf("%T", step), err)
 	}
 	if !voting {
 		a.voting.stop()
@@ -118,15 +119,20 @@ func (o *outcome) fail(step role.Action, err error) {
 	c := health.Condition{Code: health.CodeWaiting, Severity: health.Info, Text: err.Error()}
 	var pending *pendingError
 	var problem *problemError
+	detail := ""
 	switch {
 	case errors.As(err, &pending):
+		detail = pending.detail
 	case errors.As(err, &problem):
-		c.Code, c.Hint, c.Severity = problem.code, problem.hint, health.Error
+		c.Code, c.Hint, c.Severity, detail = problem.code, problem.hint, health.Error, problem.detail
 	default:
 		c.Code, c.Severity = codeOf(step), health.Error
 	}
 	o.conditions = append(o.conditions, c)
 	o.waiting = c.Text // nearer to the cause than what the plan waits for
+	if detail != "" {
+		o.waiting += ": " + detail
+	}
 }
 
 // codeOf is the condition that a failed step raises where the step itself knows none better.
@@ -140,7 +146,7 @@ func codeOf(step role.Action) string {
 		return health.CodeK3sFailing
 	case role.ApplyNetwork:
 		return health.CodePodNetwork
-	case role.Pin, role.Publish:
+	case role.Pin, role.Publish, role.WithdrawNetwork:
 		return health.CodeOverlayDown
 	case role.FetchJoin:
 		return health.CodeServerLost
@@ -174,6 +180,8 @@ func (a *agent) do(ctx context.Context, f role.Facts, step role.Action) error {
 		return a.start(ctx, k3s.Agent, s.UID)
 	case role.ApplyNetwork:
 		return a.applyNetwork(ctx, s.PodCIDR)
+	case role.WithdrawNetwork:
+		return a.overlay.SetRoutes(ctx, api.Routes{})
 	case role.Publish:
 		return a.overlay.SetAnnotations(ctx, s.Annotations)
 	case role.Stop:
@@ -205,12 +213,11 @@ func (a *agent) prepareImage(ctx context.Context) error {
 	if err == nil && has {
 		return nil
 	}
-	state, err := a.puller.start(time.Now())
-	if err != nil {
-		return &problemError{code: health.CodeImage, err: err,
-			hint: "check the network and k3s.image; a mirror goes into /etc/containerd/certs.d, a layout on disk is written oci:/path"}
+	err = a.puller.start(time.Now())
+	if errors.Is(err, k3s.ErrNoRuntime) {
+		return noRuntime(err)
 	}
-	return &pendingError{state}
+	return err
 }
 
 func noRuntime(err error) error {
@@ -231,10 +238,10 @@ func (a *agent) proposeStarted(ctx context.Context, cluster string) error {
 	defer cancel()
 	err = d.ProposeStarted(ctx, uid)
 	if errors.Is(err, context.DeadlineExceeded) {
-		return &pendingError{"the other machines have not confirmed yet that this one may start the cluster"}
+		return &pendingError{reason: "the other machines have not confirmed yet that this one may start the cluster"}
 	}
 	if errors.Is(err, genesis.ErrAbandoned) {
-		return &pendingError{"the others gave this cluster up before it was started; agreeing on a new one"}
+		return &pendingError{reason: "the others gave this cluster up before it was started; agreeing on a new one"}
 	}
 	return err
 }
@@ -258,25 +265,35 @@ func (a *agent) startServer(ctx context.Context, s role.StartServer) error {
 func (a *agent) start(ctx context.Context, r k3s.Role, uid string) error {
 	now := time.Now()
 	crashed := a.report.exited.Exists
-	if wait := a.restarts.next.Sub(now); crashed && wait > 0 {
-		return &problemError{code: health.CodeK3sFailing,
-			err:  fmt.Errorf("k3s ended with code %d; starting it again in %s", a.report.exited.ExitCode, wait.Round(time.Second)),
-			hint: "see " + a.logFile()}
+	cause := a.restarts.cause
+	if crashed && cause == nil {
+		cause = fmt.Errorf("k3s ended with code %d", a.report.exited.ExitCode)
+	}
+	if wait := a.restarts.next.Sub(now); cause != nil && wait > 0 {
+		return &problemError{code: health.CodeK3sFailing, err: cause, hint: "see " + a.logFile(),
+			detail: "starting it again in " + wait.Round(time.Second).String()}
 	}
 	spec, err := a.spec(ctx, r, uid)
 	if err != nil {
 		return err
 	}
 	if crashed {
-		a.restarts.failed(now)
+		a.log.Warn("k3s had ended", "code", a.report.exited.ExitCode, "at", a.report.exited.Exited)
+		a.restarts.failed(now, nil)
 	}
-	if err := a.runtime.Start(ctx, spec); err != nil {
-		if errors.Is(err, k3s.ErrNoRuntime) {
-			return noRuntime(err)
-		}
-		return fmt.Errorf("start k3s: %w", err)
+	err = a.runtime.Start(ctx, spec)
+	switch {
+	case err == nil:
+		a.restarts.cause = nil
+		return nil
+	case errors.Is(err, k3s.ErrNoRuntime):
+		return noRuntime(err)
+	case crashed: // counted above
+		a.restarts.cause = fmt.Errorf("start k3s: %w", err)
+	default:
+		a.restarts.failed(now, fmt.Errorf("start k3s: %w", err))
 	}
-	return nil
+	return a.restarts.cause
 }
 
 func (a *agent) logFile() string {
@@ -290,7 +307,7 @@ func (a *agent) logFile() string {
 func (a *agent) spec(ctx context.Context, r k3s.Role, uid string) (k3s.Spec, error) {
 	w := a.world.get()
 	if !w.address().IsValid() {
-		return k3s.Spec{}, &pendingError{"the overlay's address of " + hostname()}
+		return k3s.Spec{}, &pendingError{reason: "the overlay's address of " + hostname()}
 	}
 	digest, err := a.puller.wanted(ctx)
 	if err != nil {
@@ -306,7 +323,7 @@ func (a *agent) spec(ctx context.Context, r k3s.Role, uid string) (k3s.Spec, err
 			return k3s.Spec{}, fmt.Errorf("read join information: %w", err)
 		}
 		if join.UID != uid || !join.Server.IsValid() {
-			return k3s.Spec{}, &pendingError{"join information from the server"}
+			return k3s.Spec{}, &pendingError{reason: "join information from the server"}
 		}
 		flags.Server = join.Server
 	}
@@ -336,10 +353,10 @@ func (a *agent) fetchJoin(ctx context.Context, s role.FetchJoin) error {
 	answer, err := a.peers.Post(ctx, s.From, joinPath, body)
 	var refused *api.Error
 	if errors.As(err, &refused) && refused.Hint == hintSoon {
-		return &pendingError{"the server: " + refused.Message}
+		return &pendingError{reason: "the server: " + refused.Message}
 	}
 	if err != nil {
-		return &pendingError{"join information from the server: " + err.Error()}
+		return &pendingError{reason: "join information from the server: " + err.Error()}
 	}
 	var ans joinAnswer
 	if err := json.Unmarshal(answer, &ans); err != nil {
@@ -347,6 +364,11 @@ func (a *agent) fetchJoin(ctx context.Context, s role.FetchJoin) error {
 	}
 	if owner, ok := a.ownerOf(ans.Server); !ok || owner != s.From {
 		return fmt.Errorf("join: the server named an address that is not its own: %s", ans.Server)
+	}
+	// What was trusted first must not be overwritten: the right server may come back.
+	if pinned := a.store.State().CAHash; pinned != "" && ans.CAHash != pinned {
+		return &problemError{code: health.CodeNeedsOperator, err: errors.New("join: the server shows another certificate authority than the one this machine joined"),
+			hint: "see whether the server was made anew; a machine that is to join the new one needs its /var/lib/kairos and /var/lib/rancher moved away"}
 	}
 	return a.opt.Files.SaveJoin(k3s.Join{UID: s.UID, CAHash: ans.CAHash, Token: ans.Token, Server: ans.Server})
 }

@@ -65,7 +65,8 @@ type runtime interface {
 
 // images is where k3s' image goes.
 type images interface {
-	HasImage(ctx context.Context, name, digest string) (bool, error)
+	// ImageDigest returns "" for one that is not there as a whole.
+	ImageDigest(ctx context.Context, name string) (string, error)
 	ImportImage(ctx context.Context, name string, fill func(context.Context, *k3s.Content) (k3s.Blob, error)) error
 }
 
@@ -96,9 +97,11 @@ type agent struct {
 	applied  appliedNet
 	restarts backoff
 	report   reporter
-	lastTurn atomic.Int64 // unix nanoseconds
-	quick    int          // turns that followed each other at once
-	ready    bool         // systemd was told
+	patience time.Duration // of one question to containerd
+	started  time.Time     // before everything else
+	lastTurn atomic.Int64  // nanoseconds after started: the wall clock may jump
+	quick    int           // turns that followed each other at once
+	ready    bool          // systemd was told
 }
 
 // Run is the node's agent. It returns nil when ctx ends, and an error only for
@@ -109,20 +112,10 @@ func Run(ctx context.Context, o Options) error {
 	}
 	a := &agent{opt: o, cfg: o.Config, log: o.Log, overlay: api.NewClient(o.OverlaySocket)}
 	defer a.overlay.CloseIdle()
-	if !o.Config.Cluster.Enabled {
-		return a.idle(ctx)
-	}
 	if err := a.open(); err != nil {
 		return err
 	}
 	return errors.Join(a.run(ctx), a.close())
-}
-
-// idle is all that happens without a cluster.
-func (a *agent) idle(ctx context.Context) error {
-	a.beat()
-	a.tellReady("cluster.enabled is false: this machine is on the network only")
-	return a.watchdog(ctx)
 }
 
 // open is the line: above it the configuration was read, below it things are touched.
@@ -142,6 +135,7 @@ func (a *agent) open() error {
 
 // assemble opens the state and makes the parts of the agent.
 func (a *agent) assemble(img images) (err error) {
+	a.started, a.patience = time.Now(), askTimeout
 	if a.puller, err = newPuller(a.cfg.K3s.Image, a.opt.HostsDir, img); err != nil {
 		return err
 	}
@@ -185,9 +179,11 @@ func (a *agent) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	a.voting.base, a.puller.base = ctx, ctx
 	g.Go(func() error { return a.world.watch(ctx) })
-	g.Go(func() error { return a.servePeers(ctx) })
-	g.Go(func() error { return a.serveSocket(ctx) })
 	g.Go(func() error { return a.watchdog(ctx) })
+	if a.cfg.Cluster.Enabled {
+		g.Go(func() error { return a.servePeers(ctx) })
+		g.Go(func() error { return a.serveSocket(ctx) })
+	}
 	g.Go(func() error { return a.loop(ctx) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
@@ -239,21 +235,22 @@ func (a *agent) firstLook(ctx context.Context) {
 }
 
 // turn is observe, plan, act, publish. It returns when to come back at the latest.
-func (a *agent) turn(ctx context.Context) time.Duration {
-	ctx, cancel := context.WithTimeout(ctx, turnLimit)
+func (a *agent) turn(life context.Context) time.Duration {
+	ctx, cancel := context.WithTimeout(life, turnLimit)
 	defer cancel()
 	f := a.observe(ctx)
 	plan := role.Plan(f)
 	outcome := a.act(ctx, f, plan)
-	if ctx.Err() != nil {
+	if life.Err() != nil {
 		return busyPause
 	}
-	a.publish(ctx, f, outcome)
+	a.publish(life, f, outcome) // also when the turn took too long: then all the more
 	if r, ok := a.runtime.(interface{ RotateLog() error }); ok {
 		if err := r.RotateLog(); err != nil {
-			a.log.Warn("the k3s log was not turned over", "err", err)
+			a.report.logFailure("turn over the k3s log", err)
 		}
 	}
+	a.report.endTurn()
 	settling := f.K3s.Running && !(f.K3s.Ready && a.report.nodeReady && f.AppliedPodCIDR.IsValid())
 	a.quick++
 	switch {
@@ -292,11 +289,11 @@ func (a *agent) watchExit(ctx context.Context) {
 	a.exit.done = done
 }
 
-func (a *agent) beat() { a.lastTurn.Store(time.Now().UnixNano()) }
+func (a *agent) beat() { a.lastTurn.Store(int64(time.Since(a.started))) }
 
 // alive is what the watchdog asks: the loop must have come round.
 func (a *agent) alive() error {
-	if d := time.Since(time.Unix(0, a.lastTurn.Load())); d > deadAfter && a.cfg.Cluster.Enabled {
+	if d := time.Since(a.started) - time.Duration(a.lastTurn.Load()); d > deadAfter {
 		return fmt.Errorf("no turn for %s", d.Round(time.Second))
 	}
 	return nil

@@ -177,14 +177,24 @@ type fakeRuntime struct {
 	image  bool
 	status k3s.Status
 	starts int
+	stops  int
 	spec   k3s.Spec
 	exit   chan struct{}
+	down   error // what every call answers: containerd is away
+	hang   bool  // Status answers nothing
+	refuse error // what Start answers
 }
 
-func (f *fakeRuntime) Status(context.Context) (k3s.Status, error) {
+func (f *fakeRuntime) Status(ctx context.Context) (k3s.Status, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.status, nil
+	if f.hang {
+		f.mu.Unlock()
+		<-ctx.Done()
+		f.mu.Lock()
+		return k3s.Status{}, ctx.Err()
+	}
+	return f.status, f.down
 }
 
 func (f *fakeRuntime) Start(_ context.Context, s k3s.Spec) error {
@@ -193,6 +203,9 @@ func (f *fakeRuntime) Start(_ context.Context, s k3s.Spec) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err := errors.Join(f.down, f.refuse); err != nil {
+		return err
+	}
 	if !f.image {
 		return errors.New("no image")
 	}
@@ -222,7 +235,8 @@ func (f *fakeRuntime) Stop(context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.status = k3s.Status{}
-	return nil
+	f.stops++
+	return f.down
 }
 
 func (f *fakeRuntime) Exited(context.Context) (<-chan struct{}, error) {
@@ -239,10 +253,13 @@ func (f *fakeRuntime) crash() {
 	close(f.exit)
 }
 
-func (f *fakeRuntime) HasImage(context.Context, string, string) (bool, error) {
+func (f *fakeRuntime) ImageDigest(context.Context, string) (string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.image, nil
+	if !f.image {
+		return "", f.down
+	}
+	return "sha256:" + strings.Repeat("1", 64), f.down
 }
 
 func (f *fakeRuntime) ImportImage(context.Context, string, func(context.Context, *k3s.Content) (k3s.Blob, error)) error {
@@ -270,11 +287,16 @@ type machine struct {
 	token   token.Token
 }
 
-// start runs an agent and returns how to kill it.
-func (m *machine) start(t *testing.T) (stop func()) {
-	t.Helper()
+// config is the configuration that all machines of these tests share.
+func (m *machine) config() config.Config {
 	cfg := config.Default()
 	cfg.NetworkToken, cfg.NetworkID = m.token, "home"
+	return cfg
+}
+
+// agent makes one that does not run yet.
+func (m *machine) agent(t *testing.T, cfg config.Config) *agent {
+	t.Helper()
 	a := &agent{cfg: cfg, log: slog.New(slog.DiscardHandler), overlay: api.NewClient(filepath.Join(m.dir, "overlay.sock")), runtime: m.runtime,
 		prober: func(k3s.Probe) prober {
 			return fakeProbe{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 42, byte(m.daemon.index), 0}), 24)}
@@ -285,6 +307,15 @@ func (m *machine) start(t *testing.T) (stop func()) {
 	if err := a.assemble(m.runtime); err != nil {
 		t.Fatal(err)
 	}
+	return a
+}
+
+// start runs an agent and returns how to kill it.
+func (m *machine) start(t *testing.T) (stop func()) { return m.startAs(t, m.config()) }
+
+func (m *machine) startAs(t *testing.T, cfg config.Config) (stop func()) {
+	t.Helper()
+	a := m.agent(t, cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- a.run(ctx) }()

@@ -2,11 +2,13 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
 	"time"
 
+	"github.com/kairos-io/kairos/agent/health"
 	"github.com/kairos-io/kairos/agent/k3s"
 	"github.com/kairos-io/kairos/agent/oci"
 )
@@ -58,6 +60,12 @@ func (p *puller) wanted(ctx context.Context) (string, error) {
 		return digest, nil
 	}
 	img, err := oci.Resolve(ctx, p.ref, oci.Options{Attempts: 1})
+	if errors.Is(err, oci.ErrNotFound) {
+		// The medium that it came from was taken away; what was brought in goes on.
+		if got, ierr := p.runtime.ImageDigest(ctx, p.ref.String()); ierr == nil && got != "" {
+			return got, nil
+		}
+	}
 	if err != nil {
 		return "", err
 	}
@@ -73,7 +81,8 @@ func (p *puller) has(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return p.runtime.HasImage(ctx, p.ref.String(), digest)
+	got, err := p.runtime.ImageDigest(ctx, p.ref.String())
+	return got != "" && (digest == "" || got == digest), err
 }
 
 // Changed returns a channel that is closed when a try ends.
@@ -83,21 +92,26 @@ func (p *puller) Changed() <-chan struct{} {
 	return p.changed
 }
 
-// start begins a try unless one runs or it is too early, and says what there is to wait for.
-func (p *puller) start(now time.Time) (state string, err error) {
+// start begins a try unless one runs or it is too early. Its error says what
+// there is to wait for: it is never nil.
+func (p *puller) start(now time.Time) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	pending := &pendingError{reason: "getting the k3s image " + p.ref.String()}
 	switch {
 	case p.running && p.total > 0:
-		return fmt.Sprintf("getting the k3s image %s: %d of %d MB", p.ref, p.done>>20, p.total>>20), nil
+		pending.detail = fmt.Sprintf("%d of %d MB", p.done>>20, p.total>>20)
+		return pending
 	case p.running:
-		return fmt.Sprintf("getting the k3s image %s", p.ref), nil
+		return pending
 	case now.Before(p.next):
-		return "", fmt.Errorf("get the k3s image (next try in %s): %w", p.next.Sub(now).Round(time.Second), p.err)
+		return &problemError{code: health.CodeImage, err: fmt.Errorf("get the k3s image: %w", p.err),
+			detail: "next try in " + p.next.Sub(now).Round(time.Second).String(),
+			hint:   "check the network and k3s.image; a mirror goes into /etc/containerd/certs.d, a layout on disk is written oci:/path"}
 	}
 	p.running, p.done, p.total = true, 0, 0
 	p.wg.Go(func() { p.try(p.base) })
-	return fmt.Sprintf("getting the k3s image %s", p.ref), nil
+	return pending
 }
 
 func (p *puller) try(ctx context.Context) {
@@ -162,17 +176,31 @@ func pauseAfter(fails int) time.Duration {
 	return min(time.Second<<min(fails, 6), time.Minute)
 }
 
+// steady is how long k3s must have worked before its earlier ends are forgotten.
+const steady = time.Minute
+
 // backoff spaces the starts of k3s when it does not stay up. The zero value is ready.
 type backoff struct {
 	fails int
-	next  time.Time
+	next  time.Time // no start before
+	cause error     // why the last start failed; nil when it did not
+	well  time.Time // since when k3s works; zero while it does not
 }
 
-// failed notes that k3s had to be started again (or could not be).
-func (b *backoff) failed(now time.Time) {
+// failed notes that k3s has to be started again, or could not be because of cause.
+func (b *backoff) failed(now time.Time, cause error) {
 	b.fails++
-	b.next = now.Add(pauseAfter(b.fails))
+	b.next, b.cause, b.well = now.Add(pauseAfter(b.fails)), cause, time.Time{}
 }
 
-// worked forgets the failures.
-func (b *backoff) worked() { *b = backoff{} }
+// worked notes that k3s works now. One that ends soon after each start must
+// not be started without a pause for ever, so the failures are kept for a while.
+func (b *backoff) worked(now time.Time) {
+	switch {
+	case b.fails == 0:
+	case b.well.IsZero():
+		b.well = now
+	case now.Sub(b.well) >= steady:
+		*b = backoff{}
+	}
+}

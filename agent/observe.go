@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/kairos-io/kairos/agent/genesis"
 	"github.com/kairos-io/kairos/agent/k3s"
@@ -46,12 +47,26 @@ func (a *agent) observe(ctx context.Context) role.Facts {
 		f.Published = self.Annotations
 	}
 	a.observeDisk(&f)
+	if !f.ClusterEnabled {
+		a.observeRetired(ctx, &f, w)
+		return f
+	}
 	if a.storeStatus != role.StoreUnusable {
 		a.openVoting(f.Self, abstention(f))
 	}
 	a.observeGenesis(&f)
 	a.observeK3s(ctx, &f, w)
 	return f
+}
+
+// observeRetired looks for what is left of Kubernetes where there shall be none.
+func (a *agent) observeRetired(ctx context.Context, f *role.Facts, w snapshot) {
+	st, err := a.status(ctx)
+	f.K3s.Container = role.PresenceOf(st.Exists, err)
+	f.K3s.Running = st.Running
+	if self, ok := w.self(); ok && len(self.Prefixes) > 0 {
+		f.AppliedPodCIDR = self.Prefixes[0]
+	}
 }
 
 // abstention is the epoch up to which this node must not vote: it took part in
@@ -70,6 +85,9 @@ func (a *agent) observeDisk(f *role.Facts) {
 	f.Datastore = role.PresenceOf(there, derr)
 	join, jerr := a.opt.Files.ReadJoin()
 	f.JoinUID, f.JoinCAHash = join.UID, join.CAHash
+	if join.Server.IsValid() {
+		f.JoinEndpoint = netip.AddrPortFrom(join.Server, k3s.APIPort).String()
+	}
 	a.report.diskProblem = errors.Join(err, derr, jerr)
 }
 
@@ -96,10 +114,10 @@ func (a *agent) observeGenesis(f *role.Facts) {
 }
 
 func (a *agent) observeK3s(ctx context.Context, f *role.Facts, w snapshot) {
-	st, err := a.runtime.Status(ctx)
+	st, err := a.status(ctx)
 	f.K3s.Container = role.PresenceOf(st.Exists, err)
 	f.K3s.Running, f.K3s.UID, f.K3s.Role = st.Running, st.UID, storeRole(st.Role)
-	a.report.exited, a.report.pid = k3s.Status{}, 0
+	a.report.exited, a.report.pid, a.report.specProblem = k3s.Status{}, 0, nil
 	if st.Running {
 		a.report.pid = st.PID
 	}
@@ -107,21 +125,34 @@ func (a *agent) observeK3s(ctx context.Context, f *role.Facts, w snapshot) {
 		a.report.exited = st
 	}
 	if st.Exists {
-		if spec, err := a.spec(ctx, st.Role, st.UID); err == nil {
-			f.K3s.Stale = spec.Hash() != st.SpecHash
-		}
+		spec, err := a.spec(ctx, st.Role, st.UID)
+		f.K3s.Stale = err == nil && spec.Hash() != st.SpecHash
+		a.report.specProblem = err
 	}
 	if f.K3s.Running && !f.K3s.Stale {
 		f.Image = role.Present
 	} else {
-		has, err := a.puller.has(ctx)
-		f.Image = role.PresenceOf(has, err)
+		f.Image = a.observeImage(ctx)
 	}
 	if f.K3s.Running {
 		a.probe(ctx, f, w, st.Role)
 	}
 	f.AppliedPodCIDR = a.stillApplied(w)
 	a.addSelf(f, w)
+}
+
+// status asks containerd, which may hang.
+func (a *agent) status(ctx context.Context) (k3s.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, a.patience)
+	defer cancel()
+	return a.runtime.Status(ctx)
+}
+
+func (a *agent) observeImage(ctx context.Context) role.Presence {
+	ctx, cancel := context.WithTimeout(ctx, a.patience)
+	defer cancel()
+	has, err := a.puller.has(ctx)
+	return role.PresenceOf(has, err)
 }
 
 // addSelf adds this node to the servers as soon as its k3s has a CA to be known by.
@@ -156,7 +187,7 @@ func (a *agent) probe(ctx context.Context, f *role.Facts, w snapshot, r k3s.Role
 	if !f.K3s.Ready {
 		return
 	}
-	a.restarts.worked()
+	a.restarts.worked(time.Now())
 	n, err := p.Node(ctx, a.nodeName())
 	a.report.nodeReady = err == nil && n.Ready
 	if err == nil {

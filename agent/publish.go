@@ -2,9 +2,11 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -30,11 +32,13 @@ type reporter struct {
 	last atomic.Pointer[Status]
 	told string // status line
 	sent api.Cluster
-	sure bool   // sent has reached the overlay
-	fail string // last failure that was logged
+	sure bool // sent has reached the overlay
+	// Failures that were logged, by step: of the last turn, and of this one.
+	failed, failing map[string]string
 
 	// Of this turn's observation.
 	diskProblem error
+	specProblem error // why it is not known which k3s is wanted
 	exited      k3s.Status
 	pid         uint32 // of k3s, 0 when it does not run
 	nodeReady   bool
@@ -46,6 +50,8 @@ func (r *reporter) line() string {
 	switch {
 	case s == nil:
 		return "starting"
+	case s.Cluster.Phase == phaseDisabled && s.Cluster.Waiting == "":
+		return "cluster.enabled is false: this machine is on the network only"
 	case s.Cluster.Waiting != "":
 		return s.Cluster.Phase + ": " + s.Cluster.Waiting
 	case s.Cluster.Role != "":
@@ -54,19 +60,27 @@ func (r *reporter) line() string {
 	return s.Cluster.Phase
 }
 
-// logFailure logs a failed step once, not in every turn.
-func (r *reporter) logFailure(step role.Action, err error) {
-	text := fmt.Sprintf("%T: %v", step, err)
-	if text == r.fail {
+// logFailure logs a failed step when it begins to fail or fails differently,
+// not in every turn.
+func (r *reporter) logFailure(step string, err error) {
+	if r.failing == nil {
+		r.failing = map[string]string{}
+	}
+	text := err.Error()
+	r.failing[step] = text
+	if r.failed[step] == text {
 		return
 	}
-	r.fail = text
-	if _, ok := err.(*pendingError); ok {
-		r.log.Info("waiting", "reason", err.Error())
+	var pending *pendingError
+	if errors.As(err, &pending) {
+		r.log.Info("waiting", "reason", text)
 		return
 	}
-	r.log.Warn("a step failed", "step", fmt.Sprintf("%T", step), "err", err)
+	r.log.Warn("a step failed", "step", step, "err", err)
 }
+
+// endTurn forgets the steps that did not fail in this turn.
+func (r *reporter) endTurn() { r.failed, r.failing = r.failing, nil }
 
 // publish tells everybody who asks: the overlay's API, the agent's socket, the journal.
 func (a *agent) publish(ctx context.Context, f role.Facts, out outcome) {
@@ -76,6 +90,14 @@ func (a *agent) publish(ctx context.Context, f role.Facts, out outcome) {
 	}
 	if err := a.report.diskProblem; err != nil {
 		out.raise(health.Condition{Severity: health.Error, Text: err.Error()}, health.CodeNeedsOperator)
+	}
+	if err := a.report.specProblem; err != nil && f.K3s.Running && f.OverlayUp {
+		out.raise(health.Condition{Severity: health.Warning, Text: "k3s goes on as it was: " + err.Error(), Hint: "check k3s.image"}, health.CodeImage)
+	}
+	told := slices.ContainsFunc(out.conditions, func(c health.Condition) bool { return c.Code == health.CodeK3sFailing })
+	if n := a.restarts.fails; n > 1 && !told { // it runs again at the moment
+		out.raise(health.Condition{Severity: health.Warning, Text: fmt.Sprintf("k3s does not stay up: %d ends in a row", n),
+			Hint: "see " + a.logFile()}, health.CodeK3sFailing)
 	}
 	if a.report.set.Replace(time.Now(), out.conditions...) {
 		for _, c := range a.report.set.List() {
@@ -91,8 +113,10 @@ func (a *agent) publish(ctx context.Context, f role.Facts, out outcome) {
 	if a.report.sure && sameCluster(doc, a.report.sent) {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
 	if err := a.overlay.PutCluster(ctx, doc); err != nil {
-		a.report.logFailure(nil, err)
+		a.report.logFailure("tell the overlay about the cluster", err)
 		return
 	}
 	a.report.sent, a.report.sure = doc, true
@@ -102,6 +126,9 @@ func sameCluster(a, b api.Cluster) bool { return fmt.Sprint(a) == fmt.Sprint(b) 
 
 // document is the cluster as this node knows it.
 func (a *agent) document(f role.Facts, out outcome) api.Cluster {
+	if !f.ClusterEnabled {
+		return api.Cluster{NetworkID: a.cfg.NetworkID, Phase: phaseDisabled, Waiting: out.waiting}
+	}
 	st := a.store.State()
 	c := api.Cluster{
 		NetworkID: a.cfg.NetworkID, UID: st.ClusterUID, Epoch: st.Epoch, Phase: phaseName(st.Phase),
@@ -126,6 +153,9 @@ func (a *agent) document(f role.Facts, out outcome) api.Cluster {
 	}
 	return c
 }
+
+// phaseDisabled is shown where cluster.enabled is false.
+const phaseDisabled = "disabled"
 
 func phaseName(p store.Phase) string {
 	if p == store.Idle {

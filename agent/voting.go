@@ -99,7 +99,7 @@ func (v *voting) takesPart() (*genesis.Driver, string) {
 func (v *voting) abstain(epoch uint64) error {
 	d, problem := v.get()
 	if d == nil {
-		return &pendingError{"the agreement cannot be opened: " + problem}
+		return &pendingError{reason: "the agreement cannot be opened: " + problem}
 	}
 	return d.Abstain(epoch)
 }

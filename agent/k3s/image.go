@@ -40,31 +40,28 @@ func (b Blob) gcLabels() map[string]string {
 	return l
 }
 
-// HasImage reports whether the image of this name is there, unpacked, and, where
-// digest is not empty, exactly that one.
-func (r *Runtime) HasImage(ctx context.Context, name, wantDigest string) (bool, error) {
+// ImageDigest returns the digest ("sha256:...") of the image of this name, and
+// "" while it is not there as a whole and unpacked.
+func (r *Runtime) ImageDigest(ctx context.Context, name string) (string, error) {
 	img, err := r.client.GetImage(ctx, name)
 	if errdefs.IsNotFound(err) {
-		return false, nil
+		return "", nil
 	}
 	if err != nil {
-		return false, explain("look for the k3s image", err)
-	}
-	if wantDigest != "" && img.Target().Digest.String() != wantDigest {
-		return false, nil
+		return "", explain("look for the k3s image", err)
 	}
 	snapshotter, err := r.snapshotter(ctx)
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	ok, err := img.IsUnpacked(ctx, snapshotter)
-	if errdefs.IsNotFound(err) {
-		return false, nil // part of its content is gone
+	if errdefs.IsNotFound(err) || err == nil && !ok {
+		return "", nil // part of its content is gone, or it was not unpacked to the end
 	}
 	if err != nil {
-		return false, explain("check the k3s image", err)
+		return "", explain("check the k3s image", err)
 	}
-	return ok, nil
+	return img.Target().Digest.String(), nil
 }
 
 // ImportImage calls fill with a place to store an image's blobs in, and then

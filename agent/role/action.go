@@ -75,25 +75,28 @@ type (
 	}
 	// ApplyNetwork configures the pod network for this node's range and announces it.
 	ApplyNetwork struct{ PodCIDR netip.Prefix }
+	// WithdrawNetwork announces and accepts no pod ranges any more.
+	WithdrawNetwork struct{}
 	// Publish sets this node's annotations (all of them).
 	Publish struct{ Annotations map[string]string }
 	// Stop stops k3s and keeps its data.
 	Stop struct{ Reason string }
 )
 
-func (Wait) isAction()           {}
-func (Ask) isAction()            {}
-func (Note) isAction()           {}
-func (Save) isAction()           {}
-func (RunGenesis) isAction()     {}
-func (Abstain) isAction()        {}
-func (Pin) isAction()            {}
-func (PrepareImage) isAction()   {}
-func (ProposeStarted) isAction() {}
-func (WriteMarker) isAction()    {}
-func (StartServer) isAction()    {}
-func (FetchJoin) isAction()      {}
-func (StartWorker) isAction()    {}
-func (ApplyNetwork) isAction()   {}
-func (Publish) isAction()        {}
-func (Stop) isAction()           {}
+func (Wait) isAction()            {}
+func (Ask) isAction()             {}
+func (Note) isAction()            {}
+func (Save) isAction()            {}
+func (RunGenesis) isAction()      {}
+func (Abstain) isAction()         {}
+func (Pin) isAction()             {}
+func (PrepareImage) isAction()    {}
+func (ProposeStarted) isAction()  {}
+func (WriteMarker) isAction()     {}
+func (StartServer) isAction()     {}
+func (FetchJoin) isAction()       {}
+func (StartWorker) isAction()     {}
+func (ApplyNetwork) isAction()    {}
+func (WithdrawNetwork) isAction() {}
+func (Publish) isAction()         {}
+func (Stop) isAction()            {}

@@ -132,6 +132,8 @@ type Facts struct {
 	// JoinUID is the cluster for which join information (agent token, CA hash) is at hand; "" for none.
 	JoinUID    string
 	JoinCAHash string // the CA hash in it
+	// JoinEndpoint is the server that it names: <overlay address>:6443.
+	JoinEndpoint string
 
 	PodCIDR        netip.Prefix // what Kubernetes gave this node
 	AppliedPodCIDR netip.Prefix // what CNI and overlay have

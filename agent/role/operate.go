@@ -114,6 +114,10 @@ func (p *planner) worker() bool {
 		p.fetchJoin()
 		return false
 	}
+	if s := p.movedServer(); s != nil {
+		// Not waited for: what runs goes on, and is restarted when the new place is known.
+		p.do(FetchJoin{From: s.ID, UID: s.UID})
+	}
 	if !p.imageReady() {
 		return false
 	}
@@ -126,6 +130,17 @@ func (p *planner) worker() bool {
 		return false
 	}
 	return true
+}
+
+// movedServer returns a server to ask for join information anew, because none
+// is at the address that this worker joined at any more (overlay.cidr was
+// changed, say); nil when there is nothing to do.
+func (p *planner) movedServer() *Server {
+	at := func(s Server) bool { return s.Endpoint == p.f.JoinEndpoint }
+	if p.f.JoinEndpoint == "" || p.server(at) != nil {
+		return nil
+	}
+	return p.server(func(s Server) bool { return s.Connected && s.ID != p.f.Self && p.caFits(s.CAHash) })
 }
 
 // ownData makes sure that data directory and container are this cluster's.

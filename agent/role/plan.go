@@ -81,10 +81,7 @@ func (p *planner) decide() {
 	f := &p.f
 	switch {
 	case !f.ClusterEnabled:
-		if f.K3s.Running {
-			p.do(Stop{"cluster.enabled is false"})
-		}
-		return
+		p.retire()
 	case f.Store == StoreUnusable:
 		// Not empty: this node may have voted, or be the server. What runs goes on.
 		p.ask(codeStateUnusable, "the agent's state cannot be used: "+f.StateProblem,
@@ -102,6 +99,23 @@ func (p *planner) decide() {
 		} else {
 			p.birth()
 		}
+	}
+}
+
+// retire takes this machine out of Kubernetes, because cluster.enabled is
+// false. Nothing is deleted but k3s' container: state, data and pods stay, and
+// with enabled: true the machine is again what it was.
+func (p *planner) retire() {
+	f := &p.f
+	if f.AppliedPodCIDR.IsValid() && f.OverlayUp {
+		p.do(WithdrawNetwork{})
+	}
+	switch {
+	case f.K3s.Container == Present:
+		p.do(Stop{"cluster.enabled is false"})
+	case f.K3s.Container == Unknown && f.Marker.Presence != Absent:
+		// Without a marker k3s never ran here, and containerd need not exist.
+		p.wait("", "waiting for containerd, to see whether k3s must be stopped", "see `systemctl status containerd`")
 	}
 }
 

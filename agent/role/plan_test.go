@@ -50,7 +50,7 @@ func brief(a Action) string {
 		return map[reflect.Type]string{
 			reflect.TypeFor[RunGenesis](): "genesis", reflect.TypeFor[Pin](): "pin", reflect.TypeFor[PrepareImage](): "image",
 			reflect.TypeFor[ProposeStarted](): "propose started", reflect.TypeFor[FetchJoin](): "fetch join",
-			reflect.TypeFor[StartWorker](): "start worker", reflect.TypeFor[Stop](): "stop", reflect.TypeFor[Publish](): "publish",
+			reflect.TypeFor[StartWorker](): "start worker", reflect.TypeFor[WithdrawNetwork](): "withdraw network", reflect.TypeFor[Stop](): "stop", reflect.TypeFor[Publish](): "publish",
 		}[reflect.TypeOf(a)]
 	}
 }
@@ -87,6 +87,7 @@ func running(r store.Role) Facts {
 		f.Servers = []Server{{ID: self, Name: "box-1", UID: uidA, Endpoint: "10.9.0.1:6443", CAHash: "ca-a", Connected: true}}
 	} else {
 		f.JoinUID, f.JoinCAHash, f.State.CAHash = uidA, "ca-a", "ca-a"
+		f.JoinEndpoint = serverOfA.Endpoint
 		f.Servers = []Server{serverOfA}
 	}
 	return f
@@ -111,7 +112,13 @@ func TestPlan(t *testing.T) {
 	}{
 		// Before anything.
 		{"cluster disabled", fresh(), func(f *Facts) { f.ClusterEnabled = false }, nil},
-		{"cluster disabled while k3s runs", running(store.Worker), func(f *Facts) { f.ClusterEnabled = false }, []string{"stop"}},
+		{"cluster disabled while k3s runs", running(store.Worker), func(f *Facts) { f.ClusterEnabled = false }, []string{"withdraw network", "stop"}},
+		{"cluster disabled, k3s has exited", booted(store.Server), func(f *Facts) { f.ClusterEnabled = false }, []string{"stop"}},
+		{"cluster disabled, overlay down", running(store.Worker), func(f *Facts) { f.ClusterEnabled, f.OverlayUp = false, false }, []string{"stop"}},
+		{"cluster disabled, containerd does not answer, k3s ran here", running(store.Worker), func(f *Facts) {
+			f.ClusterEnabled, f.K3s, f.AppliedPodCIDR = false, K3s{}, netip.Prefix{}
+		}, []string{"wait Waiting"}},
+		{"cluster disabled, no containerd, k3s never ran here", fresh(), func(f *Facts) { f.ClusterEnabled, f.K3s = false, K3s{} }, nil},
 		{"first boot", fresh(), nil, []string{"genesis", "wait Waiting"}},
 		{"first boot without the overlay", fresh(), func(f *Facts) { f.OverlayUp = false }, []string{"wait OverlayDown"}},
 		{"first boot, voted already", fresh(), func(f *Facts) { f.Store, f.State = StoreLoaded, store.State{NetworkID: "home", Phase: store.Promised} },
@@ -219,6 +226,12 @@ func TestPlan(t *testing.T) {
 			[]string{"genesis", "note ServerLost", "network 10.42.3.0/24", "start worker", "wait Waiting"}},
 		{"worker whose server is away", running(store.Worker), func(f *Facts) { f.Servers[0].Connected = false }, []string{"genesis", "note ServerLost"}},
 		{"worker whose join information is gone", running(store.Worker), func(f *Facts) { f.JoinUID = "" }, []string{"genesis", "fetch join", "wait Waiting"}},
+		{"server's address changed", running(store.Worker), func(f *Facts) { f.Servers[0].Endpoint = "10.99.0.2:6443" }, []string{"genesis", "fetch join"}},
+		{"server's address changed, agent not connected", running(store.Worker), func(f *Facts) {
+			f.Servers[0].Endpoint, f.Servers[0].Connected = "10.99.0.2:6443", false
+		}, []string{"genesis", "note ServerLost"}},
+		{"somebody else shows another address", running(store.Worker), func(f *Facts) { f.Servers = append([]Server{impostor}, f.Servers...) }, []string{"genesis"}},
+		{"this machine's address changed: k3s is restarted", running(store.Worker), func(f *Facts) { f.K3s.Stale = true }, []string{"genesis", "start worker"}},
 		{"worker restored from its marker", booted(store.Worker), func(f *Facts) { f.State.CAHash, f.State.Phase = "", store.Starting },
 			[]string{"genesis", "save starting worker", "note ServerLost", "network 10.42.3.0/24", "start worker", "wait Waiting"}},
 		{"server shows another CA", running(store.Worker), func(f *Facts) { f.Servers[0].CAHash = "ca-x" }, []string{"genesis", "ask NeedsOperator"}},
