@@ -182,8 +182,8 @@ func hintOf(err error) string {
 	return ""
 }
 
-// oneLine keeps the promise of one line per error, whatever an error of
-// another package contains.
+// oneLine keeps the promise of one line per error, whatever an error contains:
+// part of it may come from another machine.
 func oneLine(s string) string {
-	return strings.Join(strings.Fields(s), " ")
+	return printable(strings.Join(strings.Fields(s), " "))
 }
