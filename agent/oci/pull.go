@@ -236,6 +236,8 @@ func parseManifest(raw []byte) (picked, error) {
 	switch {
 	case m.Config.Digest == (v1.Hash{}) || len(m.Layers) == 0:
 		return picked{}, errors.New("decode the image manifest: no configuration or no layers in it")
+	case m.Config.Size < 0 || m.Config.Size > maxManifest:
+		return picked{}, fmt.Errorf("%w: a configuration of %d bytes", ErrTooLarge, m.Config.Size)
 	case len(m.Layers) > maxLayers:
 		return picked{}, fmt.Errorf("%w: %d layers", ErrTooLarge, len(m.Layers))
 	}
