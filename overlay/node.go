@@ -227,7 +227,7 @@ func (n *Node) connect() {
 	})
 	n.mesh.Handle(datapath.Protocol, func(id identity.ID, s mesh.Stream) { n.datapath.HandleStream(id, s) })
 	n.gossip = gossip.New(gossip.Config{
-		Key: n.key, Table: n.table, Mesh: movingMesh{n.mesh}, Incarnation: n.state.Incarnation, Log: n.opts.Log,
+		Key: n.key, Table: n.table, Mesh: n.mesh, Incarnation: n.state.Incarnation, Log: n.opts.Log,
 	})
 	for _, s := range n.state.Seen {
 		n.mesh.Learn(s.ID, s.Underlay)

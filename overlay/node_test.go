@@ -16,7 +16,6 @@ import (
 
 	"github.com/kairos-io/kairos/overlay/api"
 	"github.com/kairos-io/kairos/overlay/identity"
-	"github.com/kairos-io/kairos/overlay/mesh"
 	"github.com/kairos-io/kairos/overlay/token"
 	"github.com/kairos-io/kairos/overlay/tun"
 	"github.com/kairos-io/kairos/overlay/tun/tuntest"
@@ -438,26 +437,5 @@ func TestBadRoutes(t *testing.T) {
 	}
 	if got := a.Status(); len(got.Conditions) != 0 {
 		t.Errorf("conditions: %v", got.Conditions)
-	}
-}
-
-func TestMovingMesh(t *testing.T) {
-	peer := ids(1)[0]
-	for kind, want := range map[mesh.EventKind][]mesh.EventKind{
-		mesh.PeerUp:          {mesh.PeerUp},
-		mesh.PeerDown:        {mesh.PeerDown},
-		mesh.PathChanged:     {mesh.PeerDown, mesh.PeerUp},
-		mesh.UnderlayChanged: {mesh.UnderlayChanged},
-	} {
-		var got []mesh.EventKind
-		for _, e := range restarts(mesh.Event{Kind: kind, Peer: peer}) {
-			if e.Peer != peer {
-				t.Errorf("%s: another peer", kind)
-			}
-			got = append(got, e.Kind)
-		}
-		if !slices.Equal(got, want) {
-			t.Errorf("%s: got %v", kind, got)
-		}
 	}
 }

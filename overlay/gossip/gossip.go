@@ -250,22 +250,31 @@ func (g *Gossip) jittered() time.Duration {
 
 func (g *Gossip) event(ctx context.Context, e link.Event, running *sync.WaitGroup) {
 	switch e.Kind {
-	case link.PeerUp:
+	case link.PeerUp, link.PathChanged:
+		// What was written to a connection that is replaced may be lost without an
+		// error: a new writer starts over with a digest.
 		w := newWriter(ctx, g, e.Peer)
-		g.mu.Lock()
-		g.writers[e.Peer] = w
-		g.mu.Unlock()
+		g.replace(e.Peer, w)
 		g.cfg.Table.SetConnected(e.Peer, true, g.cfg.Now())
 		running.Go(w.run)
 	case link.PeerDown:
-		g.mu.Lock()
-		w := g.writers[e.Peer]
-		delete(g.writers, e.Peer)
-		g.mu.Unlock()
+		g.replace(e.Peer, nil)
 		g.cfg.Table.SetConnected(e.Peer, false, g.cfg.Now())
-		if w != nil {
-			w.cancel()
-		}
+	}
+}
+
+// replace makes w the writer to peer, nil for none, and ends the one before.
+func (g *Gossip) replace(peer identity.ID, w *writer) {
+	g.mu.Lock()
+	old := g.writers[peer]
+	if w == nil {
+		delete(g.writers, peer)
+	} else {
+		g.writers[peer] = w
+	}
+	g.mu.Unlock()
+	if old != nil {
+		old.cancel()
 	}
 }
 

@@ -379,6 +379,33 @@ func TestStreamBreaks(t *testing.T) {
 	}
 }
 
+// What went to a connection that another replaced may be lost: gossip starts
+// over on the new one, and gives the old stream up.
+func TestPathChanges(t *testing.T) {
+	b := newBench(t, nil)
+	b.run()
+	b.next()
+	b.next()
+	old := b.out
+	b.mesh.events <- link.Event{Kind: link.PathChanged, Peer: b.peer.ID()}
+	select {
+	case b.out = <-b.mesh.opened:
+	case <-time.After(patience):
+		t.Fatal("no stream on the new connection")
+	}
+	for m := b.next(); m.Digest == nil; m = b.next() { // after the own record, as at the start
+		if len(m.Delta) == 0 {
+			t.Fatalf("%+v on the new connection", m)
+		}
+	}
+	if m, err := wire.ReadMessage(old); !errors.Is(err, io.EOF) {
+		t.Errorf("the old stream gave %+v, %v, want its end", m, err)
+	}
+	b.say(wire.Message{Digest: wire.Digest{}})
+	for m := b.next(); len(m.Delta) == 0; m = b.next() {
+	}
+}
+
 func TestLeaveWithoutAnybody(t *testing.T) {
 	b := newBench(t, nil)
 	if err := b.g.Leave(t.Context()); err != nil {
