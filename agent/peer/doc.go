@@ -28,8 +28,12 @@ const (
 	maxBody      = 256 << 10 // bytes of a request or an answer
 	maxConns     = 256
 	maxConnsEach = 16 // of these from one address
-	dialTimeout  = 5 * time.Second
-	callTimeout  = 20 * time.Second // where the caller's context has no earlier deadline
+	// Requests from one address; an honest agent sends a few per second while it votes.
+	requestsPerSecond = 20
+	requestsBurst     = 100
+	maxBudgets        = 4096 // addresses whose requests are counted
+	dialTimeout       = 5 * time.Second
+	callTimeout       = 20 * time.Second // where the caller's context has no earlier deadline
 )
 
 // Overlay is what is needed of the overlay daemon; *api.Client implements it.

@@ -4,6 +4,8 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+
+	"golang.org/x/time/rate"
 )
 
 // limited is a listener with at most maxConns connections open, and at most
@@ -69,4 +71,27 @@ type limitedConn struct {
 func (c *limitedConn) Close() error {
 	defer c.free()
 	return c.Conn.Close()
+}
+
+// quota bounds how often one address may ask. Answering costs signatures to be
+// checked, a question to the overlay and sometimes a write to disk, for others'
+// requests as well as for a stranger's.
+type quota struct {
+	mu sync.Mutex
+	by map[netip.Addr]*rate.Limiter
+}
+
+// allow takes one request off the address' budget.
+func (q *quota) allow(from netip.Addr) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	l := q.by[from]
+	if l == nil {
+		if q.by == nil || len(q.by) >= maxBudgets {
+			q.by = map[netip.Addr]*rate.Limiter{} // a fresh budget for everybody: memory counts more
+		}
+		l = rate.NewLimiter(requestsPerSecond, requestsBurst)
+		q.by[from] = l
+	}
+	return l.Allow()
 }

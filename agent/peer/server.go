@@ -24,6 +24,7 @@ type Peer struct {
 	creds   *credentials
 	client  *http.Client
 	port    uint16
+	quota   quota
 	log     *slog.Logger
 }
 
@@ -115,7 +116,11 @@ func (p *Peer) authenticate(next http.Handler) http.Handler {
 		c, err := p.caller(r)
 		if err != nil {
 			p.log.Debug("refused another agent's request", "addr", r.RemoteAddr, "err", err)
-			WriteError(w, &api.Error{Message: err.Error(), Status: http.StatusForbidden})
+			var e *api.Error
+			if !errors.As(err, &e) {
+				e = &api.Error{Message: err.Error(), Status: http.StatusForbidden}
+			}
+			WriteError(w, e)
 			return
 		}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
@@ -126,13 +131,16 @@ func (p *Peer) caller(r *http.Request) (Caller, error) {
 	if r.TLS == nil {
 		return Caller{}, errors.New("the connection is not encrypted")
 	}
-	id, err := verifyChain(r.TLS.PeerCertificates)
-	if err != nil {
-		return Caller{}, err
-	}
 	from, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
 		return Caller{}, fmt.Errorf("read the caller's address: %w", err)
+	}
+	if !p.quota.allow(from.Addr().Unmap()) {
+		return Caller{}, &api.Error{Message: "too many requests from " + from.Addr().String(), Hint: "try again in a moment", Status: http.StatusTooManyRequests}
+	}
+	id, err := verifyChain(r.TLS.PeerCertificates)
+	if err != nil {
+		return Caller{}, err
 	}
 	node, err := p.member(r.Context(), id)
 	if err != nil {
