@@ -106,7 +106,7 @@ func TestExposure(t *testing.T) {
 	}
 }
 
-// What the design promises of the units, beyond what systemd can judge.
+// What ARCHITECTURE.md promises of the units, beyond what systemd can judge.
 func TestUnitsKeepTheirPromises(t *testing.T) {
 	tests := []struct {
 		name, unit string

@@ -23,7 +23,7 @@ var (
 	ofAgent   = slices.Concat(ofOverlay, []string{"agent/config", "agent/store"})
 )
 
-// rooms is the table of section 3 of the design: dependencies point down only,
+// rooms is what ARCHITECTURE.md calls the borders: dependencies point down only,
 // and siblings do not know each other.
 var rooms = []room{
 	{name: "cmd/internal/...", may: []string{"cmd/internal/...", "agent/...", "overlay/...", "systemd"}},
@@ -54,6 +54,8 @@ var rooms = []room{
 // owners says who may import a heavy dependency. Tests of the whole may too.
 var owners = map[string][]string{
 	"github.com/libp2p/":                      {"overlay/mesh", "overlay/admission", "overlay/discovery", "overlay/overlaytest"},
+	"github.com/quic-go/":                     {"overlay/mesh"},
+	"golang.org/x/net/dns/":                   {"overlay/discovery"},
 	"github.com/multiformats/":                {"overlay/mesh", "overlay/admission", "overlay/discovery", "overlay/overlaytest"},
 	"github.com/songgao/water":                {"overlay/tun"},
 	"github.com/vishvananda/":                 {"overlay/tun"},

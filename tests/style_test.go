@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Budgets of section 6 of the design.
+// Budgets: what one can read in one sitting.
 const (
 	maxFile       = 500 // lines
 	maxFunction   = 60  // lines
