@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/kairos-io/kairos/overlay/token"
 )
 
 // The rules of output, for both programs:
@@ -183,7 +185,7 @@ func hintOf(err error) string {
 }
 
 // oneLine keeps the promise of one line per error, whatever an error contains:
-// part of it may come from another machine.
+// part of it may come from another machine, or be a token in a wrong place.
 func oneLine(s string) string {
-	return printable(strings.Join(strings.Fields(s), " "))
+	return token.Hide(printable(strings.Join(strings.Fields(s), " ")))
 }
