@@ -340,6 +340,17 @@ func TestDriverOutcome(t *testing.T) {
 		}
 		wantServer(t, m.settle(2*time.Minute), m.nodes[1])
 	})
+	bubble(t, "who only says that it is the server keeps nobody waiting", func(t *testing.T) {
+		m := newMesh(t, 3, 3)
+		m.startAll()
+		defer m.stopAll()
+		wantServer(t, m.settle(2*time.Second), m.nodes[0])
+		m.mu.Lock()
+		m.nodes[2].server = true
+		m.mu.Unlock()
+		m.join(7, m.nodes[0])
+		wantServer(t, m.settle(AbandonAfter + time.Minute)[1:], m.nodes[1])
+	})
 	bubble(t, "without a quorum starting waits for ctx", func(t *testing.T) {
 		m := newMesh(t, 3, 3)
 		m.startAll()

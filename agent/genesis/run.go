@@ -99,7 +99,8 @@ func (l *loop) judge(now time.Duration, st State, members []Member) (v Verdict, 
 		}
 		heard, rank := false, 0
 		for _, m := range members {
-			heard = heard || m.Server && m.ClusterUID == dec.UID().String()
+			// Anybody can say that it is the server; only who was named can be.
+			heard = heard || m.Server && m.ClusterUID == dec.UID().String() && slices.Contains(dec.Servers(), m.ID)
 			if m.Connected && m.ID != dec.Servers()[0] && m.ID.Compare(self) < 0 {
 				rank++
 			}
