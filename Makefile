@@ -5,7 +5,7 @@ LAB := go run ./tests/lab/cmd/lab
 
 # command:package, installed only where the command is missing
 TOOLS := gcc:gcc ip:iproute2 nft:nftables ping:iputils-ping mount:mount nsenter:util-linux sudo:sudo git:git \
-	mmdebstrap:mmdebstrap systemd-nspawn:systemd-container systemd-analyze:systemd dbus-daemon:dbus-daemon kubectl:kubernetes-client
+	mmdebstrap:mmdebstrap systemd-nspawn:systemd-container systemd-analyze:systemd dbus-daemon:dbus-daemon containerd:containerd runc:runc kubectl:kubernetes-client
 # file:package
 FILES := /usr/include/stdlib.h:libc6-dev /usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring
 

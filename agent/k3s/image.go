@@ -2,6 +2,7 @@ package k3s
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -135,10 +136,20 @@ func (c *Content) Write(ctx context.Context, b Blob, r io.Reader) error {
 	if l := b.gcLabels(); l != nil {
 		opts = append(opts, content.WithLabels(l))
 	}
-	if err := content.WriteBlob(ctx, c.store, "kairos-"+b.Digest, r, b.descriptor(), opts...); err != nil {
-		return fmt.Errorf("store %s: %w", b.Digest, err)
+	ref := "kairos-" + b.Digest
+	err := content.WriteBlob(ctx, c.store, ref, r, b.descriptor(), opts...)
+	if err == nil {
+		return nil
 	}
-	return nil
+	err = fmt.Errorf("store %s: %w", b.Digest, err)
+	if errdefs.IsFailedPrecondition(err) || errdefs.IsOutOfRange(err) {
+		// What an earlier try left is damaged (power was cut while it was written):
+		// going on from there would fail for ever.
+		if aerr := c.store.Abort(ctx, ref); aerr != nil && !errdefs.IsNotFound(aerr) {
+			err = errors.Join(err, fmt.Errorf("drop the unfinished blob: %w", aerr))
+		}
+	}
+	return err
 }
 
 // imageConfig returns the image and what it says about running it.

@@ -6,42 +6,12 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kairos-io/kairos/agent/store"
 )
-
-func TestArgs(t *testing.T) {
-	f := Flags{NodeName: "n1-abcdef", Address: netip.MustParseAddr("10.77.1.2"), DNSName: "n1-abcdef.kairos.internal",
-		Server: netip.MustParseAddr("10.77.0.9"), Socket: "/run/containerd/containerd.sock", Files: Files{Dir: "/d"},
-		Extra: []string{"--disable=traefik", "--disable", "servicelb", "--kubelet-arg", "max-pods=50", "--node-label=a=b", "--debug"}}
-	for _, tc := range []struct {
-		role      Role
-		want, not []string
-	}{
-		{Server, []string{"server", "--flannel-backend=none", "--bind-address=10.77.1.2", "--tls-san=n1-abcdef.kairos.internal",
-			"--token-file=/d/kairos/server-token", "--agent-token-file=/d/kairos/agent-token", "--disable=traefik", "servicelb"},
-			[]string{"--server=https://10.77.0.9:6443"}},
-		{Agent, []string{"agent", "--server=https://10.77.0.9:6443", "--token-file=/d/kairos/join-token", "--node-ip=10.77.1.2",
-			"--kubelet-arg", "max-pods=50", "--node-label=a=b", "--debug"},
-			[]string{"--flannel-backend=none", "--bind-address=10.77.1.2", "--disable=traefik", "--disable", "servicelb"}},
-	} {
-		f.Role = tc.role
-		args := f.Args()
-		for _, w := range tc.want {
-			if !slices.Contains(args, w) {
-				t.Errorf("%s: %q is missing in %q", tc.role, w, args)
-			}
-		}
-		for _, n := range tc.not {
-			if slices.Contains(args, n) {
-				t.Errorf("%s: %q does not belong into %q", tc.role, n, args)
-			}
-		}
-	}
-}
 
 func mode(t *testing.T, path string) fs.FileMode {
 	t.Helper()
@@ -164,100 +134,6 @@ func TestMarkerAndDatastore(t *testing.T) {
 	}
 }
 
-func TestSpecHash(t *testing.T) {
-	base := Spec{Role: Server, UID: "u", Image: "i", Args: []string{"a", "b"}, Env: map[string]string{"X": "1", "Y": "2"}}
-	same := Spec{Role: Server, UID: "u", Image: "i", Args: []string{"a", "b"}, Env: map[string]string{"Y": "2", "X": "1"}}
-	if base.Hash() != same.Hash() {
-		t.Error("the same container has two hashes")
-	}
-	for name, edit := range map[string]func(*Spec){
-		"role": func(s *Spec) { s.Role = Agent }, "image": func(s *Spec) { s.Image = "j" }, "digest": func(s *Spec) { s.Digest = "d" },
-		"argument": func(s *Spec) { s.Args = []string{"a"} }, "environment": func(s *Spec) { s.Env = nil },
-		"joined arguments": func(s *Spec) { s.Args = []string{"ab"} },
-	} {
-		other := same
-		edit(&other)
-		if other.Hash() == base.Hash() {
-			t.Errorf("another %s has the same hash", name)
-		}
-	}
-}
-
-func TestRuntimeSpec(t *testing.T) {
-	s := runtimeSpec(Spec{Args: []string{"server"}, Env: map[string]string{"HTTP_PROXY": "p"}},
-		imageConfig{Entrypoint: []string{"/bin/k3s"}, Env: []string{"PATH=/image/bin:/bin", "A=b"}}, []string{"CAP_NET_ADMIN"})
-	if got := strings.Join(s.Process.Args, " "); got != "/bin/k3s server" {
-		t.Errorf("args %q", got)
-	}
-	if s.Process.OOMScoreAdj != nil || s.Process.Rlimits != nil {
-		t.Error("asks for a score or limits that it may not get")
-	}
-	env := strings.Join(s.Process.Env, "\n")
-	if !strings.Contains(env, "PATH=/image/bin:/bin:/usr/local/sbin") || !strings.Contains(env, "/usr/sbin") || !strings.Contains(env, "HTTP_PROXY=p") {
-		t.Errorf("environment %q", env)
-	}
-	for _, m := range s.Mounts {
-		if m.Destination == kubeletDir && !slices.Contains(m.Options, "rshared") {
-			t.Error("volumes that kubelet mounts would not reach the host")
-		}
-		if m.Destination != kubeletDir && slices.Contains(m.Options, "rshared") {
-			t.Errorf("%s is shared both ways", m.Destination)
-		}
-	}
-	for _, n := range s.Linux.Namespaces {
-		if n.Type != "mount" {
-			t.Errorf("a %s namespace of its own", n.Type)
-		}
-	}
-}
-
-func TestParseNode(t *testing.T) {
-	for _, tc := range []struct {
-		name, in string
-		cidr     string
-		ready    bool
-		fail     bool
-	}{
-		{"new", `{"spec":{},"status":{"conditions":[{"type":"Ready","status":"False"}]}}`, "", false, false},
-		{"ready", `{"spec":{"podCIDR":"10.42.3.0/24"},"status":{"conditions":[{"type":"MemoryPressure","status":"True"},{"type":"Ready","status":"True"}]}}`, "10.42.3.0/24", true, false},
-		{"not JSON", `<html>`, "", false, true},
-		{"nonsense", `{"spec":{"podCIDR":"x"}}`, "", false, true},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			n, err := parseNode([]byte(tc.in))
-			if (err != nil) != tc.fail || n.Ready != tc.ready {
-				t.Fatalf("got %+v, %v", n, err)
-			}
-			if tc.cidr != "" && n.PodCIDR != netip.MustParsePrefix(tc.cidr) {
-				t.Errorf("got %s", n.PodCIDR)
-			}
-		})
-	}
-}
-
-func TestRotate(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "k3s.log")
-	if err := rotate(path, 4); err != nil {
-		t.Errorf("no file: %v", err)
-	}
-	for _, tc := range []struct{ text, now, old string }{{"abc", "abc", ""}, {"abcdef", "", "abcdef"}} {
-		if err := os.WriteFile(path, []byte(tc.text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := rotate(path, 4); err != nil {
-			t.Fatal(err)
-		}
-		now, err := os.ReadFile(path)
-		if err != nil || string(now) != tc.now {
-			t.Errorf("now %q, %v", now, err)
-		}
-		old, err := os.ReadFile(path + ".1")
-		if string(old) != tc.old || (tc.old != "" && err != nil) {
-			t.Errorf("old %q, %v", old, err)
-		}
-	}
-}
-
 func TestNoRuntime(t *testing.T) {
 	r, err := Open(Options{Socket: filepath.Join(t.TempDir(), "none.sock")})
 	if err != nil {
@@ -270,5 +146,76 @@ func TestNoRuntime(t *testing.T) {
 	}()
 	if _, err := r.Status(t.Context()); !errors.Is(err, ErrNoRuntime) {
 		t.Errorf("got %v, want ErrNoRuntime", err)
+	}
+}
+
+func TestManifestIsWrittenWhenItDiffers(t *testing.T) {
+	f := Files{Dir: t.TempDir()}
+	path := filepath.Join(f.Manifests(), "a.yaml")
+	for _, text := range []string{"one", "two"} {
+		if err := f.WriteManifest("a.yaml", []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		if got := read(t, path); got != text {
+			t.Errorf("got %q", got)
+		}
+	}
+	old := time.Now().Add(-time.Hour).Truncate(time.Second)
+	if err := errors.Join(os.Chtimes(path, old, old), f.WriteManifest("a.yaml", []byte("two"))); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || !info.ModTime().Equal(old) {
+		t.Errorf("written although nothing changed: k3s would apply it again (%v)", err)
+	}
+}
+
+// A disk that cannot be read is not an empty disk.
+func TestUnreadableIsNotAbsent(t *testing.T) {
+	f := Files{Dir: t.TempDir()}
+	in := func(parts ...string) string { return filepath.Join(append([]string{f.Dir}, parts...)...) }
+	for _, dir := range []string{in("kairos", "cluster.json"), in("kairos", "join.json"), in("server", "tls", "server-ca.crt")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil { // reading a directory fails
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(in("server", "db"), nil, 0o600); err != nil { // so does looking below a file
+		t.Fatal(err)
+	}
+	if _, found, err := f.ReadMarker(); err == nil || found {
+		t.Errorf("marker: %v, %v", found, err)
+	}
+	if _, err := f.ReadJoin(); err == nil {
+		t.Error("join information: taken for absent")
+	}
+	if there, err := f.HasDatastore(); err == nil || there {
+		t.Errorf("datastore: %v, %v", there, err)
+	}
+	if _, err := f.CAHash(); err == nil || errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("CA: %v", err)
+	}
+}
+
+func TestCAHashWantsACertificate(t *testing.T) {
+	f := Files{Dir: t.TempDir()}
+	writeCA(t, f)
+	if err := os.WriteFile(f.ServerCA(), []byte("half writ"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.CAHash(); err == nil || !strings.Contains(err.Error(), "holds no certificate") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestFilesOfTheMachine(t *testing.T) {
+	var f Files
+	cert, key := f.ClientCA()
+	for got, want := range map[string]string{
+		f.ServerToken(): "/var/lib/rancher/k3s/kairos/server-token", f.JoinToken(): "/var/lib/rancher/k3s/kairos/join-token",
+		f.ServerCA(): "/var/lib/rancher/k3s/server/tls/server-ca.crt", f.Manifests(): "/var/lib/rancher/k3s/server/manifests",
+		cert: "/var/lib/rancher/k3s/server/tls/client-ca.crt", key: "/var/lib/rancher/k3s/server/tls/client-ca.key",
+	} {
+		if got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
 	}
 }

@@ -40,13 +40,25 @@ func rotateOpen(f *os.File, old string, limit int64) error {
 	if err != nil || info.Size() < limit {
 		return err
 	}
+	if err := keep(f, old); err != nil {
+		if info.Size() < 2*limit {
+			return err
+		}
+		// The disk is full, say: better no old log than a log that keeps it full.
+		return errors.Join(fmt.Errorf("%w; the log was cut without keeping it", err), f.Truncate(0))
+	}
+	return f.Truncate(0)
+}
+
+// keep copies the log to the older file. Half a copy is removed.
+func keep(f *os.File, old string) error {
 	to, err := os.OpenFile(old, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return fmt.Errorf("open the old k3s log: %w", err)
 	}
 	_, err = io.Copy(to, f)
 	if err = errors.Join(err, to.Close()); err != nil {
-		return fmt.Errorf("copy the k3s log: %w", err)
+		return errors.Join(fmt.Errorf("copy the k3s log: %w", err), os.Remove(old))
 	}
-	return f.Truncate(0)
+	return nil
 }

@@ -33,6 +33,9 @@ const (
 	labelSpec = "kairos.io/spec"
 )
 
+// lookLimit bounds a question to containerd that has no other bound.
+const lookLimit = 5 * time.Second
+
 // Times of Stop.
 const (
 	stopGrace = 30 * time.Second // k3s closes its datastore well within it
@@ -45,6 +48,7 @@ type Runtime struct {
 	client *containerd.Client
 	socket string
 	logs   string
+	cgroup string
 	log    *slog.Logger
 }
 
@@ -52,6 +56,7 @@ type Runtime struct {
 type Options struct {
 	Socket  string // empty: DefaultSocket
 	LogFile string // of k3s' own output; empty: DefaultLogFile
+	Cgroup  string // of the container; empty: DefaultCgroup
 	Log     *slog.Logger
 }
 
@@ -64,6 +69,9 @@ func Open(o Options) (*Runtime, error) {
 	if o.LogFile == "" {
 		o.LogFile = DefaultLogFile
 	}
+	if o.Cgroup == "" {
+		o.Cgroup = DefaultCgroup
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -71,7 +79,7 @@ func Open(o Options) (*Runtime, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to containerd: %w", err)
 	}
-	return &Runtime{client: c, socket: o.Socket, logs: o.LogFile, log: o.Log}, nil
+	return &Runtime{client: c, socket: o.Socket, logs: o.LogFile, cgroup: o.Cgroup, log: o.Log}, nil
 }
 
 // Close gives up the connection; the container lives on.
@@ -143,6 +151,10 @@ func (r *Runtime) Start(ctx context.Context, s Spec) error {
 		return err
 	}
 	if c != nil && labels[labelSpec] != s.Hash() {
+		// What runs is not given up for an image that is not there.
+		if _, _, err := r.imageConfig(ctx, s.Image); err != nil {
+			return err
+		}
 		r.log.Info("replacing k3s: flags, environment or image changed", "image", s.Image)
 		if err := r.remove(ctx, c); err != nil {
 			return err
@@ -178,7 +190,7 @@ func (r *Runtime) create(ctx context.Context, s Spec) (containerd.Container, err
 		containerd.WithSnapshotter(snapshotter),
 		freshSnapshot(image),
 		containerd.WithRuntime(shimRuntime, nil),
-		containerd.WithSpec(runtimeSpec(s, cfg, capabilities)),
+		containerd.WithSpec(runtimeSpec(s, cfg, host{capabilities, r.cgroup})),
 		containerd.WithContainerLabels(map[string]string{labelRole: string(s.Role), labelUID: s.UID, labelSpec: s.Hash()}),
 	)
 	if err != nil {
@@ -298,21 +310,13 @@ func waitExit(ctx context.Context, exit <-chan containerd.ExitStatus, d time.Dur
 // (or containerd goes away). Without a running process it is closed at once.
 func (r *Runtime) Exited(ctx context.Context) (<-chan struct{}, error) {
 	done := make(chan struct{})
-	c, _, err := r.load(ctx)
+	t, err := r.task(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if c == nil {
+	if t == nil {
 		close(done)
 		return done, nil
-	}
-	t, err := c.Task(ctx, nil)
-	if errdefs.IsNotFound(err) {
-		close(done)
-		return done, nil
-	}
-	if err != nil {
-		return nil, explain("load the k3s task", err)
 	}
 	exit, err := t.Wait(ctx)
 	if err != nil {
@@ -325,10 +329,29 @@ func (r *Runtime) Exited(ctx context.Context) (<-chan struct{}, error) {
 	return done, nil
 }
 
+// task returns k3s' process, nil without an error when there is none. A
+// containerd that hangs is not waited for: the caller's ctx may last for ever.
+func (r *Runtime) task(ctx context.Context) (containerd.Task, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookLimit)
+	defer cancel()
+	c, _, err := r.load(ctx)
+	if err != nil || c == nil {
+		return nil, err
+	}
+	t, err := c.Task(ctx, nil)
+	if errdefs.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, explain("load the k3s task", err)
+	}
+	return t, nil
+}
+
 // explain wraps an error of the containerd client; where nothing answers, the
 // sentinel replaces its talk of transports.
 func explain(verb string, err error) error {
-	if errdefs.IsUnavailable(err) || errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+	if errdefs.IsUnavailable(err) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		return fmt.Errorf("%s: %w", verb, ErrNoRuntime)
 	}
 	return fmt.Errorf("%s: %w", verb, err)

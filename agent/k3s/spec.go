@@ -37,9 +37,9 @@ func (s Spec) Hash() string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// cgroupPath is outside every unit's, so that systemd stops neither k3s with
+// DefaultCgroup is outside every unit's, so that systemd stops neither k3s with
 // the agent nor with containerd.
-const cgroupPath = "/kairos/k3s"
+const DefaultCgroup = "/kairos/k3s"
 
 // hostPath is the PATH of the host's programs, appended to the image's own:
 // k3s calls iptables, mount and modprobe.
@@ -66,8 +66,14 @@ type imageConfig struct {
 	Env        []string
 }
 
+// host is what the machine gives to the container.
+type host struct {
+	capabilities []string
+	cgroup       string
+}
+
 // runtimeSpec builds the OCI runtime specification of a privileged container.
-func runtimeSpec(s Spec, image imageConfig, capabilities []string) *specs.Spec {
+func runtimeSpec(s Spec, image imageConfig, h host) *specs.Spec {
 	entry := image.Entrypoint
 	if len(entry) == 0 {
 		entry = []string{"/bin/k3s"}
@@ -81,14 +87,14 @@ func runtimeSpec(s Spec, image imageConfig, capabilities []string) *specs.Spec {
 			Env:  environment(image.Env, s.Env),
 			Cwd:  "/",
 			Capabilities: &specs.LinuxCapabilities{
-				Bounding: capabilities, Effective: capabilities, Permitted: capabilities, Inheritable: capabilities,
+				Bounding: h.capabilities, Effective: h.capabilities, Permitted: h.capabilities, Inheritable: h.capabilities,
 			},
 			// No OOM score and no limits of its own: both are inherited from
 			// containerd, and asking for better ones needs a capability that a
 			// machine inside a container may not have.
 		},
 		Linux: &specs.Linux{
-			CgroupsPath: cgroupPath,
+			CgroupsPath: h.cgroup,
 			// Only the mounts are its own. In a PID namespace of its own k3s would
 			// also think that it owns the machine's cgroups.
 			Namespaces:        []specs.LinuxNamespace{{Type: specs.MountNamespace}},
