@@ -419,6 +419,27 @@ func TestSocketDirectoryIsReachable(t *testing.T) {
 	}
 }
 
+// TestProtectFollowsNoLink: the owner of the directory may have put a link where
+// the socket was.
+func TestProtectFollowsNoLink(t *testing.T) {
+	dir := t.TempDir()
+	victim, link := filepath.Join(dir, "victim"), filepath.Join(dir, "o.sock")
+	if err := os.WriteFile(victim, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(victim, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{link, victim} {
+		if err := protect(path, -1); err == nil {
+			t.Errorf("%s was taken for the socket", path)
+		}
+	}
+	if info, err := os.Stat(victim); err != nil || info.Mode().Perm() != 0o644 {
+		t.Errorf("the file behind has mode %v, %v", info.Mode(), err)
+	}
+}
+
 func TestClientErrors(t *testing.T) {
 	ctx := testContext(t)
 	missing := NewClient(filepath.Join(t.TempDir(), "none.sock"))

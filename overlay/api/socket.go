@@ -100,18 +100,41 @@ func bind(path string, owner int) (*net.UnixListener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bind: %w", err)
 	}
-	// Between bind and chmod somebody may connect: that one still fails the credentials check.
-	if err := os.Chmod(path, 0o600); err != nil {
+	if err := protect(path, owner); err != nil {
 		_ = l.Close()
-		return nil, fmt.Errorf("protect the socket: %w", err)
-	}
-	if owner >= 0 {
-		if err := os.Lchown(path, owner, -1); err != nil {
-			_ = l.Close()
-			return nil, fmt.Errorf("give the socket to user %d: %w", owner, err)
-		}
+		return nil, err
 	}
 	return l, nil
+}
+
+// protect gives the socket at path mode 0600 and its owner. Between bind and
+// this somebody may connect: that one still fails the credentials check. Where
+// the directory is another user's, a link may lie at path by now: what is
+// changed is the very socket or nothing.
+func protect(path string, owner int) error {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("protect the socket: %w", err)
+	}
+	defer func() { _ = unix.Close(fd) }() // O_PATH: there is nothing to flush
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fmt.Errorf("protect the socket: %w", err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return errors.New("protect the socket: somebody has put something else there")
+	}
+	// fchmod(2) does not take an O_PATH descriptor, its name in /proc leads to the same file.
+	if err := os.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), 0o600); err != nil {
+		return fmt.Errorf("protect the socket: %w", err)
+	}
+	if owner < 0 {
+		return nil
+	}
+	if err := unix.Fchownat(fd, "", owner, -1, unix.AT_EMPTY_PATH); err != nil {
+		return fmt.Errorf("give the socket to user %d: %w", owner, err)
+	}
+	return nil
 }
 
 // removeStale removes a socket that nobody listens on. Anything else that lies
