@@ -19,6 +19,9 @@ import (
 	"github.com/kairos-io/kairos/overlay/identity"
 )
 
+// networkRefresh is how long a flushed firewall stays unnoticed.
+const networkRefresh = time.Minute
+
 // startedLimit bounds one try to win the outcome; the next turn goes on.
 const startedLimit = 30 * time.Second
 
@@ -386,14 +389,10 @@ func (a *agent) ownerOf(addr netip.Addr) (id identity.ID, ok bool) {
 
 func (a *agent) applyNetwork(ctx context.Context, cidr netip.Prefix) error {
 	w := a.world.get()
-	err := a.opt.PodNet.Apply(ctx, podnet.Config{
-		PodCIDR: cidr, Pods: podRange, Services: serviceRange, Overlay: w.status.Networks,
-		Interface: w.status.Interface, Address: w.address(), MTU: w.status.MTU,
-	})
-	if err != nil {
+	if err := a.setUpNetwork(ctx, cidr, w); err != nil {
 		return err
 	}
-	err = a.overlay.SetRoutes(ctx, api.Routes{
+	err := a.overlay.SetRoutes(ctx, api.Routes{
 		Announce: []netip.Prefix{cidr},
 		Accept:   api.Accept{NetworkID: a.cfg.NetworkID, Range: podRange},
 		// Without a route to services the kernel would choose the uplink's address
@@ -403,6 +402,31 @@ func (a *agent) applyNetwork(ctx context.Context, cidr netip.Prefix) error {
 	if err != nil {
 		return fmt.Errorf("announce the pod network: %w", err)
 	}
-	a.applied = appliedNet{cidr: cidr, addr: w.address(), mtu: w.status.MTU}
+	a.applied = appliedNet{cidr: cidr, addr: w.address(), mtu: w.status.MTU, at: time.Now()}
 	return nil
+}
+
+func (a *agent) setUpNetwork(ctx context.Context, cidr netip.Prefix, w snapshot) error {
+	return a.opt.PodNet.Apply(ctx, podnet.Config{
+		PodCIDR: cidr, Pods: podRange, Services: serviceRange, Overlay: w.status.Networks,
+		Interface: w.status.Interface, Address: w.address(), MTU: w.status.MTU,
+	})
+}
+
+// keepNetwork sets the machine's part of the pod network up once more now and
+// then: whoever reloads a firewall (nftables.service does) flushes our rules too.
+func (a *agent) keepNetwork(ctx context.Context, out *outcome) {
+	if !a.applied.cidr.IsValid() || time.Since(a.applied.at) < networkRefresh {
+		return
+	}
+	w := a.world.get()
+	if !w.up || w.address() != a.applied.addr {
+		return
+	}
+	if err := a.setUpNetwork(ctx, a.applied.cidr, w); err != nil {
+		out.raise(health.Condition{Severity: health.Error, Text: err.Error()}, health.CodePodNetwork)
+		a.report.logFailure("keep the pod network", err)
+		return
+	}
+	a.applied.at = time.Now()
 }

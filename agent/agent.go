@@ -244,6 +244,7 @@ func (a *agent) turn(life context.Context) time.Duration {
 	if life.Err() != nil {
 		return busyPause
 	}
+	a.keepNetwork(ctx, &outcome)
 	a.publish(life, f, outcome) // also when the turn took too long: then all the more
 	if r, ok := a.runtime.(interface{ RotateLog() error }); ok {
 		if err := r.RotateLog(); err != nil {

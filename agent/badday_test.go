@@ -228,6 +228,32 @@ func TestAddressChanges(t *testing.T) {
 	}
 }
 
+// Somebody reloads the machine's firewall and flushes our table with it.
+func TestFirewallIsReloaded(t *testing.T) {
+	b := newBench(t, store.Server, nil)
+	loads, fail := 0, error(nil)
+	b.opt.PodNet.NFT = func(context.Context, string) error { loads++; return fail }
+	b.settled(t)
+	b.turns(t, 3)
+	if loads != 1 {
+		t.Fatalf("loaded %d times", loads)
+	}
+	b.applied.at = b.applied.at.Add(-networkRefresh)
+	b.turns(t, 2)
+	if loads != 2 {
+		t.Errorf("loaded %d times a minute later, want 2", loads)
+	}
+	fail = errors.New("the kernel says no")
+	b.applied.at = b.applied.at.Add(-networkRefresh)
+	b.turns(t, 2)
+	mustContain(t, "condition", b.condition(health.CodePodNetwork), "error: load the nftables rules: the kernel says no")
+	fail = nil
+	b.turns(t, 1)
+	if c := b.condition(health.CodePodNetwork); c != "" {
+		t.Errorf("mended, and still told: %s", c)
+	}
+}
+
 func TestTwoAgentsAtOnce(t *testing.T) {
 	b := newBench(t, store.Server, nil)
 	cfg := b.machine.config()

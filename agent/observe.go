@@ -26,6 +26,7 @@ type appliedNet struct {
 	cidr netip.Prefix
 	addr netip.Addr
 	mtu  int
+	at   time.Time // when it was set up last
 }
 
 // observe collects the facts of this turn.

@@ -67,39 +67,6 @@ func (h Host) Apply(ctx context.Context, c Config) error {
 	return h.writeConf(conf)
 }
 
-// Applied returns the pod range of the CNI configuration that is in place; an
-// invalid prefix when there is none.
-func (h Host) Applied() (netip.Prefix, error) {
-	raw, err := os.ReadFile(filepath.Join(h.confDir(), confName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return netip.Prefix{}, nil
-	}
-	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("read the CNI configuration: %w", err)
-	}
-	var l conflist
-	if err := json.Unmarshal(raw, &l); err != nil {
-		return netip.Prefix{}, nil // not ours any more: to be written anew
-	}
-	p, err := netip.ParsePrefix(l.subnet())
-	if err != nil {
-		return netip.Prefix{}, nil
-	}
-	return p, nil
-}
-
-// subnet returns the pod range, "" when the configuration is not one of ours.
-func (l conflist) subnet() string {
-	if len(l.Plugins) == 0 || l.Plugins[0].IPAM == nil {
-		return ""
-	}
-	r := l.Plugins[0].IPAM.Ranges
-	if len(r) == 0 || len(r[0]) == 0 {
-		return ""
-	}
-	return r[0][0].Subnet
-}
-
 func (c Config) check() error {
 	switch {
 	case !c.PodCIDR.IsValid() || !c.PodCIDR.Addr().Is4() || c.PodCIDR.Bits() > 30:

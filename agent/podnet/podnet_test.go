@@ -2,13 +2,14 @@ package podnet
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -51,16 +52,10 @@ func fakeHost(t *testing.T) (Host, *[]string) {
 func TestApply(t *testing.T) {
 	h, calls := fakeHost(t)
 	c := testConfig()
-	if p, err := h.Applied(); err != nil || p.IsValid() {
-		t.Fatalf("before: %v, %v", p, err)
-	}
 	for range 2 {
 		if err := h.Apply(t.Context(), c); err != nil {
 			t.Fatal(err)
 		}
-	}
-	if p, err := h.Applied(); err != nil || p != c.PodCIDR {
-		t.Errorf("after: %v, %v", p, err)
 	}
 	if b, err := os.ReadFile(filepath.Join(h.ProcSys, "net/ipv4/ip_forward")); err != nil || string(b) != "1" {
 		t.Errorf("ip_forward is %q, %v", b, err)
@@ -81,17 +76,49 @@ func TestApplyWritesTheConfigurationLast(t *testing.T) {
 	}
 }
 
+// The file is what containerd's reference plugins are told.
 func TestConflist(t *testing.T) {
 	raw, err := Conflist(testConfig())
 	if err != nil {
 		t.Fatal(err)
 	}
-	var l conflist
-	if err := json.Unmarshal(raw, &l); err != nil {
-		t.Fatal(err)
-	}
-	if len(l.Plugins) != 2 || l.Plugins[0].MTU != 1420 || l.Plugins[0].IPAM.Ranges[0][0].Subnet != "10.42.3.0/24" {
-		t.Errorf("got %s", raw)
+	const want = `{
+  "cniVersion": "0.4.0",
+  "name": "kairos",
+  "plugins": [
+    {
+      "type": "bridge",
+      "bridge": "cni0",
+      "isGateway": true,
+      "hairpinMode": true,
+      "mtu": 1420,
+      "ipam": {
+        "type": "host-local",
+        "ranges": [
+          [
+            {
+              "subnet": "10.42.3.0/24"
+            }
+          ]
+        ],
+        "routes": [
+          {
+            "dst": "0.0.0.0/0"
+          }
+        ]
+      }
+    },
+    {
+      "type": "portmap",
+      "capabilities": {
+        "portMappings": true
+      }
+    }
+  ]
+}
+`
+	if string(raw) != want {
+		t.Errorf("got\n%s", raw)
 	}
 }
 
@@ -133,17 +160,157 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-func TestAppliedIgnoresForeignFiles(t *testing.T) {
+// containerd starts pods anew whenever the file changes, so it is written only then.
+func TestConfigurationIsWrittenOnce(t *testing.T) {
 	h, _ := fakeHost(t)
-	if err := os.MkdirAll(h.ConfDir, 0o755); err != nil {
+	c, path := testConfig(), filepath.Join(h.ConfDir, confName)
+	if err := h.Apply(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
-	for _, text := range []string{"", "{}", `{"plugins":[{"type":"bridge","ipam":{"ranges":[]}}]}`, `{"plugins":[{"ipam":{"ranges":[[{"subnet":"x"}]]}}]}`} {
-		if err := os.WriteFile(filepath.Join(h.ConfDir, confName), []byte(text), 0o600); err != nil {
+	before, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		name string
+		mtu  int
+		same bool
+	}{{"again", 1420, true}, {"another MTU", 1300, false}} {
+		c.MTU = tc.mtu
+		if err := h.Apply(t.Context(), c); err != nil {
 			t.Fatal(err)
 		}
-		if p, err := h.Applied(); err != nil || p.IsValid() {
-			t.Errorf("%q: %v, %v", text, p, err)
+		after, err := os.Stat(path)
+		if err != nil || os.SameFile(before, after) != tc.same {
+			t.Errorf("%s: same file %v, want %v (%v)", tc.name, os.SameFile(before, after), tc.same, err)
 		}
+	}
+}
+
+// What a machine may refuse, and what becomes of it.
+func TestMachineThatRefuses(t *testing.T) {
+	refused := errors.New("refused")
+	for _, tc := range []struct {
+		name string
+		do   func(t *testing.T, h *Host)
+		want string // "" where pods can do without
+	}{
+		{"nft", func(_ *testing.T, h *Host) { h.NFT = func(context.Context, string) error { return refused } }, "load the nftables rules: refused"},
+		{"iptables", func(_ *testing.T, h *Host) { h.Run = func(context.Context, string, ...string) error { return refused } },
+			"let pods through the host's firewall: refused"},
+		{"no forwarding to be set", func(t *testing.T, h *Host) { remove(t, h.ProcSys, "net/ipv4/ip_forward") },
+			"set net.ipv4.ip_forward to 1 (it belongs into /etc/sysctl.d)"},
+		{"no bridge filter, and none to load", func(t *testing.T, h *Host) { remove(t, h.ProcSys, "net/bridge") }, ""},
+		{"no directory for CNI", func(t *testing.T, h *Host) { h.ConfDir = filepath.Join(h.ProcSys, "net/ipv4/ip_forward") }, "make the CNI directory"},
+		{"no room for the file", func(t *testing.T, h *Host) {
+			if err := os.MkdirAll(filepath.Join(h.ConfDir, confName), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}, "write the CNI configuration"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			h, _ := fakeHost(t)
+			tc.do(t, &h)
+			err := h.Apply(t.Context(), testConfig())
+			if tc.want == "" {
+				if err != nil {
+					t.Errorf("got %v", err)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
+func remove(t *testing.T, elem ...string) {
+	t.Helper()
+	if err := os.RemoveAll(filepath.Join(elem...)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The module for bridge filters is loaded where its key is missing, and the key set then.
+func TestBridgeFilterIsLoaded(t *testing.T) {
+	h, _ := fakeHost(t)
+	key := filepath.Join(h.ProcSys, "net/bridge/bridge-nf-call-iptables")
+	remove(t, h.ProcSys, "net/bridge")
+	h.Run = func(_ context.Context, name string, a ...string) error {
+		if name != "modprobe" {
+			return nil
+		}
+		if strings.Join(a, " ") != "br_netfilter" {
+			t.Errorf("loads %q", a)
+		}
+		return errors.Join(os.MkdirAll(filepath.Dir(key), 0o755), os.WriteFile(key, []byte("0\n"), 0o600))
+	}
+	if err := h.Apply(t.Context(), testConfig()); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(key); err != nil || string(b) != "1" {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
+// A rule that is there is not added a second time.
+func TestFirewallIsOpenedOnce(t *testing.T) {
+	h, _ := fakeHost(t)
+	rules := map[string]bool{}
+	h.Run = func(_ context.Context, _ string, a ...string) error {
+		rule := strings.Join(a[2:], " ")
+		switch {
+		case a[1] == "-A" && rules[rule]:
+			t.Errorf("added twice: %s", rule)
+		case a[1] == "-A":
+			rules[rule] = true
+		case !rules[rule]:
+			return errors.New("no such rule")
+		}
+		return nil
+	}
+	for range 3 {
+		if err := h.Apply(t.Context(), testConfig()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, m := range []string{"-s", "-d"} {
+		if !rules["FORWARD "+m+" 10.42.0.0/16 -m comment --comment kairos pods -j ACCEPT"] {
+			t.Errorf("%s is missing in %v", m, rules)
+		}
+	}
+}
+
+// The kernel takes the rules, the second time too, and keeps one table of them.
+func TestRulesetInTheKernel(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("NOT RUN: needs root for a network namespace")
+	}
+	script := filepath.Join(t.TempDir(), "rules.nft")
+	if err := os.WriteFile(script, []byte(Ruleset(testConfig())), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sh", "-ec", "nft -f "+script+"; nft -f "+script+"; nft list ruleset")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for want, n := range map[string]int{"table ip kairos": 1, "type filter hook forward": 1, "type filter hook input": 1, "masquerade": 1, "snat to 10.77.1.2": 1} {
+		if got := strings.Count(string(out), want); got != n {
+			t.Errorf("%q is there %d times in\n%s", want, got, out)
+		}
+	}
+}
+
+// The error of a program is in its own words.
+func TestOutput(t *testing.T) {
+	err := Host{}.run(t.Context(), "sh", "-c", "echo no such table >&2; exit 3")
+	if err == nil || err.Error() != "sh: exit status 3: no such table" {
+		t.Errorf("got %v", err)
+	}
+	if err := (Host{}).run(t.Context(), "true"); err != nil {
+		t.Errorf("got %v", err)
 	}
 }
