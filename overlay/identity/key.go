@@ -78,11 +78,10 @@ func (k Key) Private() ed25519.PrivateKey {
 }
 
 // Verify reports whether sig is id's signature of msg in this context. The
-// zero ID and invalid contexts verify nothing.
+// zero ID, other weak keys and invalid contexts verify nothing.
 func Verify(id ID, context string, msg, sig []byte) bool {
-	// The zero ID happens to encode a curve point of small order, for which
-	// anybody can make signatures.
-	if id.IsZero() || !ValidContext(context) || len(sig) != ed25519.SignatureSize {
+	// For points of small order, the zero ID among them, anybody can make signatures.
+	if id.weak() || !ValidContext(context) || len(sig) != ed25519.SignatureSize {
 		return false
 	}
 	return ed25519.Verify(id[:], signedMessage(context, msg), sig)
