@@ -86,7 +86,7 @@ func (a *agent) act(ctx context.Context, f role.Facts, plan []role.Action) outco
 // the overlay changes wakes the loop by itself.
 func moves(step role.Action) bool {
 	switch step.(type) {
-	case role.RunGenesis, role.Publish:
+	case role.RunGenesis, role.Publish, role.FetchImage:
 		return false
 	}
 	return true
@@ -169,6 +169,12 @@ func (a *agent) do(ctx context.Context, f role.Facts, step role.Action) error {
 		return a.voting.abstain(s.Epoch)
 	case role.Pin:
 		return a.overlay.Pin(ctx)
+	case role.FetchImage:
+		// Whatever is wrong is told when the image is needed.
+		if err := a.prepareImage(ctx); err != nil {
+			a.log.Debug("the k3s image is not here yet", "err", err)
+		}
+		return nil
 	case role.PrepareImage:
 		return a.prepareImage(ctx)
 	case role.ProposeStarted:

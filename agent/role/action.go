@@ -41,6 +41,9 @@ type (
 	Abstain struct{ Epoch uint64 }
 	// Pin fixes the overlay addresses for good.
 	Pin struct{}
+	// FetchImage begins to get the k3s image, which every role needs, while the
+	// machines still agree. Nothing waits for it.
+	FetchImage struct{}
 	// PrepareImage gets the k3s image into containerd. It comes before
 	// ProposeStarted, because nothing slow may stand between that and the start.
 	PrepareImage struct{}
@@ -90,6 +93,7 @@ func (Save) isAction()            {}
 func (RunGenesis) isAction()      {}
 func (Abstain) isAction()         {}
 func (Pin) isAction()             {}
+func (FetchImage) isAction()      {}
 func (PrepareImage) isAction()    {}
 func (ProposeStarted) isAction()  {}
 func (WriteMarker) isAction()     {}

@@ -51,6 +51,9 @@ func (p *planner) undecided() {
 		// The cluster was abandoned before it was started anywhere.
 		p.save(func(s *store.State) { *s = store.State{Phase: store.Promised} })
 	}
+	if p.f.Image != Present {
+		p.do(FetchImage{})
+	}
 	reason := p.f.Genesis.Waiting
 	if reason == "" {
 		reason = "waiting for the other machines"

@@ -48,7 +48,7 @@ func brief(a Action) string {
 		return "network " + a.PodCIDR.String()
 	default:
 		return map[reflect.Type]string{
-			reflect.TypeFor[RunGenesis](): "genesis", reflect.TypeFor[Pin](): "pin", reflect.TypeFor[PrepareImage](): "image",
+			reflect.TypeFor[RunGenesis](): "genesis", reflect.TypeFor[Pin](): "pin", reflect.TypeFor[FetchImage](): "fetch image", reflect.TypeFor[PrepareImage](): "image",
 			reflect.TypeFor[ProposeStarted](): "propose started", reflect.TypeFor[FetchJoin](): "fetch join",
 			reflect.TypeFor[StartWorker](): "start worker", reflect.TypeFor[WithdrawNetwork](): "withdraw network", reflect.TypeFor[Stop](): "stop", reflect.TypeFor[Publish](): "publish",
 		}[reflect.TypeOf(a)]
@@ -119,10 +119,11 @@ func TestPlan(t *testing.T) {
 			f.ClusterEnabled, f.K3s, f.AppliedPodCIDR = false, K3s{}, netip.Prefix{}
 		}, []string{"wait Waiting"}},
 		{"cluster disabled, no containerd, k3s never ran here", fresh(), func(f *Facts) { f.ClusterEnabled, f.K3s = false, K3s{} }, nil},
-		{"first boot", fresh(), nil, []string{"genesis", "wait Waiting"}},
+		{"first boot", fresh(), nil, []string{"genesis", "fetch image", "wait Waiting"}},
+		{"first boot, the image came with the OS", fresh(), func(f *Facts) { f.Image = Present }, []string{"genesis", "wait Waiting"}},
 		{"first boot without the overlay", fresh(), func(f *Facts) { f.OverlayUp = false }, []string{"wait OverlayDown"}},
 		{"first boot, voted already", fresh(), func(f *Facts) { f.Store, f.State = StoreLoaded, store.State{NetworkID: "home", Phase: store.Promised} },
-			[]string{"genesis", "wait Waiting"}},
+			[]string{"genesis", "fetch image", "wait Waiting"}},
 		{"containerd does not answer yet: may have lost its memory, must not vote", fresh(), func(f *Facts) { f.K3s.Container = Unknown }, []string{"wait Waiting"}},
 		{"data directory unreadable: must not vote", fresh(), func(f *Facts) { f.Datastore = Unknown }, []string{"wait Waiting"}},
 		{"forgotten facts are unknown, not absent", Facts{ClusterEnabled: true, Store: StoreEmpty, OverlayUp: true}, nil, []string{"wait Waiting"}},
