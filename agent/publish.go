@@ -135,7 +135,7 @@ func (a *agent) document(f role.Facts, out outcome) api.Cluster {
 		Role: string(st.Role), Servers: st.Servers, Waiting: out.waiting,
 	}
 	for _, s := range f.Servers {
-		if s.UID == st.ClusterUID && c.Endpoint == "" {
+		if s.UID == st.ClusterUID && c.Endpoint == "" && (len(st.Servers) == 0 || slices.Contains(st.Servers, s.ID)) {
 			c.Endpoint = "https://" + s.Endpoint
 		}
 	}
