@@ -56,14 +56,22 @@ func newBench(t *testing.T, r store.Role, edit func(*config.Config)) *bench {
 	t.Helper()
 	m, machines := newMesh(t, 1, 1)
 	b := &bench{mesh: m, machine: machines[0], journal: &journal{}}
-	b.machine.runtime.image = true
-	self := m.nodes[0].ID
-	files := b.machine.runtime.files
+	prepare(t, b.machine, r)
+	b.restart(t, edit)
+	return b
+}
+
+// prepare leaves on the machine what a member of testUID has on its disk.
+func prepare(t *testing.T, m *machine, r store.Role) {
+	t.Helper()
+	m.runtime.image = true
+	self := m.daemon.mesh.nodes[m.daemon.index].ID
+	files := m.runtime.files
 	st := store.State{NetworkID: "home", Phase: store.Running, Role: r, ClusterUID: testUID, Epoch: 1,
 		Servers: []identity.ID{self}, PodCIDR: netip.MustParsePrefix("10.42.0.0/24")}
 	err := files.WriteMarker(k3s.Marker{UID: testUID, Epoch: 1, Role: r, Servers: st.Servers})
 	if r == store.Server {
-		err = errors.Join(err, files.EnsureTokens(), b.machine.runtime.becomeServer())
+		err = errors.Join(err, files.EnsureTokens(), m.runtime.becomeServer())
 	} else {
 		st.CAHash = strings.Repeat("c", 64)
 		err = errors.Join(err, files.SaveJoin(k3s.Join{UID: testUID, CAHash: st.CAHash, Token: "K10" + st.CAHash + "::node:s",
@@ -72,9 +80,7 @@ func newBench(t *testing.T, r store.Role, edit func(*config.Config)) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	saveState(t, b.machine, st)
-	b.restart(t, edit)
-	return b
+	saveState(t, m, st)
 }
 
 func saveState(t *testing.T, m *machine, st store.State) {

@@ -1,0 +1,214 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/kairos-io/kairos/agent/health"
+	"github.com/kairos-io/kairos/agent/k3s"
+)
+
+// fakeImages is a containerd whose import ends when the test says so.
+type fakeImages struct {
+	digest string
+	err    error
+	finish chan error // what each import answers
+}
+
+func (f *fakeImages) ImageDigest(context.Context, string) (string, error) { return f.digest, f.err }
+
+func (f *fakeImages) ImportImage(ctx context.Context, _ string, _ func(context.Context, *k3s.Content) (k3s.Blob, error)) error {
+	select {
+	case err := <-f.finish:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func TestNewPuller(t *testing.T) {
+	for _, tc := range []struct{ name, image, ref, err string }{
+		{"the default", "", k3s.DefaultImage, ""},
+		{"a reference", "registry.example/k3s:v1", "registry.example/k3s:v1", ""},
+		{"a layout", "oci:/usr/share/k3s", "oci:/usr/share/k3s", ""},
+		{"nonsense", "Not An Image", "", "k3s.image: "},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p, err := newPuller(tc.image, "", &fakeImages{})
+			if tc.err != "" {
+				if err == nil || !strings.HasPrefix(err.Error(), tc.err) {
+					t.Errorf("got %v", err)
+				}
+				return
+			}
+			if err != nil || p.ref.String() != tc.ref {
+				t.Errorf("got %v, %v", p, err)
+			}
+		})
+	}
+}
+
+// A pull runs beside the loop, one at a time, and failures space the tries.
+func TestPullerTries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		img := &fakeImages{finish: make(chan error)}
+		p, err := newPuller("registry.example/k3s:v1", t.TempDir(), img)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.base = t.Context()
+		say := func() string {
+			err := p.start(time.Now())
+			var pending *pendingError
+			if errors.As(err, &pending) {
+				return strings.TrimSpace("pending " + pending.detail)
+			}
+			var problem *problemError
+			if !errors.As(err, &problem) || problem.code != health.CodeImage || problem.hint == "" {
+				t.Fatalf("got %v", err)
+			}
+			return problem.detail
+		}
+		want := func(when, text string) {
+			t.Helper()
+			if got := say(); got != text {
+				t.Errorf("%s: %q, want %q", when, got, text)
+			}
+		}
+		want("at first", "pending")
+		p.progress(5<<20, 200<<20)
+		want("while it runs", "pending 5 of 200 MB")
+		for _, pause := range []string{"2s", "4s", "8s", "16s", "32s", "1m0s", "1m0s"} {
+			changed := p.Changed()
+			img.finish <- errors.New("no route to host")
+			<-changed
+			synctest.Wait()
+			want("after a failure", "next try in "+pause)
+			d, err := time.ParseDuration(pause)
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(d) // the bubble's clock
+			want("after the pause", "pending")
+		}
+		changed := p.Changed()
+		img.finish <- nil
+		<-changed
+		p.wait()
+		if p.fails != 0 || p.err != nil {
+			t.Errorf("after success: %d failures, %v", p.fails, p.err)
+		}
+	})
+}
+
+// The same text in every turn: what changes is in the detail, and not logged.
+func TestPullerSaysTheSame(t *testing.T) {
+	p, err := newPuller("registry.example/k3s:v1", "", &fakeImages{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.running = true
+	seen := map[string]bool{}
+	for i := range 3 {
+		p.progress(int64(i)<<20, 9<<20)
+		seen[p.start(time.Now()).Error()] = true
+	}
+	p.running, p.err, p.next = false, errors.New("x"), time.Now().Add(time.Hour)
+	for i := range 3 {
+		seen[p.start(time.Now().Add(time.Duration(i)*time.Second)).Error()] = true
+	}
+	if len(seen) != 2 {
+		t.Errorf("got %v", seen)
+	}
+}
+
+func TestPullerHas(t *testing.T) {
+	const one, two = "sha256:1111111111111111111111111111111111111111111111111111111111111111", "sha256:2222222222222222222222222222222222222222222222222222222222222222"
+	corrupt := t.TempDir()
+	if err := os.WriteFile(filepath.Join(corrupt, "index.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		name, image, there string
+		err                error
+		want, fail         bool
+	}{
+		{"by tag, there", "r.example/k3s:v1", one, nil, true, false},
+		{"by tag, not there", "r.example/k3s:v1", "", nil, false, false},
+		{"by digest, the same", "r.example/k3s@" + one, one, nil, true, false},
+		{"by digest, another", "r.example/k3s@" + one, two, nil, false, false},
+		{"containerd away", "r.example/k3s:v1", "", k3s.ErrNoRuntime, false, true},
+		{"layout gone, imported", "oci:/nowhere", one, nil, true, false},
+		{"layout gone, not imported", "oci:/nowhere", "", nil, false, true},
+		{"layout gone, containerd away", "oci:/nowhere", "", k3s.ErrNoRuntime, false, true},
+		{"layout corrupt: not taken for gone", "oci:" + corrupt, one, nil, false, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p, err := newPuller(tc.image, "", &fakeImages{digest: tc.there, err: tc.err})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := p.has(t.Context())
+			if got != tc.want || (err != nil) != tc.fail {
+				t.Errorf("got %v, %v", got, err)
+			}
+		})
+	}
+}
+
+// k3s that ends again and again is started ever more seldom; one that has
+// worked for a while is started at once.
+func TestBackoff(t *testing.T) {
+	type step struct {
+		after  time.Duration
+		worked bool
+		fails  int
+		wait   time.Duration // from then until the next start
+	}
+	for _, tc := range []struct {
+		name  string
+		steps []step
+	}{
+		{"ends at once, for ever", []step{{0, false, 1, 2 * time.Second}, {2 * time.Second, false, 2, 4 * time.Second}, {4 * time.Second, false, 3, 8 * time.Second},
+			{time.Minute, false, 4, 16 * time.Second}, {time.Minute, false, 5, 32 * time.Second}, {time.Minute, false, 6, time.Minute}, {time.Minute, false, 7, time.Minute}}},
+		{"works for a moment each time", []step{{0, false, 1, 2 * time.Second}, {10 * time.Second, true, 1, -8 * time.Second}, {5 * time.Second, false, 2, 4 * time.Second}}},
+		{"works for a minute: forgiven", []step{{0, false, 1, 2 * time.Second}, {time.Second, true, 1, time.Second}, {time.Minute, true, 0, 0}}},
+		{"a minute counts anew after each end", []step{{0, false, 1, 2 * time.Second}, {time.Second, true, 1, time.Second}, {50 * time.Second, false, 2, 4 * time.Second},
+			{20 * time.Second, true, 2, -16 * time.Second}, {50 * time.Second, true, 2, -66 * time.Second}}},
+		{"works from the start", []step{{0, true, 0, 0}}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var b backoff
+			now := time.Unix(0, 0)
+			for i, s := range tc.steps {
+				now = now.Add(s.after)
+				if s.worked {
+					b.worked(now)
+				} else {
+					b.failed(now, nil)
+				}
+				wait := time.Duration(0)
+				if !b.next.IsZero() {
+					wait = b.next.Sub(now)
+				}
+				if b.fails != s.fails || wait != s.wait {
+					t.Fatalf("step %d: %d failures, next in %s; want %d, %s", i, b.fails, wait, s.fails, s.wait)
+				}
+			}
+		})
+	}
+}
+
+func TestPauseAfter(t *testing.T) {
+	for fails, want := range map[int]time.Duration{0: 0, 1: 2 * time.Second, 5: 32 * time.Second, 6: time.Minute, 1000: time.Minute} {
+		if got := pauseAfter(fails); got != want {
+			t.Errorf("after %d: %s, want %s", fails, got, want)
+		}
+	}
+}

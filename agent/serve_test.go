@@ -1,0 +1,210 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/kairos-io/kairos/agent/kubeconfig"
+	"github.com/kairos-io/kairos/agent/role"
+	"github.com/kairos-io/kairos/agent/store"
+	"github.com/kairos-io/kairos/overlay/api"
+)
+
+// pair is a running server and another member that asks it.
+type pair struct {
+	mesh   *mesh
+	server *machine
+	asker  *agent
+}
+
+func newPair(t *testing.T) *pair {
+	t.Helper()
+	m, machines := newMesh(t, 2, 2)
+	p := &pair{mesh: m, server: machines[0]}
+	prepare(t, p.server, store.Server)
+	t.Cleanup(p.server.start(t))
+	m.wait(t, "a server", func(n []api.Node) bool { return n[0].Annotations[api.NoteServer] != "" })
+	p.asker = machines[1].agent(t, machines[1].config())
+	t.Cleanup(func() {
+		p.asker.peers.CloseIdle()
+		p.asker.overlay.CloseIdle()
+		if err := p.asker.store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	p.look(t)
+	return p
+}
+
+func (p *pair) look(t *testing.T) {
+	t.Helper()
+	s, _, err := p.asker.world.ask(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.asker.world.set(s)
+}
+
+func (p *pair) join(t *testing.T) error {
+	t.Helper()
+	return p.asker.fetchJoin(t.Context(), role.FetchJoin{From: p.mesh.nodes[0].ID, UID: testUID})
+}
+
+func TestFetchJoin(t *testing.T) {
+	p := newPair(t)
+	if err := p.join(t); err != nil {
+		t.Fatal(err)
+	}
+	got, err := p.asker.opt.Files.ReadJoin()
+	ca, cerr := p.server.runtime.files.CAHash()
+	if err != nil || cerr != nil || got.UID != testUID || got.CAHash != ca || got.Server != p.server.daemon.addr {
+		t.Errorf("got %+v, %v, %v", got, err, cerr)
+	}
+}
+
+// The server was made anew: what this worker trusted first stays on its disk.
+func TestFetchJoinFromAServerWithAnotherCA(t *testing.T) {
+	p := newPair(t)
+	if err := p.asker.store.Save(store.State{NetworkID: "home", Phase: store.Running, Role: store.Worker, ClusterUID: testUID, Epoch: 1,
+		CAHash: strings.Repeat("d", 64)}); err != nil {
+		t.Fatal(err)
+	}
+	err := p.join(t)
+	var problem *problemError
+	if !errors.As(err, &problem) || problem.hint == "" || !strings.Contains(err.Error(), "another certificate authority") {
+		t.Errorf("got %v", err)
+	}
+	if got, err := p.asker.opt.Files.ReadJoin(); err != nil || got.UID != "" {
+		t.Errorf("saved %v, %v", got, err)
+	}
+}
+
+// A join that cannot be had now is waited for; it is no failure.
+func TestFetchJoinWaits(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		do   func(t *testing.T, p *pair)
+		want string
+	}{
+		{"k3s has not made its CA yet", func(t *testing.T, p *pair) { mustRemove(t, p.server.runtime.files.ServerCA()) }, "the server: k3s is still starting"},
+		{"k3s does not run at the moment", func(_ *testing.T, p *pair) {
+			p.server.runtime.mu.Lock()
+			defer p.server.runtime.mu.Unlock()
+			p.server.runtime.status.Running, p.server.runtime.refuse = false, errors.New("not now")
+		}, "the server: the server does not run at the moment"},
+		{"its agent cannot be reached", func(t *testing.T, p *pair) {
+			p.mesh.edit(func() { p.mesh.nodes[0].Addresses = []netip.Addr{netip.MustParseAddr("127.9.9.9")} })
+			p.look(t)
+		}, "join information from the server: ask the agent of "},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := newPair(t)
+			tc.do(t, p)
+			err := p.join(t)
+			var pending *pendingError
+			if !errors.As(err, &pending) || !strings.HasPrefix(err.Error(), tc.want) {
+				t.Errorf("got %v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
+// Who asks for what he may not have is told why.
+func TestRefusals(t *testing.T) {
+	for _, tc := range []struct {
+		name, path, body string
+		edit             func(n *api.Node) // of the asker
+		status           int
+		want             string
+	}{
+		{"join: a bridge", joinPath, `{"uid":"` + testUID + `"}`, func(n *api.Node) { n.Kind = api.KindBridge }, 403, `is no node of network_id "home"`},
+		{"join: a node of another cluster", joinPath, `{"uid":"` + testUID + `"}`, func(n *api.Node) { n.NetworkID = "office" }, 403, `is no node of network_id "home"`},
+		{"join: another cluster", joinPath, `{"uid":"x"}`, nil, 409, "this server runs another cluster"},
+		{"join: not JSON", joinPath, `{`, nil, 400, "decode the request"},
+		{"agreement: a bridge", genesisPath, "x", func(n *api.Node) { n.Kind = api.KindBridge }, 403, `is no node of network_id "home"`},
+		{"agreement: rubbish", genesisPath, "x", nil, 400, ""},
+		{"kubeconfig: a worker", kubeconfig.Path, `{"uid":"` + testUID + `"}`, nil, 403, ""},
+		{"kubeconfig: not JSON", kubeconfig.Path, `[`, nil, 400, "decode the request"},
+		{"nothing there", "/v1/else", "", nil, 404, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := newPair(t)
+			if tc.edit != nil {
+				p.mesh.edit(func() { tc.edit(&p.mesh.nodes[1]) })
+			}
+			var got *api.Error
+			_, err := p.asker.peers.Post(t.Context(), p.mesh.nodes[0].ID, tc.path, []byte(tc.body))
+			if !errors.As(err, &got) || got.Status != tc.status || !strings.Contains(got.Message, tc.want) {
+				t.Errorf("got %+v, want %d %q", err, tc.status, tc.want)
+			}
+		})
+	}
+}
+
+// A node that runs no server says so, whatever it is asked.
+func TestServing(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		role store.Role
+		do   func(*bench)
+		want string
+	}{
+		{"a worker", store.Worker, nil, "no server runs on this node"},
+		{"a server that is down", store.Server, func(b *bench) { b.machine.runtime.crash() }, "does not run at the moment"},
+		{"a server with containerd away", store.Server, func(b *bench) { b.machine.runtime.down = errors.New("containerd is away") }, "containerd is away"},
+		{"a server", store.Server, nil, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			b := newBench(t, tc.role, nil)
+			b.turns(t, 2)
+			if tc.do != nil {
+				tc.do(b)
+			}
+			uid, err := b.serving(t.Context())
+			if tc.want == "" && (err != nil || uid != testUID) || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+				t.Errorf("got %q, %v; want %q", uid, err, tc.want)
+			}
+		})
+	}
+}
+
+// The agent's own socket tells what it does.
+func TestSocket(t *testing.T) {
+	m, machines := newMesh(t, 1, 3)
+	mc := machines[0]
+	defer mc.start(t)()
+	m.wait(t, "a reason to wait", func(n []api.Node) bool { return n[0].Annotations[api.NoteWaiting] != "" })
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(mc.dir, "agent.sock"))
+	}}}
+	var got Status
+	for got.Cluster.Waiting == "" { // published to the overlay first, then here
+		resp, err := client.Get("http://agent/api/v1/agent")
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := io.ReadAll(resp.Body)
+		if err = errors.Join(err, resp.Body.Close(), json.Unmarshal(raw, &got)); err != nil {
+			t.Fatalf("%v: %s", err, raw)
+		}
+	}
+	if got.Ready || got.Cluster.Phase != "forming" || len(got.Conditions) == 0 {
+		t.Errorf("got %+v", got)
+	}
+	resp, err := client.Post("http://agent/control/v1/kubeconfig", "application/json", strings.NewReader(`{"network_id":"home"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := io.ReadAll(resp.Body)
+	if err = errors.Join(err, resp.Body.Close()); err != nil || resp.StatusCode < 400 || !strings.Contains(string(raw), `"hint"`) {
+		t.Errorf("a kubeconfig without a cluster: %s %s, %v", resp.Status, raw, err)
+	}
+}
