@@ -7,9 +7,9 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/kairos-io/kairos/agent/kubeconfig"
@@ -22,6 +22,7 @@ import (
 type pair struct {
 	mesh   *mesh
 	server *machine
+	stop   func() // ends the server's agent
 	asker  *agent
 }
 
@@ -30,7 +31,8 @@ func newPair(t *testing.T) *pair {
 	m, machines := newMesh(t, 2, 2)
 	p := &pair{mesh: m, server: machines[0]}
 	prepare(t, p.server, store.Server)
-	t.Cleanup(p.server.start(t))
+	p.stop = sync.OnceFunc(p.server.start(t))
+	t.Cleanup(p.stop)
 	m.wait(t, "a server", func(n []api.Node) bool { return n[0].Annotations[api.NoteServer] != "" })
 	p.asker = machines[1].agent(t, machines[1].config())
 	t.Cleanup(func() {
@@ -100,10 +102,7 @@ func TestFetchJoinWaits(t *testing.T) {
 			defer p.server.runtime.mu.Unlock()
 			p.server.runtime.status.Running, p.server.runtime.refuse = false, errors.New("not now")
 		}, "the server: the server does not run at the moment"},
-		{"its agent cannot be reached", func(t *testing.T, p *pair) {
-			p.mesh.edit(func() { p.mesh.nodes[0].Addresses = []netip.Addr{netip.MustParseAddr("127.9.9.9")} })
-			p.look(t)
-		}, "join information from the server: ask the agent of "},
+		{"its agent cannot be reached", func(_ *testing.T, p *pair) { p.stop() }, "join information from the server: ask the agent of "},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			p := newPair(t)

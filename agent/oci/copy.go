@@ -40,7 +40,7 @@ func (p progress) at(n int64) {
 }
 
 func copyBlob(ctx context.Context, j job, opts Options) error {
-	return retry(ctx, opts.Attempts, func() error {
+	return retry(ctx, opts, func(ctx context.Context, alive func()) error {
 		ok, err := j.store.Has(ctx, j.blob)
 		if err != nil || ok {
 			return err
@@ -50,7 +50,7 @@ func copyBlob(ctx context.Context, j job, opts Options) error {
 			return err
 		}
 		v := newVerifier(rc, j.desc)
-		v.progress = j.progress
+		v.progress, v.alive = j.progress, alive
 		err = j.store.Write(ctx, j.blob, v)
 		// What the source did wrong explains more than the store's view of it.
 		if v.err != nil && !errors.Is(v.err, io.EOF) {
@@ -73,7 +73,7 @@ func readSmall(ctx context.Context, src source, d v1.Descriptor, opts Options) (
 		return nil, fmt.Errorf("%w: %d bytes", ErrTooLarge, d.Size)
 	}
 	var raw []byte
-	err := retry(ctx, opts.Attempts, func() error {
+	err := retry(ctx, opts, func(ctx context.Context, _ func()) error {
 		rc, err := src.open(ctx, d)
 		if err != nil {
 			return err
@@ -93,10 +93,11 @@ type verifier struct {
 	n        int64
 	err      error
 	progress progress
+	alive    func() // called whenever something arrives
 }
 
 func newVerifier(r io.Reader, d v1.Descriptor) *verifier {
-	return &verifier{r: r, want: d, sum: sha256.New()}
+	return &verifier{r: r, want: d, sum: sha256.New(), alive: func() {}}
 }
 
 // Read implements io.Reader. It never hands out more bytes than promised.
@@ -105,6 +106,7 @@ func (v *verifier) Read(p []byte) (int, error) {
 		return 0, v.err
 	}
 	n, err := v.r.Read(p)
+	v.alive()
 	if v.n+int64(n) > v.want.Size {
 		v.err = fmt.Errorf("%w: more than %d bytes", ErrDigest, v.want.Size)
 		return 0, v.err
@@ -147,13 +149,13 @@ func checkBytes(raw []byte, want v1.Hash) error {
 	return nil
 }
 
-// retry calls f up to attempts times with doubling pauses. Errors that another
-// try cannot mend end it at once.
-func retry(ctx context.Context, attempts int, f func() error) error {
+// retry calls f up to opts.Attempts times with doubling pauses. Errors that
+// another try cannot mend end it at once.
+func retry(ctx context.Context, opts Options, f func(ctx context.Context, alive func()) error) error {
 	pause := firstPause
 	for i := 1; ; i++ {
-		err := f()
-		if err == nil || i >= attempts || !temporary(err) {
+		err := watched(ctx, opts.Stall, f)
+		if err == nil || i >= opts.Attempts || !temporary(err) {
 			return err
 		}
 		t := time.NewTimer(pause)
@@ -165,6 +167,20 @@ func retry(ctx context.Context, attempts int, f func() error) error {
 		}
 		pause *= 2
 	}
+}
+
+// watched calls f and cancels its context when f did not call alive for limit:
+// a connection that was forgotten on the way ends in no other way.
+func watched(ctx context.Context, limit time.Duration, f func(ctx context.Context, alive func()) error) error {
+	inner, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	timer := time.AfterFunc(limit, func() { cancel(ErrStalled) })
+	defer timer.Stop()
+	err := f(inner, func() { timer.Reset(limit) })
+	if err != nil && errors.Is(context.Cause(inner), ErrStalled) {
+		return fmt.Errorf("%w for %s", ErrStalled, limit) // instead of talk of a cancelled context
+	}
+	return err
 }
 
 // temporary reports whether asking again may help.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"runtime"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -23,12 +24,16 @@ const (
 // defaultAttempts is how often one request is tried; the pause doubles from firstPause.
 const defaultAttempts = 4
 
+// defaultStall is the value of Options.Stall.
+const defaultStall = time.Minute
+
 // Sentinel errors; they come wrapped with what was being fetched.
 var (
 	ErrDigest   = errors.New("the content does not match its digest")
 	ErrPlatform = errors.New("the image is not made for this platform")
 	ErrTooLarge = errors.New("the image is larger than allowed")
 	ErrNotFound = errors.New("the image is not there")
+	ErrStalled  = errors.New("nothing arrived")
 )
 
 // Blob describes one piece of an image.
@@ -51,9 +56,10 @@ type Store interface {
 
 // Options of Pull and Resolve. The zero value is usable.
 type Options struct {
-	Arch      string   // GOARCH; empty: this program's
-	Mirrors   []string // tried in order before the registry itself: "https://mirror:5000[/path]"
-	Attempts  int      // of each request; 0: 4
+	Arch      string        // GOARCH; empty: this program's
+	Mirrors   []string      // tried in order before the registry itself: "https://mirror:5000[/path]"
+	Attempts  int           // of each request; 0: 4
+	Stall     time.Duration // without a byte, after which a request is given up; 0: 1 minute
 	Transport http.RoundTripper
 	Progress  func(done, total int64) // bytes; called from Pull's goroutine, often
 }
@@ -149,6 +155,9 @@ func (o Options) withDefaults() Options {
 	if o.Attempts <= 0 {
 		o.Attempts = defaultAttempts
 	}
+	if o.Stall <= 0 {
+		o.Stall = defaultStall
+	}
 	return o
 }
 
@@ -161,7 +170,7 @@ type picked struct {
 func resolveFrom(ctx context.Context, src source, ref Ref, opts Options) (Image, picked, error) {
 	var raw []byte
 	var mt types.MediaType
-	err := retry(ctx, opts.Attempts, func() (err error) {
+	err := retry(ctx, opts, func(ctx context.Context, _ func()) (err error) {
 		raw, mt, err = src.root(ctx)
 		return err
 	})

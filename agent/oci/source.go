@@ -50,8 +50,13 @@ func mirrored(ref name.Reference, mirror string) (name.Reference, error) {
 		return nil, errors.New("write it like https://host:port")
 	}
 	var opts []name.Option
+	port := ":443"
 	if u.Scheme == "http" {
-		opts = append(opts, name.Insecure)
+		opts, port = append(opts, name.Insecure), ":80"
+	}
+	host := u.Host
+	if u.Port() == "" && !strings.Contains(host, ".") {
+		host += port // a bare word would be read as a repository of Docker Hub
 	}
 	path := strings.Trim(strings.TrimSuffix(strings.Trim(u.Path, "/"), "v2"), "/")
 	repo := strings.TrimPrefix(path+"/"+ref.Context().RepositoryStr(), "/")
@@ -59,7 +64,7 @@ func mirrored(ref name.Reference, mirror string) (name.Reference, error) {
 	if _, ok := ref.(name.Digest); ok {
 		sep = "@"
 	}
-	return name.ParseReference(u.Host+"/"+repo+sep+ref.Identifier(), opts...)
+	return name.ParseReference(host+"/"+repo+sep+ref.Identifier(), opts...)
 }
 
 // registrySource speaks the distribution protocol. Credentials are not used: what a node starts from must not need any.
