@@ -22,6 +22,10 @@ const (
 	// idleTurn is how often the loop looks even if nothing happened: so it
 	// repeats what failed, and keeps what it knows of others' addresses.
 	idleTurn = 30 * time.Second
+	// turnPause is the least time between two turns: a member that changes its
+	// record all the time must not keep this machine busy. The first of a row of
+	// changes is heeded at once.
+	turnPause = 20 * time.Millisecond
 	// aliveTimeout is how long a probe may take through the loop.
 	aliveTimeout = 10 * time.Second
 	// saveEvery is how often addresses of others are written to disk at most.
@@ -57,6 +61,8 @@ func (n *Node) wake() {
 func (n *Node) loop(ctx context.Context) error {
 	tick := time.NewTicker(idleTurn)
 	defer tick.Stop()
+	pause := time.NewTimer(0)
+	defer pause.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -68,7 +74,13 @@ func (n *Node) loop(ctx context.Context) error {
 		case <-n.gossip.Changes():
 		case <-tick.C:
 		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-pause.C:
+		}
 		n.reconcile()
+		pause.Reset(turnPause)
 	}
 }
 

@@ -18,6 +18,7 @@ const (
 	rumourPatience = time.Minute
 	rumourPause    = 2 * time.Second // between dials that repeated announcements cause
 	maxAddrs       = 8               // addresses tried in one dial
+	maxHeard       = 4               // of these, only heard of on the local network
 	staticPatience = 30 * time.Second
 	selfPatience   = 10 * time.Minute
 )
@@ -148,7 +149,7 @@ func (m *Mesh) rememberLocked(c *conn) {
 func (m *Mesh) addrs(ctx context.Context, t *target) []netip.AddrPort {
 	m.mu.Lock()
 	hosts := slices.Clone(t.hosts)
-	all := slices.Concat([]netip.AddrPort{t.last}, t.heard, t.record)
+	all := slices.Concat([]netip.AddrPort{t.last}, t.heard[:min(len(t.heard), maxHeard)], t.record)
 	m.mu.Unlock()
 	// Nobody else may send this node to services of its own machine.
 	all = slices.DeleteFunc(all, func(a netip.AddrPort) bool {

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/kairos-io/kairos/overlay/identity"
@@ -38,5 +39,23 @@ func TestLearnIgnoresJunk(t *testing.T) {
 	m.Learn(testKey(t).ID(), []string{"", "host:1", "127.0.0.1", "127.0.0.1:99999", "[::1"})
 	if n := m.Stats().Dials; n != 0 {
 		t.Errorf("%d dials of junk", n)
+	}
+}
+
+// Announcements that somebody made up do not crowd out where a member says that it is.
+func TestRumoursLeaveRoomForRecords(t *testing.T) {
+	m := start(t, Config{Keys: testKeys(t), Timing: quick})
+	id, real := testKey(t).ID(), netip.MustParseAddrPort("192.0.2.1:4171")
+	var forged []netip.AddrPort
+	for i := range 2 * maxAddrs {
+		forged = append(forged, netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(i + 1)}), 1))
+	}
+	m.Learn(id, []string{real.String()})
+	m.found(id, forged)
+	m.mu.Lock()
+	known := m.targets[id]
+	m.mu.Unlock()
+	if got := m.addrs(t.Context(), known); !slices.Contains(got, real) || len(got) != maxHeard+1 {
+		t.Errorf("dials %v, want %v among %d", got, real, maxHeard+1)
 	}
 }
