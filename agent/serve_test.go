@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/kairos-io/kairos/agent/kubeconfig"
 	"github.com/kairos-io/kairos/agent/role"
@@ -185,10 +186,17 @@ func TestSocket(t *testing.T) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(mc.dir, "agent.sock"))
 	}}}
 	var got Status
-	for got.Cluster.Waiting == "" { // published to the overlay first, then here
+	tick, limit := time.NewTicker(10*time.Millisecond), time.After(deadline)
+	defer tick.Stop()
+	for got.Cluster.Waiting == "" { // told to the overlay first, then here
+		select {
+		case <-tick.C:
+		case <-limit:
+			t.Fatalf("the socket tells nothing: %+v", got)
+		}
 		resp, err := client.Get("http://agent/api/v1/agent")
 		if err != nil {
-			t.Fatal(err)
+			continue // it is not open yet
 		}
 		raw, err := io.ReadAll(resp.Body)
 		if err = errors.Join(err, resp.Body.Close(), json.Unmarshal(raw, &got)); err != nil {
