@@ -27,6 +27,7 @@ const (
 	idlePause = 10 * time.Second // all is as it should be
 	firstWait = 3 * time.Second  // for the overlay's first answer
 	maxQuick  = 10               // turns after nextPause in a row
+	patience  = 15 * time.Second // with containerd, whose disk may be busy
 	turnLimit = 2 * time.Minute  // of one turn's actions together
 	deadAfter = 3 * time.Minute  // without a turn the agent counts as hung
 )
@@ -135,7 +136,7 @@ func (a *agent) open() error {
 
 // assemble opens the state and makes the parts of the agent.
 func (a *agent) assemble(img images) (err error) {
-	a.started, a.patience = time.Now(), askTimeout
+	a.started, a.patience = time.Now(), patience
 	if a.puller, err = newPuller(a.cfg.K3s.Image, a.opt.HostsDir, img); err != nil {
 		return err
 	}

@@ -12,5 +12,8 @@
 // Long work (pulling an image) runs beside the loop and shows as a reason to wait.
 // When the agent dies, k3s and pods live on; the next one adopts them.
 //
+// With cluster.enabled: false the same loop only retires: k3s is stopped, role
+// and pod range are withdrawn, and nothing is deleted.
+//
 // Log fields: peer (ID), addr, cluster (UID), epoch, phase, image, err.
 package agent
