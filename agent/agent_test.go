@@ -21,8 +21,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/kairos-io/kairos/agent/config"
 	"github.com/kairos-io/kairos/agent/k3s"
 	"github.com/kairos-io/kairos/agent/podnet"
@@ -30,8 +28,6 @@ import (
 	"github.com/kairos-io/kairos/overlay/identity"
 	"github.com/kairos-io/kairos/overlay/token"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // deadline bounds every wait of these tests; they normally need a second or two.
 const deadline = 40 * time.Second

@@ -13,11 +13,19 @@ import (
 	"sync"
 	"testing"
 
+	"go.uber.org/goleak"
+
 	"github.com/kairos-io/kairos/agent/config"
 	"github.com/kairos-io/kairos/agent/k3s"
 	"github.com/kairos-io/kairos/agent/store"
 	"github.com/kairos-io/kairos/overlay/identity"
 )
+
+func TestMain(m *testing.M) {
+	// containerd's client gives up a dial by its own timeout of 2 s only, also after Close.
+	const dial = "github.com/containerd/containerd/v2/pkg/dialer.timeoutDialer"
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction(dial), goleak.IgnoreAnyFunction(dial+".func1"))
+}
 
 // testUID is the cluster of the machines on the bench.
 const testUID = "00112233445566778899aabbccddeeff"
