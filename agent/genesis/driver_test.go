@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -455,6 +456,39 @@ func TestDriverConflict(t *testing.T) {
 			if s.Conflict == nil || *s.Conflict != want {
 				t.Errorf("node %d: conflict %v, want %v", i, s.Conflict, want)
 			}
+		}
+	})
+}
+
+// A node of the winning cluster may come back when everybody else has seen the
+// conflict and shows the winner already: it must be told all the same.
+func TestDriverConflictReachesWhoWasAway(t *testing.T) {
+	bubble(t, "away during the conflict", func(t *testing.T) {
+		m := newMesh(t, 1, 4)
+		for _, n := range m.nodes {
+			n.start()
+		}
+		winners, losers := m.nodes[:2], m.nodes[2:]
+		m.join(1, winners...)
+		m.join(2, losers...)
+		defer m.stopAll()
+		all := m.settle(time.Minute)
+		if better(all[2].Decision, all[0].Decision) {
+			winners, losers = losers, winners
+		}
+		away := winners[0]
+		met := slices.Concat(losers, winners[1:])
+		m.join(3, met...)
+		m.settle(5 * time.Minute)
+		for i, n := range met {
+			if s := n.driver.Status(); s.Conflict == nil || s.Decision.UID() != s.Conflict.Winner {
+				t.Fatalf("node %d of those who met: %+v", i, s)
+			}
+		}
+		m.join(0, m.nodes...)
+		m.settle(5 * time.Minute)
+		if s := away.driver.Status(); s.Conflict == nil {
+			t.Errorf("who was away knows of no conflict: %+v", s)
 		}
 	})
 }

@@ -168,7 +168,7 @@ func (l *loop) talk(ctx context.Context, members []Member) time.Duration {
 	st, now, next := l.d.snapshot(), l.d.opt.Clock.Now(), maxPause
 	var due []identity.ID
 	for _, m := range members {
-		about := l.needs(st, m)
+		about, once := l.needs(st, m)
 		if about == "" {
 			delete(l.talks, m.ID)
 			continue
@@ -177,6 +177,9 @@ func (l *loop) talk(ctx context.Context, members []Member) time.Duration {
 		if t == nil || t.about != about {
 			t = &talk{about: about, next: now, pause: minTalk}
 			l.talks[m.ID] = t
+		}
+		if once && t.heard {
+			continue
 		}
 		if now >= t.next {
 			due = append(due, m.ID)
@@ -195,10 +198,10 @@ func (l *loop) talk(ctx context.Context, members []Member) time.Duration {
 }
 
 // needs says why to talk to m, "" for no reason: one of us knows of a cluster,
-// an outcome or an epoch that the other does not.
-func (l *loop) needs(st State, m Member) string {
+// an outcome or an epoch that the other does not. With once, its first answer settles it.
+func (l *loop) needs(st State, m Member) (about string, once bool) {
 	if !m.Connected || m.ID == l.d.opt.Self {
-		return ""
+		return "", false
 	}
 	mine, rival := "", ""
 	if st.Decision != nil {
@@ -209,17 +212,21 @@ func (l *loop) needs(st State, m Member) string {
 	}
 	switch {
 	case m.ClusterUID == "" && mine == "" && m.Epoch <= st.epoch():
-		return ""
+		return "", false
 	case m.ClusterUID == rival && rival != "":
-		return "rival" + mine // it may not know of the winner
+		return "rival" + mine, false // it may not know of the winner
 	case m.ClusterUID != mine:
-		return "cluster" + m.ClusterUID + mine
+		return "cluster" + m.ClusterUID + mine, false
 	case mine != "" && m.Server && st.Decision.Result() == Open:
-		return "outcome" + mine
+		return "outcome" + mine, false
 	case m.Epoch > st.epoch():
-		return fmt.Sprint("epoch", m.Epoch)
+		return fmt.Sprint("epoch", m.Epoch), false
+	case rival != "":
+		// It may have been with the winner from the start and never have met the
+		// other cluster; nothing that it shows could tell.
+		return "conflict" + mine + rival, true
 	}
-	return ""
+	return "", false
 }
 
 // exchange tells everybody in due what this node can prove and learns what they can.
