@@ -231,9 +231,9 @@ func (g *Gate) listen(ctx context.Context, c Conn, peer identity.ID, nonce Nonce
 	if err := g.write(ctx, s, answer); err != nil {
 		return Admission{}, fmt.Errorf("answer: %w", brokenOff(err))
 	}
-	if err := s.Close(); err != nil {
-		return Admission{}, fmt.Errorf("close admission stream: %w", brokenOff(err))
-	}
+	// The dialler, which has read the answer and closed its end, may have been
+	// faster: then this says that the stream is gone.
+	_ = s.Close()
 	return Admission{Peer: peer, Run: l.PeerRun(), Session: l.Session(), RTT: rtt}, nil
 }
 
@@ -269,8 +269,7 @@ func (g *Gate) dial(ctx context.Context, c Conn, peer identity.ID, nonce Nonce) 
 	if err := d.Verify(answer); err != nil {
 		return Admission{}, err
 	}
-	// The listener closed its end first, so this may say that the stream is gone.
-	_ = s.Close()
+	_ = s.Close() // may say that the stream is gone, as in listen
 	return Admission{Peer: peer, Run: d.PeerRun(), Session: d.Session(), RTT: rtt}, nil
 }
 

@@ -70,6 +70,34 @@ func TestStaticPeer(t *testing.T) {
 	}
 }
 
+// A QUIC connection that ends while the TCP one before it still stands is
+// followed by another: the mesh does not stay with what is left.
+func TestUpgradeAgain(t *testing.T) {
+	keys, timing := testKeys(t), quick
+	timing.Dial, timing.Grace = 200*time.Millisecond, time.Hour
+	b := start(t, Config{Keys: keys, Timing: timing})
+	p := newProxy(t, b.under.bound[0])
+	p.udp.Store(false)
+	a := start(t, Config{Keys: keys, Peers: []string{p.addr.String()}, Timing: timing})
+	events, cancel := a.Events()
+	defer cancel()
+	await(t, events, PeerUp, b.ID())
+	p.udp.Store(true)
+	await(t, events, PathChanged, b.ID())
+	a.mu.Lock()
+	known := a.targets[b.ID()]
+	a.mu.Unlock()
+	for range 5 { // also when the mesh has turned to nothing else meanwhile
+		until(t, "the mesh has settled", func() bool { return len(known.wake) == 0 })
+		last := a.best(b.ID())
+		last.close(errDead)
+		until(t, "QUIC again", func() bool {
+			c := a.best(b.ID())
+			return c != nil && c != last && c.transport == quicName
+		})
+	}
+}
+
 // conns counts the connections to a peer.
 func conns(m *Mesh, id identity.ID) int {
 	m.mu.Lock()

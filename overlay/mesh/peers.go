@@ -205,6 +205,9 @@ func (m *Mesh) remove(c *conn) {
 		}
 	}
 	m.emitLocked(PathChanged, p.id)
+	if t := m.targets[p.id]; t != nil {
+		t.nudge() // what is left is the worse path: look for a better one again
+	}
 }
 
 // Disconnect closes all connections to a peer. It is dialled again unless
