@@ -75,19 +75,22 @@ func (s *Set) Clear(code string) bool {
 
 // Replace makes the set hold exactly these conditions and reports whether
 // anything but the time changed: the level-triggered form for a loop that
-// computes all conditions in every turn. The last of two with one code wins.
+// computes all conditions in every turn. The first of two with one code wins:
+// what comes first is nearer to the cause.
 func (s *Set) Replace(now time.Time, conditions ...Condition) bool {
-	keep := map[string]bool{}
+	first := map[string]Condition{}
 	for _, c := range conditions {
-		keep[c.Code] = true
+		if _, twice := first[c.Code]; !twice {
+			first[c.Code] = c
+		}
 	}
 	changed := false
 	for code := range maps.Clone(s.byCode) {
-		if !keep[code] {
+		if _, keep := first[code]; !keep {
 			changed = s.Clear(code) || changed
 		}
 	}
-	for _, c := range conditions {
+	for _, c := range first {
 		changed = s.Raise(c, now) || changed
 	}
 	return changed

@@ -62,3 +62,19 @@ func TestReplace(t *testing.T) {
 		}
 	}
 }
+
+// Two things may have one code in one turn. Which of them is told does not
+// change from turn to turn, and repeating both is no change.
+func TestReplaceTwoOfOneCode(t *testing.T) {
+	cause := Condition{Code: CodeWaiting, Severity: Info, Text: "getting the image: 3 of 40 MB"}
+	effect := Condition{Code: CodeWaiting, Severity: Info, Text: "getting the image"}
+	var s Set
+	for i, want := range []bool{true, false, false} {
+		if got := s.Replace(time.Unix(int64(i), 0), cause, effect); got != want {
+			t.Errorf("turn %d: changed %v", i, got)
+		}
+		if l := s.List(); len(l) != 1 || l[0].Text != cause.Text {
+			t.Errorf("turn %d: %+v", i, l)
+		}
+	}
+}
