@@ -101,6 +101,9 @@ func (o *outcome) tell(step role.Action) bool {
 		o.raise(health.Condition{Code: s.Code, Severity: health.Error, Text: s.Reason, Hint: s.Hint}, health.CodeNeedsOperator)
 	case role.Note:
 		o.raise(health.Condition{Code: s.Code, Severity: health.Warning, Text: s.Reason, Hint: s.Hint}, health.CodeWaiting)
+		if s.Code == health.CodeServerLost && o.waiting == "" {
+			o.waiting = s.Reason // the cause of whatever else this machine waits for
+		}
 		return true
 	default:
 		return false

@@ -189,3 +189,16 @@ func TestRolesOfTheContainer(t *testing.T) {
 		}
 	}
 }
+
+// While the server is away, that is what a worker waits for, whatever else it lacks because of it.
+func TestActNamesTheLostServer(t *testing.T) {
+	b := newBench(t, store.Worker, nil)
+	b.look(t)
+	out := b.act(t.Context(), role.Facts{}, []role.Action{
+		role.Note{Code: health.CodeServerLost, Reason: "the server to be back"},
+		role.Wait{Reason: "waiting for k3s"},
+	})
+	if out.waiting != "the server to be back" {
+		t.Errorf("waits for %q", out.waiting)
+	}
+}

@@ -105,7 +105,9 @@ func (p *planner) worker() bool {
 		return false
 	}
 	if p.server(func(s Server) bool { return s.Connected }) == nil {
-		p.note(codeServerLost, "the cluster's server is not reachable; pods here keep running", "see to the server and to the network between")
+		const reason = "the cluster's server to be reachable again; pods here keep running"
+		p.note(codeServerLost, reason, "see to the server and to the network between")
+		p.because(reason)
 	}
 	if f.Marker.Presence == Absent {
 		p.mark(store.Worker)

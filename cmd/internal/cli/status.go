@@ -197,7 +197,7 @@ func writeTable(env *Env, r statusReport, wide bool) {
 		fmt.Fprintf(env.result(), "%s: %s\n", c.Severity, c.Text)
 	}
 	if r.Waiting != "" {
-		fmt.Fprintf(env.result(), "waiting for: %s\n", printable(r.Waiting))
+		fmt.Fprintf(env.result(), "waiting for: %s\n", printable(strings.TrimPrefix(r.Waiting, "waiting for ")))
 	}
 }
 
