@@ -78,32 +78,32 @@ type daemon struct {
 
 func (d *daemon) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, d.status()) })
+	mux.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, _ *http.Request) { api.WriteJSON(w, http.StatusOK, d.status()) })
 	mux.HandleFunc("GET /api/v1/nodes", d.serveNodes)
 	mux.HandleFunc("PUT /control/v1/annotations", func(w http.ResponseWriter, r *http.Request) {
 		var notes map[string]string
 		d.decode(r, &notes)
 		d.mesh.edit(func() { d.mesh.nodes[d.index].Annotations = notes })
-		writeJSON(w, struct{}{})
+		api.WriteJSON(w, http.StatusOK, struct{}{})
 	})
 	mux.HandleFunc("PUT /control/v1/routes", func(w http.ResponseWriter, r *http.Request) {
 		var in api.Routes
 		d.decode(r, &in)
 		d.mesh.edit(func() { d.mesh.nodes[d.index].Prefixes = in.Announce })
-		writeJSON(w, struct{}{})
+		api.WriteJSON(w, http.StatusOK, struct{}{})
 	})
-	mux.HandleFunc("POST /control/v1/pin", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, struct{}{}) })
-	mux.HandleFunc("PUT /control/v1/documents/cluster", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, struct{}{}) })
+	mux.HandleFunc("POST /control/v1/pin", func(w http.ResponseWriter, _ *http.Request) { api.WriteJSON(w, http.StatusOK, struct{}{}) })
+	mux.HandleFunc("PUT /control/v1/documents/cluster", func(w http.ResponseWriter, _ *http.Request) { api.WriteJSON(w, http.StatusOK, struct{}{}) })
 	mux.HandleFunc("POST /control/v1/sign", func(w http.ResponseWriter, r *http.Request) {
 		var in api.SignRequest
 		d.decode(r, &in)
 		msg := append([]byte("kairos/"+in.Context+"\x00"), in.Message...)
-		writeJSON(w, api.SignAnswer{Signature: ed25519.Sign(d.key, msg)})
+		api.WriteJSON(w, http.StatusOK, api.SignAnswer{Signature: ed25519.Sign(d.key, msg)})
 	})
 	mux.HandleFunc("POST /control/v1/certificate", func(w http.ResponseWriter, r *http.Request) {
 		var in api.CertificateRequest
 		d.decode(r, &in)
-		writeJSON(w, api.CertificateAnswer{Chain: d.certify(in.PublicKey)})
+		api.WriteJSON(w, http.StatusOK, api.CertificateAnswer{Chain: d.certify(in.PublicKey)})
 	})
 	return mux
 }
@@ -142,7 +142,7 @@ func (d *daemon) serveNodes(w http.ResponseWriter, r *http.Request) {
 		n.Self, n.Connected = i == d.index, i != d.index
 		list.Nodes = append(list.Nodes, n)
 	}
-	writeJSON(w, list)
+	api.WriteJSON(w, http.StatusOK, list)
 }
 
 func (d *daemon) certify(public []byte) [][]byte {

@@ -13,8 +13,6 @@ import (
 	"os"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/kairos-io/kairos/agent/k3s"
 	"github.com/kairos-io/kairos/agent/kubeconfig"
 	"github.com/kairos-io/kairos/agent/peer"
@@ -76,21 +74,21 @@ func (a *agent) servePeersAt(ctx context.Context, addr netip.Addr, h http.Handle
 // handleJoin gives a worker of this cluster what it joins with, while the server runs.
 func (a *agent) handleJoin(w http.ResponseWriter, r *http.Request) {
 	if _, err := a.nodeOnly(r); err != nil {
-		peer.WriteError(w, err)
+		api.WriteError(w, err)
 		return
 	}
 	var req joinRequest
 	if err := readJSON(r, &req); err != nil {
-		peer.WriteError(w, err)
+		api.WriteError(w, err)
 		return
 	}
 	uid, err := a.serving(r.Context())
 	if err != nil {
-		peer.WriteError(w, err)
+		api.WriteError(w, err)
 		return
 	}
 	if req.UID != uid {
-		peer.WriteError(w, &api.Error{Message: "this server runs another cluster", Status: http.StatusConflict})
+		api.WriteError(w, &api.Error{Message: "this server runs another cluster", Status: http.StatusConflict})
 		return
 	}
 	join, err := a.opt.Files.JoinInfo(uid)
@@ -98,10 +96,10 @@ func (a *agent) handleJoin(w http.ResponseWriter, r *http.Request) {
 		err = &api.Error{Message: "k3s is still starting", Hint: hintSoon, Status: http.StatusServiceUnavailable}
 	}
 	if err != nil {
-		peer.WriteError(w, err)
+		api.WriteError(w, err)
 		return
 	}
-	writeJSON(w, joinAnswer{CAHash: join.CAHash, Token: join.Token, Server: a.world.get().address()})
+	api.WriteJSON(w, http.StatusOK, joinAnswer{CAHash: join.CAHash, Token: join.Token, Server: a.world.get().address()})
 }
 
 // serving returns the UID of the cluster whose server runs here.
@@ -124,21 +122,21 @@ func (a *agent) serving(ctx context.Context) (string, error) {
 func (a *agent) handleGrant(w http.ResponseWriter, r *http.Request) {
 	c, ok := peer.CallerOf(r)
 	if !ok {
-		peer.WriteError(w, &api.Error{Message: "nobody was authenticated", Status: http.StatusForbidden})
+		api.WriteError(w, &api.Error{Message: "nobody was authenticated", Status: http.StatusForbidden})
 		return
 	}
 	var req kubeconfig.GrantRequest
 	if err := readJSON(r, &req); err != nil {
-		peer.WriteError(w, err)
+		api.WriteError(w, err)
 		return
 	}
 	g, err := a.grant(r.Context(), kubeconfig.Asker{ID: c.ID, Name: c.Node.Name, Kind: c.Node.Kind}, req)
 	if err != nil {
-		peer.WriteError(w, err)
+		api.WriteError(w, err)
 		return
 	}
 	a.log.Info("issued a kubeconfig", "peer", c.ID, "cluster", req.UID)
-	writeJSON(w, g)
+	api.WriteJSON(w, http.StatusOK, g)
 }
 
 func (a *agent) grant(ctx context.Context, who kubeconfig.Asker, req kubeconfig.GrantRequest) (kubeconfig.Grant, error) {
@@ -186,7 +184,7 @@ func (a *agent) serveSocket(ctx context.Context) error {
 
 // handleStatus tells what the agent does, and why it waits.
 func (a *agent) handleStatus(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, a.report.last.Load())
+	api.WriteJSON(w, http.StatusOK, a.report.last.Load())
 }
 
 // ownUsers lets root and this process's user connect, whatever the socket's mode says.
@@ -199,29 +197,11 @@ func (l ownUsers) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if uid, err := peerUID(c); err == nil && (uid == 0 || int(uid) == os.Getuid()) {
+		if uid, err := api.PeerUID(c); err == nil && (uid == 0 || uid == os.Getuid()) {
 			return c, nil
 		}
 		_ = c.Close()
 	}
-}
-
-// peerUID is who connected: SO_PEERCRED, unix(7).
-func peerUID(c net.Conn) (uint32, error) {
-	uc, ok := c.(*net.UnixConn)
-	if !ok {
-		return 0, errors.New("not a unix socket")
-	}
-	raw, err := uc.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var cred *unix.Ucred
-	cerr := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
-	if err = errors.Join(err, cerr); err != nil {
-		return 0, err
-	}
-	return cred.Uid, nil
 }
 
 func readBody(r *http.Request) ([]byte, error) {
@@ -245,9 +225,4 @@ func readJSON(r *http.Request, into any) error {
 		return &api.Error{Message: "decode the request: " + err.Error(), Status: http.StatusBadRequest}
 	}
 	return nil
-}
-
-func writeJSON(w http.ResponseWriter, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(v) // the connection may be gone
 }

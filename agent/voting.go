@@ -152,17 +152,17 @@ func (t transport) Send(ctx context.Context, to identity.ID, msg []byte) ([]byte
 func (a *agent) handleGenesis(w http.ResponseWriter, r *http.Request) {
 	c, err := a.nodeOnly(r)
 	if err != nil {
-		peer.WriteError(w, err)
+		api.WriteError(w, err)
 		return
 	}
 	d, problem := a.voting.takesPart()
 	if d == nil {
-		peer.WriteError(w, &api.Error{Message: "does not take part in the agreement (yet): " + problem, Status: http.StatusServiceUnavailable})
+		api.WriteError(w, &api.Error{Message: "does not take part in the agreement (yet): " + problem, Status: http.StatusServiceUnavailable})
 		return
 	}
 	msg, err := readBody(r)
 	if err != nil {
-		peer.WriteError(w, err)
+		api.WriteError(w, err)
 		return
 	}
 	reply, err := d.HandleMessage(r.Context(), c.ID, msg)
@@ -171,7 +171,7 @@ func (a *agent) handleGenesis(w http.ResponseWriter, r *http.Request) {
 		if errors.Is(err, genesis.ErrInvalid) {
 			status = http.StatusBadRequest
 		}
-		peer.WriteError(w, &api.Error{Message: err.Error(), Status: status})
+		api.WriteError(w, &api.Error{Message: err.Error(), Status: status})
 		return
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")

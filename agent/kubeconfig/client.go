@@ -284,33 +284,19 @@ func (c Client) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodPost {
 			w.Header().Set("Allow", http.MethodPost)
-			writeJSON(w, http.StatusMethodNotAllowed, &api.Error{Message: "use POST"})
+			api.WriteJSON(w, http.StatusMethodNotAllowed, &api.Error{Message: "use POST"})
 			return
 		}
 		var req Request
 		if err := json.NewDecoder(io.LimitReader(r.Body, maxRequest)).Decode(&req); err != nil {
-			writeJSON(w, http.StatusBadRequest, &api.Error{Message: "decode the request: " + err.Error()})
+			api.WriteJSON(w, http.StatusBadRequest, &api.Error{Message: "decode the request: " + err.Error()})
 			return
 		}
 		text, err := c.Fetch(r.Context(), req)
 		if err != nil {
-			var e *api.Error
-			if !errors.As(err, &e) {
-				e = &api.Error{Message: err.Error()}
-			}
-			status := e.Status
-			if status == 0 {
-				status = http.StatusInternalServerError
-			}
-			writeJSON(w, status, e)
+			api.WriteError(w, err)
 			return
 		}
-		writeJSON(w, http.StatusOK, Answer{Kubeconfig: text})
+		api.WriteJSON(w, http.StatusOK, Answer{Kubeconfig: text})
 	})
-}
-
-func writeJSON(w http.ResponseWriter, status int, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(v) // the connection may be gone
 }

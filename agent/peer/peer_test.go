@@ -109,12 +109,12 @@ func start(t *testing.T, o *fakeOverlay, h http.Handler) uint16 {
 func echo(w http.ResponseWriter, r *http.Request) {
 	c, ok := CallerOf(r)
 	if !ok {
-		WriteError(w, errors.New("no caller"))
+		api.WriteError(w, errors.New("no caller"))
 		return
 	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		WriteError(w, &api.Error{Message: err.Error(), Status: http.StatusRequestEntityTooLarge})
+		api.WriteError(w, &api.Error{Message: err.Error(), Status: http.StatusRequestEntityTooLarge})
 		return
 	}
 	_, _ = io.WriteString(w, c.Node.Name+" said "+string(body))
@@ -203,7 +203,7 @@ func TestErrorsTravel(t *testing.T) {
 	w := &world{}
 	alice, bob := w.join(t, "alice", "127.0.0.1"), w.join(t, "bob", "127.0.0.2")
 	port := start(t, bob, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		WriteError(w, &api.Error{Message: "no", Hint: "ask later", Status: http.StatusConflict})
+		api.WriteError(w, &api.Error{Message: "no", Hint: "ask later", Status: http.StatusConflict})
 	}))
 	p := New(Options{Overlay: alice, Port: port})
 	defer p.CloseIdle()

@@ -3,7 +3,6 @@ package peer
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -120,7 +119,7 @@ func (p *Peer) authenticate(next http.Handler) http.Handler {
 			if !errors.As(err, &e) {
 				e = &api.Error{Message: err.Error(), Status: http.StatusForbidden}
 			}
-			WriteError(w, e)
+			api.WriteError(w, e)
 			return
 		}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
@@ -166,19 +165,4 @@ func (p *Peer) member(ctx context.Context, id identity.ID) (api.Node, error) {
 		}
 	}
 	return api.Node{}, fmt.Errorf("find %s: %w", id.Short(), ErrNotMember)
-}
-
-// WriteError answers with err as JSON: an *api.Error with its status, anything else with 500.
-func WriteError(w http.ResponseWriter, err error) {
-	var e *api.Error
-	if !errors.As(err, &e) {
-		e = &api.Error{Message: err.Error()}
-	}
-	status := e.Status
-	if status == 0 {
-		status = http.StatusInternalServerError
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(e) // the connection may be gone
 }

@@ -54,18 +54,18 @@ func handle[T any](f func(T) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var in T
 		if err := decodeBody(r.Body, &in); err != nil {
-			writeError(w, err)
+			WriteError(w, err)
 			return
 		}
 		out, err := f(in)
 		if err != nil {
-			writeError(w, err)
+			WriteError(w, err)
 			return
 		}
 		if out == nil {
 			out = struct{}{}
 		}
-		writeJSON(w, http.StatusOK, out)
+		WriteJSON(w, http.StatusOK, out)
 	}
 }
 

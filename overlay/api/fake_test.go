@@ -145,7 +145,7 @@ func (f *fake) config() Config {
 	return Config{
 		View: f, Control: f, SetCluster: f.setCluster, Ready: f.ready, Metrics: testMetrics,
 		Extra: map[string]http.Handler{"echo": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			writeJSON(w, http.StatusOK, map[string]string{"method": r.Method})
+			WriteJSON(w, http.StatusOK, map[string]string{"method": r.Method})
 		})},
 	}
 }

@@ -21,7 +21,7 @@ func (g guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	harden(w.Header())
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
-		writeError(w, &Error{
+		WriteError(w, &Error{
 			Message: "this listener is read-only",
 			Hint:    "control requests go to the unix socket",
 			Status:  http.StatusMethodNotAllowed,
@@ -29,7 +29,7 @@ func (g guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if why := g.refuse(r); why != "" {
-		writeError(w, &Error{Message: why, Hint: "open http://localhost:" + g.port + " directly", Status: http.StatusForbidden})
+		WriteError(w, &Error{Message: why, Hint: "open http://localhost:" + g.port + " directly", Status: http.StatusForbidden})
 		return
 	}
 	g.next.ServeHTTP(w, r)

@@ -13,10 +13,10 @@ import (
 func (s *Server) readRoutes() routes {
 	rt := routes{}
 	get := func(path string, h http.HandlerFunc) { rt[path] = methods{http.MethodGet: h} }
-	get("/api/v1/status", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, s.cfg.View.Status()) })
-	get("/api/v1/peers", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, orEmpty(s.cfg.View.Peers())) })
+	get("/api/v1/status", func(w http.ResponseWriter, _ *http.Request) { WriteJSON(w, http.StatusOK, s.cfg.View.Status()) })
+	get("/api/v1/peers", func(w http.ResponseWriter, _ *http.Request) { WriteJSON(w, http.StatusOK, orEmpty(s.cfg.View.Peers())) })
 	get("/api/v1/records", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, http.StatusOK, orEmpty(s.cfg.View.Records()))
+		WriteJSON(w, http.StatusOK, orEmpty(s.cfg.View.Records()))
 	})
 	get("/api/v1/nodes", s.serveNodes)
 	get("/api/v1/cluster", s.serveCluster)
@@ -31,7 +31,7 @@ func (s *Server) readRoutes() routes {
 func (s *Server) serveNodes(w http.ResponseWriter, r *http.Request) {
 	after, wait, err := parseWait(r)
 	if err != nil {
-		writeError(w, &Error{Message: err.Error(), Hint: "?after=12&wait=30s", Status: http.StatusBadRequest})
+		WriteError(w, &Error{Message: err.Error(), Hint: "?after=12&wait=30s", Status: http.StatusBadRequest})
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), wait)
@@ -41,7 +41,7 @@ func (s *Server) serveNodes(w http.ResponseWriter, r *http.Request) {
 	}
 	list := s.cfg.View.Nodes(ctx, after)
 	list.Nodes = orEmpty(list.Nodes)
-	writeJSON(w, http.StatusOK, list)
+	WriteJSON(w, http.StatusOK, list)
 }
 
 func parseWait(r *http.Request) (after uint64, wait time.Duration, err error) {
@@ -62,10 +62,10 @@ func parseWait(r *http.Request) (after uint64, wait time.Duration, err error) {
 func (s *Server) serveCluster(w http.ResponseWriter, _ *http.Request) {
 	c, err := s.cfg.View.Cluster()
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
-	writeJSON(w, http.StatusOK, c)
+	WriteJSON(w, http.StatusOK, c)
 }
 
 func (s *Server) serveReady(w http.ResponseWriter, _ *http.Request) {

@@ -167,7 +167,7 @@ func (s *Server) Close() error {
 
 func (s *Server) serveRead(w http.ResponseWriter, r *http.Request) {
 	if strings.HasPrefix(r.URL.Path, "/control") {
-		writeError(w, &Error{
+		WriteError(w, &Error{
 			Message: "this listener is read-only",
 			Hint:    "control requests go to the unix socket",
 			Status:  http.StatusForbidden,
@@ -192,7 +192,7 @@ func (s *Server) serveGuest(w http.ResponseWriter, r *http.Request) {
 	name, control := strings.CutPrefix(r.URL.Path, controlPrefix)
 	if _, extra := s.cfg.Extra[name]; control && !extra {
 		harden(w.Header())
-		writeError(w, &Error{
+		WriteError(w, &Error{
 			Message: "permission denied: this socket lets you read and get a kubeconfig",
 			Hint:    "only root controls the network of this machine",
 			Status:  http.StatusForbidden,
@@ -205,7 +205,7 @@ func (s *Server) serveGuest(w http.ResponseWriter, r *http.Request) {
 func (rt routes) serve(w http.ResponseWriter, r *http.Request) {
 	byMethod, ok := rt[r.URL.Path]
 	if !ok || r.URL.RawPath != "" {
-		writeError(w, &Error{Message: "no such path", Hint: HintNoPath, Status: http.StatusNotFound})
+		WriteError(w, &Error{Message: "no such path", Hint: HintNoPath, Status: http.StatusNotFound})
 		return
 	}
 	h, ok := byMethod[r.Method]
@@ -217,7 +217,7 @@ func (rt routes) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	if !ok {
 		w.Header().Set("Allow", byMethod.allow())
-		writeError(w, &Error{Message: "method not allowed", Status: http.StatusMethodNotAllowed})
+		WriteError(w, &Error{Message: "method not allowed", Status: http.StatusMethodNotAllowed})
 		return
 	}
 	h(w, r)
@@ -235,7 +235,8 @@ func (m methods) allow() string {
 	return strings.Join(names, ", ")
 }
 
-func writeJSON(w http.ResponseWriter, status int, v any) {
+// WriteJSON answers with v and a status.
+func WriteJSON(w http.ResponseWriter, status int, v any) {
 	b, err := json.Marshal(v)
 	if err != nil {
 		// Only a bug makes one of our own types unencodable.
@@ -247,7 +248,8 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	_, _ = w.Write(append(b, '\n')) // the caller went away: nobody to tell
 }
 
-func writeError(w http.ResponseWriter, err error) {
+// WriteError answers with err: an *Error with its status and hint, anything else with 500.
+func WriteError(w http.ResponseWriter, err error) {
 	var e *Error
 	if !errors.As(err, &e) {
 		e = &Error{Message: err.Error()}
@@ -256,5 +258,5 @@ func writeError(w http.ResponseWriter, err error) {
 	if status == 0 {
 		status = http.StatusInternalServerError
 	}
-	writeJSON(w, status, Error{Message: e.Message, Hint: e.Hint})
+	WriteJSON(w, status, Error{Message: e.Message, Hint: e.Hint})
 }

@@ -202,16 +202,18 @@ type peerGuard struct {
 
 type peerKey struct{}
 
-// withPeer notes who connected, by SO_PEERCRED (unix(7)): the credentials at the time of connect.
+// withPeer notes who connected.
 func withPeer(ctx context.Context, conn net.Conn) context.Context {
-	uid, err := peerUID(conn)
+	uid, err := PeerUID(conn)
 	if err != nil {
 		return ctx
 	}
 	return context.WithValue(ctx, peerKey{}, uid)
 }
 
-func peerUID(conn net.Conn) (int, error) {
+// PeerUID returns the user at the other end of a unix connection, by SO_PEERCRED
+// (unix(7)): whoever it was at the time of connect.
+func PeerUID(conn net.Conn) (int, error) {
 	if l, ok := conn.(*limitedConn); ok {
 		conn = l.Conn
 	}
@@ -245,6 +247,6 @@ func (g peerGuard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.guest.ServeHTTP(w, r)
 	default:
 		g.log.Warn("refused a control connection", "uid", uid)
-		writeError(w, &Error{Message: "permission denied", Hint: "this socket belongs to another user", Status: http.StatusForbidden})
+		WriteError(w, &Error{Message: "permission denied", Hint: "this socket belongs to another user", Status: http.StatusForbidden})
 	}
 }
