@@ -24,10 +24,14 @@ const User = "kairos-overlay"
 
 // Names of the units, as systemctl takes them.
 const (
-	ConfigUnit  = "kairos-config.service"
-	OverlayUnit = "kairos-overlay.service"
-	AgentUnit   = "kairos-agent.service"
-	Target      = "kairos.target"
+	IntakeUnit   = "kairos-intake.service"
+	FetchUnit    = "kairos-fetch.service"
+	HostnameUnit = "kairos-hostname.service"
+	ConfigUnit   = "kairos-config.service"
+	OverlayUnit  = "kairos-overlay.service"
+	AgentUnit    = "kairos-agent.service"
+	ConsoleUnit  = "kairos-console.service"
+	Target       = "kairos.target"
 )
 
 // Files is the install tree: paths in it are paths of the machine without the
