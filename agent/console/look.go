@@ -97,17 +97,20 @@ func (m Machine) Look(ctx context.Context) Facts {
 	f.Hostname = m.line("proc/sys/kernel/hostname")
 	notes := Notes{m.Root}
 	f.Problems, f.Notes = notes.all(Problem), notes.all(Note)
-	overlayName := "kairos0"
+	overlayName, enabled := "kairos0", true
 	if cfg, err := config.LoadFile(filepath.Join(m.Root, appliedConfig)); err == nil {
 		f.Configured = true
 		f.Network = fingerprint(cfg.NetworkToken.Keys().Genesis)
 		f.Cluster = cfg.NetworkID
-		overlayName = cfg.Overlay.Interface
+		overlayName, enabled = cfg.Overlay.Interface, cfg.Cluster.Enabled
 	} else {
 		f.Problems = append(f.Problems, m.problems()...)
 	}
 	f.Problems = distinct(f.Problems)
 	m.lookOverlay(ctx, &f)
+	if f.Configured && !enabled {
+		f.Role, f.Cluster = "none, cluster.enabled is false", ""
+	}
 	if own := notes.all(Waiting); len(own) > 0 {
 		f.Waiting = own[0]
 	}

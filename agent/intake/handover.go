@@ -54,6 +54,8 @@ func (m Machine) HandOver() (start bool, err error) {
 		}
 	}
 	switch {
+	case local.Empty() && datasource:
+		return false, m.liftOff()
 	case local.Empty():
 		return false, errors.Join(m.remove(overFile), m.remove(environment))
 	case datasource:
@@ -99,6 +101,25 @@ func (m Machine) layOver(local *config.System) error {
 		return nil
 	}
 	// The marks go first: a power cut between costs one application more, not one less.
+	if err := m.forgetApplied(); err != nil {
+		return err
+	}
+	return m.write(appliedFile, []byte(sum+"\n"))
+}
+
+// liftOff lets the datasource count alone, after local files have been over it.
+func (m Machine) liftOff() error {
+	if err := errors.Join(m.remove(overFile), m.remove(environment)); err != nil || !m.exists(appliedFile) {
+		return err
+	}
+	if err := m.forgetApplied(); err != nil {
+		return err
+	}
+	return m.remove(appliedFile)
+}
+
+// forgetApplied removes cloud-init's marks of what it does once for an instance.
+func (m Machine) forgetApplied() error {
 	marks, err := filepath.Glob(m.path(instanceSem + "/*"))
 	if err != nil {
 		return fmt.Errorf("list what cloud-init applied: %w", err)
@@ -108,7 +129,7 @@ func (m Machine) layOver(local *config.System) error {
 			return fmt.Errorf("let cloud-init apply changed files: %w", err)
 		}
 	}
-	return m.write(appliedFile, []byte(sum+"\n"))
+	return nil
 }
 
 // seed makes the keys a NoCloud seed and the only datasource.

@@ -135,6 +135,14 @@ func TestLocalFilesOverADatasource(t *testing.T) {
 		t.Fatal(err)
 	}
 	handOver(t, m)
+	if text(t, m, marks[0]) != "-" || text(t, m, appliedFile) != "-" {
+		t.Error("what the datasource says instead would not be applied")
+	}
+	put(t, m, marks[0], "")
+	handOver(t, m)
+	if text(t, m, marks[0]) == "-" {
+		t.Error("a datasource alone is applied at every boot")
+	}
 	if text(t, m, environment) != "-" || text(t, m, overFile) != "-" {
 		t.Error("it stays over the datasource when the files are gone")
 	}

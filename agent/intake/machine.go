@@ -17,7 +17,6 @@ import (
 const (
 	espFile        = "efi/config.yaml"
 	espTaken       = "oem/80-esp.yaml"
-	credentialFile = "run/credentials/@system/" + Argument
 	sourcesDir     = "run/kairos/sources"
 	fromCredential = sourcesDir + "/50-credential.yaml"
 	fromArgument   = sourcesDir + "/60-argument.yaml"
@@ -32,6 +31,9 @@ const Argument = "kairos.config"
 // Root, which is "/" outside of tests. The methods are for one process at a time.
 type Machine struct {
 	Root string
+	// Credentials is the directory of the unit's credentials, systemd.exec(5);
+	// "" for none.
+	Credentials string
 }
 
 // Report is what a step did and refused, one line each for a person.
@@ -123,7 +125,10 @@ func (m Machine) esp(r *Report) error {
 }
 
 func (m Machine) credential(r *Report) error {
-	raw, err := os.ReadFile(m.path(credentialFile))
+	if m.Credentials == "" {
+		return m.remove(fromCredential)
+	}
+	raw, err := os.ReadFile(filepath.Join(m.Credentials, Argument))
 	if errors.Is(err, fs.ErrNotExist) {
 		return m.remove(fromCredential)
 	}

@@ -13,12 +13,16 @@ import (
 	"github.com/kairos-io/kairos/overlay/token"
 )
 
+// credentialFile is where newMachine's credential lies.
+const credentialFile = "run/credentials/kairos-intake.service/kairos.config"
+
 const machineID = "0123456789abcdef0123456789abcdef"
 
 // newMachine is a root directory with an ID, a command line and given files.
 func newMachine(t testing.TB, files map[string]string) Machine {
 	t.Helper()
-	m := Machine{Root: t.TempDir()}
+	root := t.TempDir()
+	m := Machine{Root: root, Credentials: filepath.Join(root, filepath.Dir(credentialFile))}
 	for name, text := range map[string]string{
 		"etc/machine-id": machineID + "\n", "proc/cmdline": "quiet\n", "proc/sys/kernel/hostname": "kairos\n",
 	} {

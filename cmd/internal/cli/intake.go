@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 
 	"github.com/spf13/cobra"
@@ -26,7 +27,7 @@ type early struct {
 }
 
 func newEarly(env *Env, unit, root string) early {
-	return early{env, unit, intake.Machine{Root: root}, console.Notes{Root: root}}
+	return early{env, unit, intake.Machine{Root: root, Credentials: os.Getenv("CREDENTIALS_DIRECTORY")}, console.Notes{Root: root}}
 }
 
 // note tells the console, which must not fail what it tells of.
