@@ -29,10 +29,11 @@ const UnitActive = "active"
 
 // Unit is one unit as the service manager has it.
 type Unit struct {
-	Name   string
-	Active string // ActiveState: active, activating, failed, inactive, ...
-	Sub    string // SubState, such as auto-restart
-	Result string // of the last run: exit-code, signal, ...
+	Name     string
+	Active   string // ActiveState: active, activating, failed, inactive, ...
+	Sub      string // SubState, such as auto-restart
+	Result   string // of the last run: exit-code, signal, ...
+	Restarts int    // how often it was restarted by itself
 }
 
 // String is what to tell of a unit that is not active.

@@ -96,7 +96,7 @@ func TestJudge(t *testing.T) {
 		{"the overlay comes first", worker(), with(cutOff, func(f *Facts) { f.Overlay = Daemon{Why: "nothing is listening there"} }), early, Waiting,
 			"waiting for the overlay to answer (nothing is listening there)"},
 		{"a unit that keeps failing is named", nil, with(func(f *Facts) { f.Agent = Daemon{} },
-			unit(Unit{UnitAgent, "activating", "auto-restart", "exit-code"})), early, Waiting,
+			unit(Unit{UnitAgent, "activating", "auto-restart", "exit-code", 7})), early, Waiting,
 			"waiting for the agent to answer; kairos-agent.service is activating (auto-restart, exit-code)"},
 		{"the mesh is on its way", worker(), with(cutOff), early, Waiting, "a connection to another node"},
 		{"k3s is on its way", worker(), with(func(f *Facts) { f.K3s = K3s{Why: "getting the k3s image"} }), early, Waiting, "waiting for k3s to run (getting the k3s image)"},
@@ -104,7 +104,7 @@ func TestJudge(t *testing.T) {
 		{"a card that is gone may still come", meshed(), with(cutOff, func(f *Facts) { f.Cards = nil }), early, Waiting, "a connection to another node"},
 
 		// Bad: this machine itself is not well, whatever the network is like.
-		{"the overlay never answers", nil, with(func(f *Facts) { f.Overlay = Daemon{} }, unit(Unit{UnitOverlay, "failed", "failed", "exit-code"})), late, Bad,
+		{"the overlay never answers", nil, with(func(f *Facts) { f.Overlay = Daemon{} }, unit(Unit{UnitOverlay, "failed", "failed", "exit-code", 0})), late, Bad,
 			"after 10m0s still waiting for the overlay to answer; kairos-overlay.service is failed (exit-code)"},
 		{"the agent never answers, in an outage", worker(), with(cutOff, noCarrier, func(f *Facts) { f.Agent = Daemon{} }), late, Bad, "the agent to answer"},
 		{"containerd does not run, in an outage", worker(), with(cutOff, noCarrier, func(f *Facts) { f.K3s.Running = false },
