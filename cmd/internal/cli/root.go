@@ -24,6 +24,6 @@ func Agent(env *Env) *cobra.Command {
 		Short: "Run the parts of a Kairos node; started by systemd, rarely by hand",
 	}
 	root.AddCommand(newIntake(env), newFetch(env), newHostname(env), newConfig(env), newOverlay(env), newRun(env),
-		newConsole(env), newVersion(env))
+		newBootCheck(env), newConsole(env), newVersion(env))
 	return root
 }
