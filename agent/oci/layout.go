@@ -100,6 +100,9 @@ type bakedSource struct{ *layoutSource }
 func (bakedSource) expected() bool { return false }
 
 func (s bakedSource) root(ctx context.Context) ([]byte, types.MediaType, error) {
+	if s.ref.digest != (v1.Hash{}) {
+		return s.byDigest(ctx)
+	}
 	raw, err := readFile(filepath.Join(string(s.path), "index.json"))
 	if err != nil {
 		return nil, "", err
@@ -108,20 +111,16 @@ func (s bakedSource) root(ctx context.Context) ([]byte, types.MediaType, error) 
 	if err := json.Unmarshal(raw, &index); err != nil {
 		return nil, "", fmt.Errorf("decode index.json: %w", err)
 	}
-	byDigest := s.ref.digest != (v1.Hash{})
 	for _, d := range index.Manifests {
-		if (byDigest && d.Digest == s.ref.digest) || (!byDigest && d.Annotations[imageNameAnnotation] == s.ref.Name()) {
+		if d.Annotations[imageNameAnnotation] == s.ref.Name() {
 			return s.document(ctx, d)
 		}
 	}
-	if !byDigest {
-		return nil, "", fmt.Errorf("%w: nothing is called %s", ErrNotFound, s.ref.Name())
-	}
-	return s.member(ctx)
+	return nil, "", fmt.Errorf("%w: nothing is called %s", ErrNotFound, s.ref.Name())
 }
 
-// member finds a manifest by the digest that it has inside of a baked index.
-func (s bakedSource) member(ctx context.Context) ([]byte, types.MediaType, error) {
+// byDigest finds an index, or a manifest inside of one.
+func (s bakedSource) byDigest(ctx context.Context) ([]byte, types.MediaType, error) {
 	rc, err := s.open(ctx, v1.Descriptor{Digest: s.ref.digest})
 	if err != nil {
 		return nil, "", err
