@@ -15,8 +15,11 @@ var root embed.FS
 // unitDir is where units live, relative to the root of the file system.
 const unitDir = "usr/lib/systemd/system"
 
-// presetFile says which units are on.
-const presetFile = "usr/lib/systemd/system-preset/10-kairos.preset"
+// presetFile says which units are on; lastPresetFile turns off the rest.
+const (
+	presetFile     = "usr/lib/systemd/system-preset/10-kairos.preset"
+	lastPresetFile = "usr/lib/systemd/system-preset/99-kairos.preset"
+)
 
 // User is the account that owns /var/lib/kairos/overlay and runs the overlay
 // daemon.
@@ -24,10 +27,16 @@ const User = "kairos-overlay"
 
 // Names of the units, as systemctl takes them.
 const (
-	ConfigUnit  = "kairos-config.service"
-	OverlayUnit = "kairos-overlay.service"
-	AgentUnit   = "kairos-agent.service"
-	Target      = "kairos.target"
+	IntakeUnit     = "kairos-intake.service"
+	FetchUnit      = "kairos-fetch.service"
+	HostnameUnit   = "kairos-hostname.service"
+	ConfigUnit     = "kairos-config.service"
+	OverlayUnit    = "kairos-overlay.service"
+	AgentUnit      = "kairos-agent.service"
+	BootCheckUnit  = "kairos-boot-check.service"
+	BootFailedUnit = "kairos-boot-failed.service"
+	ConsoleUnit    = "kairos-console.service"
+	Target         = "kairos.target"
 )
 
 // Files is the install tree: paths in it are paths of the machine without the
@@ -38,6 +47,25 @@ func Files() fs.FS {
 		panic(err) // the tree is part of the program
 	}
 	return sub
+}
+
+// DistributionPresets returns the rules for units that are not ours, as the text
+// of one preset file: an image can be made by them before Files is in it.
+func DistributionPresets() string {
+	var rules strings.Builder
+	for _, name := range []string{presetFile, lastPresetFile} {
+		text, err := fs.ReadFile(Files(), name)
+		if err != nil {
+			panic(err) // the tree is part of the program
+		}
+		for line := range strings.Lines(string(text)) {
+			fields := strings.Fields(line)
+			if len(fields) == 2 && fields[0] != "#" && !strings.HasPrefix(fields[1], "kairos") {
+				rules.WriteString(line)
+			}
+		}
+	}
+	return rules.String()
 }
 
 // Link is a symlink of the install tree.
@@ -66,9 +94,9 @@ func Links() ([]Link, error) {
 		if err != nil {
 			continue // a unit of the distribution, enabled by its package
 		}
-		for _, parent := range wantedBy(string(text)) {
+		for _, parent := range enabledBy(string(text)) {
 			links = append(links, Link{
-				Path:   path.Join("etc/systemd/system", parent+".wants", unit),
+				Path:   path.Join("etc/systemd/system", parent, unit),
 				Target: "/" + path.Join(unitDir, unit),
 			})
 		}
@@ -77,8 +105,9 @@ func Links() ([]Link, error) {
 	return links, nil
 }
 
-// wantedBy reads the one setting of [Install] that our units use.
-func wantedBy(unit string) []string {
+// enabledBy reads the two settings of [Install] that our units use, and returns
+// the directories that get a link.
+func enabledBy(unit string) []string {
 	var out []string
 	section := ""
 	for line := range strings.Lines(unit) {
@@ -86,8 +115,17 @@ func wantedBy(unit string) []string {
 		if strings.HasPrefix(line, "[") {
 			section = line
 		}
-		if value, ok := strings.CutPrefix(line, "WantedBy="); ok && section == "[Install]" {
-			out = append(out, strings.Fields(value)...)
+		if section != "[Install]" {
+			continue
+		}
+		for key, suffix := range map[string]string{"WantedBy=": ".wants", "RequiredBy=": ".requires"} {
+			value, ok := strings.CutPrefix(line, key)
+			if !ok {
+				continue
+			}
+			for _, parent := range strings.Fields(value) {
+				out = append(out, parent+suffix)
+			}
 		}
 	}
 	return out
