@@ -30,10 +30,16 @@ const (
 
 // Names of the units, as systemctl takes them.
 const (
-	ConfigUnit  = "kairos-config.service"
-	OverlayUnit = "kairos-overlay.service"
-	AgentUnit   = "kairos-agent.service"
-	Target      = "kairos.target"
+	IntakeUnit     = "kairos-intake.service"
+	FetchUnit      = "kairos-fetch.service"
+	HostnameUnit   = "kairos-hostname.service"
+	ConfigUnit     = "kairos-config.service"
+	OverlayUnit    = "kairos-overlay.service"
+	AgentUnit      = "kairos-agent.service"
+	BootCheckUnit  = "kairos-boot-check.service"
+	BootFailedUnit = "kairos-boot-failed.service"
+	ConsoleUnit    = "kairos-console.service"
+	Target         = "kairos.target"
 )
 
 // Files is the install tree: paths in it are paths of the machine without the
@@ -93,9 +99,9 @@ func Links() ([]Link, error) {
 		if err != nil {
 			continue // a unit of the distribution, enabled by its package
 		}
-		for _, parent := range wantedBy(string(text)) {
+		for _, parent := range enabledBy(string(text)) {
 			links = append(links, Link{
-				Path:   path.Join("etc/systemd/system", parent+".wants", unit),
+				Path:   path.Join("etc/systemd/system", parent, unit),
 				Target: "/" + path.Join(unitDir, unit),
 			})
 		}
@@ -104,8 +110,9 @@ func Links() ([]Link, error) {
 	return links, nil
 }
 
-// wantedBy reads the one setting of [Install] that our units use.
-func wantedBy(unit string) []string {
+// enabledBy reads the two settings of [Install] that our units use, and returns
+// the directories that get a link.
+func enabledBy(unit string) []string {
 	var out []string
 	section := ""
 	for line := range strings.Lines(unit) {
@@ -113,8 +120,17 @@ func wantedBy(unit string) []string {
 		if strings.HasPrefix(line, "[") {
 			section = line
 		}
-		if value, ok := strings.CutPrefix(line, "WantedBy="); ok && section == "[Install]" {
-			out = append(out, strings.Fields(value)...)
+		if section != "[Install]" {
+			continue
+		}
+		for key, suffix := range map[string]string{"WantedBy=": ".wants", "RequiredBy=": ".requires"} {
+			value, ok := strings.CutPrefix(line, key)
+			if !ok {
+				continue
+			}
+			for _, parent := range strings.Fields(value) {
+				out = append(out, parent+suffix)
+			}
 		}
 	}
 	return out

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kairos-io/kairos/agent/console"
 	"github.com/kairos-io/kairos/overlay/token"
 )
 
@@ -29,7 +30,8 @@ import (
 //     with several faults has one line for each. If there is something to do
 //     about it, another line says so: "kairos: hint: ...".
 //   - Exit codes: 0 done, 1 it failed, 2 the input was wrong (flags, arguments,
-//     a token, a configuration file); with 2 nothing was started or changed.
+//     a token, a configuration file); with 2 nothing was started or changed. A
+//     question may answer with a code of its own, which its help names.
 //   - No secret is ever printed, except by the verb whose result it is.
 
 const (
@@ -45,6 +47,8 @@ type Env struct {
 	program        string
 	out            bytes.Buffer // the result, until the command succeeded
 	started        bool         // a command's own code ran: what failed before was the input
+	code           int          // what a command that succeeded exits with, if not 0
+	terminal       *bool        // whether a person is there; nil: look at the streams
 }
 
 // say prints one line for a person.
@@ -103,7 +107,7 @@ func run(ctx context.Context, root *cobra.Command, env *Env, args []string) int 
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		if _, err = env.Stdout.Write(env.out.Bytes()); err == nil {
-			return exitOK
+			return env.code
 		}
 		err = fmt.Errorf("write the result: %w", err)
 	}
@@ -187,5 +191,5 @@ func hintOf(err error) string {
 // oneLine keeps the promise of one line per error, whatever an error contains:
 // part of it may come from another machine, or be a token in a wrong place.
 func oneLine(s string) string {
-	return token.Hide(printable(strings.Join(strings.Fields(s), " ")))
+	return token.Hide(console.Printable(strings.Join(strings.Fields(s), " ")))
 }
