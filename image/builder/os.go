@@ -139,6 +139,8 @@ func osFiles(version string) ([]*entry, error) {
 		&entry{name: "etc/kairos", mode: 0o700, dir: true},
 		// Where the disk is mounted: the root is read-only there.
 		&entry{name: "oem", mode: 0o700, dir: true},
+		// Units that start before systemd-tmpfiles find it.
+		&entry{name: "var/lib/kairos", mode: 0o755, dir: true},
 		&entry{name: "efi", mode: 0o700, dir: true},
 	), nil
 }
