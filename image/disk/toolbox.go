@@ -21,7 +21,7 @@ import (
 // tools are the packages of the toolbox.
 var tools = []string{
 	"systemd", "systemd-repart", "systemd-ukify", "systemd-boot-efi", "erofs-utils", "cryptsetup-bin",
-	"dosfstools", "e2fsprogs", "mtools", "xorriso", "zstd", "util-linux", "libtss2-esys-3.0.2-0t64",
+	"dosfstools", "e2fsprogs", "fdisk", "mtools", "xorriso", "zstd", "util-linux", "libtss2-esys-3.0.2-0t64",
 }
 
 // ToolboxOptions say where a toolbox comes from.
