@@ -186,7 +186,7 @@ func watched(ctx context.Context, limit time.Duration, f func(ctx context.Contex
 // temporary reports whether asking again may help.
 func temporary(err error) bool {
 	switch {
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
+	case errors.As(err, new(*writeError)), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
 		errors.Is(err, ErrDigest), errors.Is(err, ErrPlatform), errors.Is(err, ErrTooLarge), errors.Is(err, ErrNotFound):
 		return false
 	}

@@ -86,7 +86,7 @@ func (s *registrySource) options(ctx context.Context) []remote.Option {
 	if base == nil {
 		base = remote.DefaultTransport
 	}
-	return append(o, remote.WithTransport(smallManifests{base}))
+	return append(o, remote.WithTransport(bounded{base}))
 }
 
 func (s *registrySource) root(ctx context.Context) ([]byte, types.MediaType, error) {
@@ -123,11 +123,21 @@ func explainRemote(err error) error {
 	return err
 }
 
-// smallManifests bounds the body of manifest answers, which are read whole into memory.
-type smallManifests struct{ next http.RoundTripper }
+// maxRedirects is that of net/http's own client, which the library's replaces by no limit.
+const maxRedirects = 10
+
+// bounded limits what an answer may cost: the number of redirects, and the body
+// of manifests, which are read whole into memory.
+type bounded struct{ next http.RoundTripper }
 
 // RoundTrip implements http.RoundTripper.
-func (t smallManifests) RoundTrip(req *http.Request) (*http.Response, error) {
+func (t bounded) RoundTrip(req *http.Request) (*http.Response, error) {
+	hops := 0
+	for r := req.Response; r != nil && r.Request != nil; r = r.Request.Response {
+		if hops++; hops > maxRedirects {
+			return nil, fmt.Errorf("stopped after %d redirects", maxRedirects)
+		}
+	}
 	resp, err := t.next.RoundTrip(req)
 	if err != nil || !strings.Contains(req.URL.Path, "/manifests/") {
 		return resp, err
@@ -181,6 +191,7 @@ func (s *layoutSource) entry(raw []byte) (d v1.Descriptor, whole bool, err error
 		return d, false, fmt.Errorf("decode index.json: %w", err)
 	}
 	var names []string
+	var images []v1.Descriptor
 	for _, d := range index.Manifests {
 		n := d.Annotations[refNameAnnotation]
 		byDigest := s.ref.digest != (v1.Hash{}) && d.Digest == s.ref.digest
@@ -188,13 +199,17 @@ func (s *layoutSource) entry(raw []byte) (d v1.Descriptor, whole bool, err error
 		if byDigest || byTag {
 			return d, false, nil
 		}
+		if IsSignatureTag(n) {
+			continue
+		}
+		images = append(images, d)
 		names = append(names, strings.TrimSpace(n+" "+d.Digest.String()))
 	}
 	switch {
 	case s.ref.digest != (v1.Hash{}) || s.ref.tag != "":
 		return d, false, fmt.Errorf("%w: the layout holds %q", ErrNotFound, names)
-	case len(index.Manifests) == 1:
-		return index.Manifests[0], false, nil
+	case len(images) == 1:
+		return images[0], false, nil
 	}
 	return d, true, nil
 }
