@@ -22,8 +22,11 @@ const (
 )
 
 // User is the account that owns /var/lib/kairos/overlay and runs the overlay
-// daemon.
-const User = "kairos-overlay"
+// daemon; UserID is its number, which sysusers.d says too.
+const (
+	User   = "kairos-overlay"
+	UserID = 810
+)
 
 // Names of the units, as systemctl takes them.
 const (
@@ -36,6 +39,7 @@ const (
 	BootCheckUnit  = "kairos-boot-check.service"
 	BootFailedUnit = "kairos-boot-failed.service"
 	ConsoleUnit    = "kairos-console.service"
+	InstallerUnit  = "kairos-installer.service"
 	Target         = "kairos.target"
 )
 
@@ -49,23 +53,25 @@ func Files() fs.FS {
 	return sub
 }
 
-// DistributionPresets returns the rules for units that are not ours, as the text
-// of one preset file: an image can be made by them before Files is in it.
-func DistributionPresets() string {
-	var rules strings.Builder
+// DistributionPresets returns our preset files by name with the rules for units
+// that are not ours: an image can be made by them before Files is in it.
+func DistributionPresets() map[string]string {
+	presets := map[string]string{}
 	for _, name := range []string{presetFile, lastPresetFile} {
 		text, err := fs.ReadFile(Files(), name)
 		if err != nil {
 			panic(err) // the tree is part of the program
 		}
+		var rules strings.Builder
 		for line := range strings.Lines(string(text)) {
 			fields := strings.Fields(line)
 			if len(fields) == 2 && fields[0] != "#" && !strings.HasPrefix(fields[1], "kairos") {
 				rules.WriteString(line)
 			}
 		}
+		presets[path.Base(name)] = rules.String()
 	}
-	return rules.String()
+	return presets
 }
 
 // Link is a symlink of the install tree.

@@ -64,7 +64,7 @@ func (r *Reader) Stream(ctx context.Context, b Blob, write func(io.Reader) error
 			}
 			v := newVerifier(rc, d)
 			v.alive = alive
-			err = write(v)
+			err = write(struct{ io.Reader }{v}) // not its Seek, which would leave the digest to others
 			switch {
 			case v.err != nil && !errors.Is(v.err, io.EOF):
 				err = v.err
@@ -73,7 +73,7 @@ func (r *Reader) Stream(ctx context.Context, b Blob, write func(io.Reader) error
 			case v.err == nil:
 				err = &writeError{errors.New("it was not read to its end")}
 			}
-			return errors.Join(err, rc.Close())
+			return blame(src, b, errors.Join(err, rc.Close()))
 		})
 	})
 	return err
