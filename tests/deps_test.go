@@ -46,7 +46,7 @@ var rooms = []room{
 	{name: "agent/...", may: ofAgent},
 
 	{name: "systemd"},
-	{name: "image", may: []string{"image/...", "systemd"}},
+	{name: "image", may: []string{"image/...", "systemd", "agent/oci"}},
 	// What a registry may say, and how it is verified, is the same for every image.
 	{name: "image/signature", may: []string{"image/...", "agent/oci"}},
 	{name: "image/upgrade/...", may: []string{"image/...", "agent/oci"}},
