@@ -2,6 +2,9 @@
 //
 //	go run ./image os --out build/os
 //	go run ./image cli --out build/cli
+//	go run ./image release --layout build/os --out build/release
+//	go run ./image sign --layout build/release --key key.pem
+//	go run ./image disk --release build/release --out build/kairos.raw
 //	go run ./image unpack --layout build/os --out build/rootfs
 //	go run ./image digest --layout build/os
 package main
@@ -26,6 +29,9 @@ import (
 const usage = `usage: image COMMAND [flags]
 
   os      build the OS image as an OCI layout
+  release turn the OS image into a release: what nodes upgrade to (needs root)
+  sign    sign what is in a layout, for os.verify_key
+  disk    make a disk of a release, to be flashed (needs root)
   cli     build the command line's image as an OCI layout
   unpack  turn an OCI layout into a root file system (needs root)
   digest  print the digest of an OCI layout
@@ -51,7 +57,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	commands := map[string]func(context.Context, []string) error{
-		"os": runOS, "cli": runCLI, "unpack": runUnpack, "digest": runDigest,
+		"os": runOS, "release": runRelease, "sign": runSign, "disk": runDisk, "cli": runCLI, "unpack": runUnpack, "digest": runDigest,
 	}
 	if len(args) > 0 {
 		if command, ok := commands[args[0]]; ok {
@@ -84,12 +90,19 @@ func runOS(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("os", flag.ContinueOnError)
 	out := fs.String("out", "", "OCI layout to write")
 	arch := fs.String("arch", runtime.GOARCH, "amd64 or arm64")
+	flavour := fs.String("flavour", string(builder.Cloud), "generic (hardware, with firmware) or cloud (virtual machines)")
 	baseTar := fs.String("base-tar", "", "root file system (tar, tar.gz) to use instead of running mmdebstrap")
 	cache := fs.String("cache", "", "where base layers are kept (default build/cache in the module)")
 	refresh := fs.Bool("refresh", false, "run mmdebstrap even if the base layer is in the cache")
 	mirror := fs.String("mirror", "", "Debian archive (default: $KAIROS_MIRROR, this machine's apt sources, "+builder.Mirror+")")
 	security := fs.String("security-mirror", "", "Debian security archive, or none (default: $KAIROS_SECURITY_MIRROR, apt sources, "+builder.SecurityMirror+")")
 	bin := fs.String("bin-dir", "", "take kairos and kairos-agent from here instead of building them")
+	var images []builder.Baked
+	fs.Func("with-images", "carry an image for machines without a registry: [NAME=]REFERENCE, where oci:/DIR is a layout on disk; may be repeated", func(s string) error {
+		image, err := builder.ParseBaked(s)
+		images = append(images, image)
+		return err
+	})
 	given := sourceFlags(fs)
 	if err := parse(fs, args, "out"); err != nil {
 		return err
@@ -110,9 +123,9 @@ func runOS(ctx context.Context, args []string) error {
 		compile = builder.Prebuilt(*bin)
 	}
 	digest, err := builder.OS(ctx, builder.OSOptions{
-		Out: *out, Compiler: compile,
+		Out: *out, Compiler: compile, Images: images,
 		Base: builder.BaseOptions{
-			Arch: *arch, Mirrors: mirrors, CacheDir: *cache, Tar: *baseTar, Refresh: *refresh, Log: os.Stderr,
+			Arch: *arch, Flavour: builder.Flavour(*flavour), Mirrors: mirrors, CacheDir: *cache, Tar: *baseTar, Refresh: *refresh, Log: os.Stderr,
 		},
 		Source: source,
 		Log:    os.Stderr,

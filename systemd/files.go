@@ -15,20 +15,31 @@ var root embed.FS
 // unitDir is where units live, relative to the root of the file system.
 const unitDir = "usr/lib/systemd/system"
 
-// presetFile says which units are on.
-const presetFile = "usr/lib/systemd/system-preset/10-kairos.preset"
+// presetFile says which units are on; lastPresetFile turns off the rest.
+const (
+	presetFile     = "usr/lib/systemd/system-preset/10-kairos.preset"
+	lastPresetFile = "usr/lib/systemd/system-preset/99-kairos.preset"
+)
 
 // User is the account that owns /var/lib/kairos/overlay and runs the overlay
-// daemon.
-const User = "kairos-overlay"
+// daemon; UserID is its number, which sysusers.d says too.
+const (
+	User   = "kairos-overlay"
+	UserID = 810
+)
 
 // Names of the units, as systemctl takes them.
 const (
+	IntakeUnit     = "kairos-intake.service"
+	FetchUnit      = "kairos-fetch.service"
+	HostnameUnit   = "kairos-hostname.service"
 	ConfigUnit     = "kairos-config.service"
 	OverlayUnit    = "kairos-overlay.service"
 	AgentUnit      = "kairos-agent.service"
 	BootCheckUnit  = "kairos-boot-check.service"
 	BootFailedUnit = "kairos-boot-failed.service"
+	ConsoleUnit    = "kairos-console.service"
+	InstallerUnit  = "kairos-installer.service"
 	Target         = "kairos.target"
 )
 
@@ -40,6 +51,27 @@ func Files() fs.FS {
 		panic(err) // the tree is part of the program
 	}
 	return sub
+}
+
+// DistributionPresets returns our preset files by name with the rules for units
+// that are not ours: an image can be made by them before Files is in it.
+func DistributionPresets() map[string]string {
+	presets := map[string]string{}
+	for _, name := range []string{presetFile, lastPresetFile} {
+		text, err := fs.ReadFile(Files(), name)
+		if err != nil {
+			panic(err) // the tree is part of the program
+		}
+		var rules strings.Builder
+		for line := range strings.Lines(string(text)) {
+			fields := strings.Fields(line)
+			if len(fields) == 2 && fields[0] != "#" && !strings.HasPrefix(fields[1], "kairos") {
+				rules.WriteString(line)
+			}
+		}
+		presets[path.Base(name)] = rules.String()
+	}
+	return presets
 }
 
 // Link is a symlink of the install tree.

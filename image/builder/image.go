@@ -11,6 +11,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/kairos-io/kairos/image/signature"
 )
 
 // part is a layer with the words that `history` commands show for it.
@@ -73,6 +75,15 @@ func writeLayout(dir, ref string, images ...v1.Image) (v1.Hash, error) {
 // name ref, and returns its digest. A layout that is there is replaced; any
 // other non-empty directory is refused.
 func WriteLayout(dir, ref string, top mutate.Appendable) (v1.Hash, error) {
+	return writeTop(dir, ref, top)
+}
+
+// WriteIndex puts an index into the OCI layout dir, under the same rules.
+func WriteIndex(dir, ref string, index v1.ImageIndex) (v1.Hash, error) {
+	return writeTop(dir, ref, index)
+}
+
+func writeTop(dir, ref string, top mutate.Appendable) (v1.Hash, error) {
 	outer := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), mutate.IndexAddendum{
 		Add:        top,
 		Descriptor: v1.Descriptor{Annotations: map[string]string{"org.opencontainers.image.ref.name": ref}},
@@ -118,6 +129,23 @@ func replaceDir(dir string, fill func(tmp string) error) error {
 	return os.Rename(tmp, dir)
 }
 
+// Image returns the container image for arch that a layout holds.
+func Image(dir, arch string) (v1.Image, error) {
+	path, err := layout.FromPath(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open layout %s: %w", dir, err)
+	}
+	desc, err := findImage(path, arch)
+	if err != nil {
+		return nil, fmt.Errorf("read layout %s: %w", dir, err)
+	}
+	image, err := path.Image(desc.Digest)
+	if err != nil {
+		return nil, fmt.Errorf("read layout %s: %w", dir, err)
+	}
+	return image, nil
+}
+
 // Digest returns the digest of the one image, or index of images, in a layout.
 func Digest(dir string) (string, error) {
 	index, err := layout.ImageIndexFromPath(dir)
@@ -128,8 +156,9 @@ func Digest(dir string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read layout %s: %w", dir, err)
 	}
-	if len(m.Manifests) != 1 {
-		return "", fmt.Errorf("read layout %s: it holds %d images, want one", dir, len(m.Manifests))
+	images := signature.Images(m.Manifests)
+	if len(images) != 1 {
+		return "", fmt.Errorf("read layout %s: it holds %d images, want one", dir, len(images))
 	}
-	return m.Manifests[0].Digest.String(), nil
+	return images[0].Digest.String(), nil
 }

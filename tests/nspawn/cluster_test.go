@@ -35,6 +35,7 @@ func TestCluster(t *testing.T) {
 	part("servers are upgraded one after the other", (*rig).testUpgradeLock)
 	part("a machine leaves and comes back", (*rig).testLeave)
 	part("a boot check that cannot start", (*rig).testBadBoot)
+	part("a bridge in a container of Docker", (*rig).testDocker)
 	part("a reboot changes nothing", (*rig).testReboot)
 	part("no secret is to be seen", (*rig).testSecrets)
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kairos-io/kairos/agent/console"
 	"github.com/kairos-io/kairos/overlay/token"
 )
 
@@ -122,7 +123,9 @@ func prepare(env *Env, cmd *cobra.Command) {
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
 	cmd.CompletionOptions.HiddenDefaultCmd = true
 	if !cmd.HasSubCommands() {
-		cmd.Args = noArguments
+		if cmd.Args == nil {
+			cmd.Args = noArguments
+		}
 		verb := cmd.RunE
 		cmd.RunE = func(c *cobra.Command, args []string) error {
 			env.started = true
@@ -142,7 +145,7 @@ func prepare(env *Env, cmd *cobra.Command) {
 	}
 }
 
-// noArguments is for all our verbs: input comes by flags.
+// noArguments is for most of our verbs: input comes by flags.
 func noArguments(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -190,5 +193,5 @@ func hintOf(err error) string {
 // oneLine keeps the promise of one line per error, whatever an error contains:
 // part of it may come from another machine, or be a token in a wrong place.
 func oneLine(s string) string {
-	return token.Hide(printable(strings.Join(strings.Fields(s), " ")))
+	return token.Hide(console.Printable(strings.Join(strings.Fields(s), " ")))
 }

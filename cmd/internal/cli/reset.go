@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kairos-io/kairos/agent"
+	"github.com/kairos-io/kairos/agent/console"
 	"github.com/kairos-io/kairos/agent/store"
 	"github.com/kairos-io/kairos/overlay/api"
 	"github.com/kairos-io/kairos/systemd"
@@ -147,15 +148,15 @@ func (r *resetter) check() error {
 // explain says exactly what will be lost, and what stays.
 func (r *resetter) explain(kept []string) {
 	say := r.env.say
-	say("this resets %s:", printable(r.name))
+	say("this resets %s:", console.Printable(r.name))
 	switch c := r.node.agent.Cluster; {
 	case r.node.agentErr != nil:
 		say("- it does not leave its cluster, because its agent does not answer; if it is in one, its node object stays there")
 	case c.Role == string(store.Server):
-		say("- CLUSTER %q ENDS: this machine is its server, and everything that Kubernetes knows is lost;", printable(c.NetworkID))
+		say("- CLUSTER %q ENDS: this machine is its server, and everything that Kubernetes knows is lost;", console.Printable(c.NetworkID))
 		say("  the other machines go on waiting for it: reset them too, to make a new cluster with them")
 	case c.Role != "":
-		say("- it leaves cluster %q: its pods are moved away, its node is deleted", printable(c.NetworkID))
+		say("- it leaves cluster %q: its pods are moved away, its node is deleted", console.Printable(c.NetworkID))
 	}
 	say("- everything below /var, /home, /root, /opt, /srv and /usr/local is lost, with all data of pods on this disk, and every change in /etc")
 	if !r.f.keep {
@@ -186,13 +187,13 @@ func (e *Env) confirmName(ctx context.Context, yes bool, what, name string) erro
 	if !e.interactive() {
 		return withHint(usagef("to %s needs a confirmation, and standard input is not a terminal", what), "add --yes")
 	}
-	_, _ = fmt.Fprintf(e.Stderr, "%s: type %s to %s: ", e.program, printable(name), what) // nobody is left to tell
+	_, _ = fmt.Fprintf(e.Stderr, "%s: type %s to %s: ", e.program, console.Printable(name), what) // nobody is left to tell
 	line, err := readLine(ctx, e.Stdin)
 	if err != nil {
 		return fmt.Errorf("read the answer: %w", err)
 	}
 	if strings.TrimSpace(line) != name {
-		return fmt.Errorf("nothing was changed: that was not %s", printable(name))
+		return fmt.Errorf("nothing was changed: that was not %s", console.Printable(name))
 	}
 	return nil
 }
