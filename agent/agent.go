@@ -13,6 +13,7 @@ import (
 
 	"github.com/kairos-io/kairos/agent/config"
 	"github.com/kairos-io/kairos/agent/k3s"
+	"github.com/kairos-io/kairos/agent/kube"
 	"github.com/kairos-io/kairos/agent/peer"
 	"github.com/kairos-io/kairos/agent/podnet"
 	"github.com/kairos-io/kairos/agent/role"
@@ -49,6 +50,8 @@ type Options struct {
 	Files         k3s.Files   // k3s' data directory
 	PodNet        podnet.Host // the zero value is this machine
 	HostsDir      string      // containerd's mirrors; empty: oci.DefaultHostsDir
+	Baked         string      // layout of the images that the OS brought; empty: oci.DefaultBaked
+	LeftFile      string      // empty: DefaultLeftFile
 	PeerPort      uint16      // 0: peer.Port
 	Notify        Notifier
 	// Watchdog runs beside the loop, calling alive now and then; nil: none.
@@ -68,13 +71,30 @@ type runtime interface {
 type images interface {
 	// ImageDigest returns "" for one that is not there as a whole.
 	ImageDigest(ctx context.Context, name string) (string, error)
-	ImportImage(ctx context.Context, name string, fill func(context.Context, *k3s.Content) (k3s.Blob, error)) error
+	ImportImage(ctx context.Context, name string, fill k3s.Fill) error
+}
+
+// podImages is where images for pods go, and where what is given to other
+// machines comes from.
+type podImages interface {
+	PodImages(ctx context.Context) ([]k3s.PodImage, error)
+	ImportPodImage(ctx context.Context, img k3s.PodImage, fill k3s.Fill) error
+	ReleasePodImage(ctx context.Context, img k3s.PodImage) error
+	K3sContent(ctx context.Context, name string) ([]k3s.Blob, error)
+	OpenBlob(ctx context.Context, b k3s.Blob, pods bool) (k3s.ReadAtCloser, error)
+}
+
+// containers is both.
+type containers interface {
+	images
+	podImages
 }
 
 // prober asks k3s how it is; k3s.Probe implements it.
 type prober interface {
 	Ready(ctx context.Context) error
 	Node(ctx context.Context, name string) (k3s.Node, error)
+	Do(ctx context.Context, method, path string, body []byte) (status int, answer []byte, err error)
 }
 
 // agent is one run. The loop's goroutine owns everything that has no other word on it.
@@ -87,9 +107,13 @@ type agent struct {
 	runtime runtime
 	store   *store.Store
 	puller  *puller
+	seeding *seeding // safe for concurrent use
 	prober  func(k3s.Probe) prober
 	world   *world  // safe for concurrent use
 	voting  *voting // safe for concurrent use
+	leave   *leaving
+	lock    *kube.Lock
+	life    context.Context // the agent's own, set before anything is served
 
 	storeStatus  role.StoreStatus
 	storeProblem string
@@ -135,9 +159,9 @@ func (a *agent) open() error {
 }
 
 // assemble opens the state and makes the parts of the agent.
-func (a *agent) assemble(img images) (err error) {
+func (a *agent) assemble(rt containers) (err error) {
 	a.started, a.patience = time.Now(), patience
-	if a.puller, err = newPuller(a.cfg.K3s.Image, a.opt.HostsDir, img); err != nil {
+	if a.puller, err = newPuller(a.cfg.K3s.Image, a.opt.HostsDir, rt); err != nil {
 		return err
 	}
 	if a.store, err = store.Open(a.opt.StateDir); err != nil {
@@ -146,7 +170,10 @@ func (a *agent) assemble(img images) (err error) {
 	a.loadState()
 	a.peers = peer.New(peer.Options{Overlay: a.overlay, Port: a.opt.PeerPort, Log: a.log})
 	a.world = newWorld(a.overlay, a.cfg.NetworkID, a.log)
+	a.openSeeding(rt)
 	a.voting = &voting{changed: make(chan struct{})}
+	a.leave = newLeaving(a.opt.LeftFile)
+	a.lock = &kube.Lock{API: localAPI{a}}
 	a.report.log = a.log
 	a.beat()
 	return nil
@@ -178,12 +205,13 @@ func (a *agent) loadState() {
 
 func (a *agent) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	a.voting.base, a.puller.base = ctx, ctx
+	a.life, a.voting.base, a.puller.base = ctx, ctx, ctx
 	g.Go(func() error { return a.world.watch(ctx) })
 	g.Go(func() error { return a.watchdog(ctx) })
 	g.Go(func() error { return a.serveSocket(ctx) })
 	if a.cfg.Cluster.Enabled {
 		g.Go(func() error { return a.servePeers(ctx) })
+		g.Go(func() error { return a.seeding.run(ctx, a.world) })
 	}
 	g.Go(func() error { return a.loop(ctx) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
@@ -196,10 +224,11 @@ func (a *agent) run(ctx context.Context) error {
 func (a *agent) loop(ctx context.Context) error {
 	defer a.puller.wait()
 	defer a.voting.stop()
+	defer a.leave.wait()
 	a.firstLook(ctx)
 	for ctx.Err() == nil {
 		// Taken before looking, so that no change is missed.
-		woken := []<-chan struct{}{a.world.Changed(), a.voting.Changed(), a.puller.Changed()}
+		woken := []<-chan struct{}{a.world.Changed(), a.voting.Changed(), a.puller.Changed(), a.seeding.Changed(), a.leave.Changed()}
 		pause := a.turn(ctx)
 		a.watchExit(ctx)
 		a.beat()
@@ -211,6 +240,8 @@ func (a *agent) loop(ctx context.Context) error {
 		case <-woken[0]:
 		case <-woken[1]:
 		case <-woken[2]:
+		case <-woken[3]:
+		case <-woken[4]:
 		case <-a.exit.done:
 			a.exit.done = nil
 		}
@@ -240,6 +271,7 @@ func (a *agent) turn(life context.Context) time.Duration {
 	ctx, cancel := context.WithTimeout(life, turnLimit)
 	defer cancel()
 	f := a.observe(ctx)
+	a.leave.observe(f)
 	plan := role.Plan(f)
 	outcome := a.act(ctx, f, plan)
 	if life.Err() != nil {

@@ -36,6 +36,7 @@ func (a *agent) observe(ctx context.Context) role.Facts {
 		NetworkID:      a.cfg.NetworkID,
 		Wanted:         string(a.cfg.Role),
 		ClusterEnabled: a.cfg.Cluster.Enabled,
+		Leaving:        a.leave.asked(),
 		Store:          a.storeStatus,
 		StateProblem:   a.storeProblem,
 		State:          a.store.State(),
@@ -48,13 +49,14 @@ func (a *agent) observe(ctx context.Context) role.Facts {
 		f.Published = self.Annotations
 	}
 	a.observeDisk(&f)
-	if !f.ClusterEnabled {
+	if !f.ClusterEnabled || f.Leaving {
 		a.observeRetired(ctx, &f, w)
 		return f
 	}
 	if a.storeStatus != role.StoreUnusable {
 		a.openVoting(f.Self, abstention(f))
 	}
+	f.Images, _ = a.seeding.state() // what is wrong with them is told, and decides nothing
 	a.observeGenesis(&f)
 	a.observeK3s(ctx, &f, w)
 	return f

@@ -3,6 +3,7 @@
 //	go run ./image os --out build/os
 //	go run ./image cli --out build/cli
 //	go run ./image release --layout build/os --out build/release
+//	go run ./image sign --layout build/release --key key.pem
 //	go run ./image disk --release build/release --out build/kairos.raw
 //	go run ./image iso --release build/release --out build/kairos.iso
 //	go run ./image unpack --layout build/os --out build/rootfs
@@ -30,6 +31,7 @@ const usage = `usage: image COMMAND [flags]
 
   os      build the OS image as an OCI layout
   release turn the OS image into a release: what nodes upgrade to (needs root)
+  sign    sign what is in a layout, for os.verify_key
   disk    make a disk of a release, to be flashed (needs root)
   iso     make an installer of a release, for USB sticks and optical drives (needs root)
   cli     build the command line's image as an OCI layout
@@ -57,7 +59,8 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	commands := map[string]func(context.Context, []string) error{
-		"os": runOS, "release": runRelease, "disk": runDisk, "iso": runISO, "cli": runCLI, "unpack": runUnpack, "digest": runDigest,
+		"os": runOS, "release": runRelease, "sign": runSign,
+		"disk": runDisk, "iso": runISO, "cli": runCLI, "unpack": runUnpack, "digest": runDigest,
 	}
 	if len(args) > 0 {
 		if command, ok := commands[args[0]]; ok {
@@ -97,6 +100,12 @@ func runOS(ctx context.Context, args []string) error {
 	mirror := fs.String("mirror", "", "Debian archive (default: $KAIROS_MIRROR, this machine's apt sources, "+builder.Mirror+")")
 	security := fs.String("security-mirror", "", "Debian security archive, or none (default: $KAIROS_SECURITY_MIRROR, apt sources, "+builder.SecurityMirror+")")
 	bin := fs.String("bin-dir", "", "take kairos and kairos-agent from here instead of building them")
+	var images []builder.Baked
+	fs.Func("with-images", "carry an image for machines without a registry: [NAME=]REFERENCE, where oci:/DIR is a layout on disk; may be repeated", func(s string) error {
+		image, err := builder.ParseBaked(s)
+		images = append(images, image)
+		return err
+	})
 	given := sourceFlags(fs)
 	if err := parse(fs, args, "out"); err != nil {
 		return err
@@ -117,7 +126,7 @@ func runOS(ctx context.Context, args []string) error {
 		compile = builder.Prebuilt(*bin)
 	}
 	digest, err := builder.OS(ctx, builder.OSOptions{
-		Out: *out, Compiler: compile,
+		Out: *out, Compiler: compile, Images: images,
 		Base: builder.BaseOptions{
 			Arch: *arch, Flavour: builder.Flavour(*flavour), Mirrors: mirrors, CacheDir: *cache, Tar: *baseTar, Refresh: *refresh, Log: os.Stderr,
 		},

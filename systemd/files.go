@@ -39,6 +39,7 @@ const (
 	BootCheckUnit  = "kairos-boot-check.service"
 	BootFailedUnit = "kairos-boot-failed.service"
 	ConsoleUnit    = "kairos-console.service"
+	InstallerUnit  = "kairos-installer.service"
 	Target         = "kairos.target"
 )
 

@@ -22,6 +22,7 @@ func TestLinks(t *testing.T) {
 		"etc/systemd/system/kairos.target.wants/kairos-fetch.service":                "/usr/lib/systemd/system/kairos-fetch.service",
 		"etc/systemd/system/kairos.target.wants/kairos-hostname.service":             "/usr/lib/systemd/system/kairos-hostname.service",
 		"etc/systemd/system/multi-user.target.wants/kairos-console.service":          "/usr/lib/systemd/system/kairos-console.service",
+		"etc/systemd/system/multi-user.target.wants/kairos-installer.service":        "/usr/lib/systemd/system/kairos-installer.service",
 		"etc/systemd/system/multi-user.target.wants/kairos.target":                   "/usr/lib/systemd/system/kairos.target",
 		"etc/systemd/system/sysinit.target.wants/kairos-intake.service":              "/usr/lib/systemd/system/kairos-intake.service",
 		"etc/systemd/system/kairos.target.wants/kairos-boot-check.service":           "/usr/lib/systemd/system/kairos-boot-check.service",
@@ -67,7 +68,7 @@ func install(t *testing.T) string {
 	return dir
 }
 
-var ours = []string{IntakeUnit, FetchUnit, HostnameUnit, ConfigUnit, OverlayUnit, AgentUnit, BootCheckUnit, BootFailedUnit, ConsoleUnit, Target}
+var ours = []string{IntakeUnit, FetchUnit, HostnameUnit, ConfigUnit, OverlayUnit, AgentUnit, BootCheckUnit, BootFailedUnit, ConsoleUnit, InstallerUnit, Target}
 
 func TestUnitsParse(t *testing.T) {
 	analyze, dir := tool(t), install(t)

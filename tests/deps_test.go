@@ -26,7 +26,7 @@ var (
 // rooms is what ARCHITECTURE.md calls the borders: dependencies point down only,
 // and siblings do not know each other.
 var rooms = []room{
-	{name: "cmd/internal/...", may: []string{"cmd/internal/...", "agent/...", "overlay/...", "systemd", "image/assess/..."}},
+	{name: "cmd/internal/...", may: []string{"cmd/internal/...", "agent/...", "overlay/...", "systemd", "image/assess/...", "image/install", "image/release", "image/slots", "image/upgrade"}},
 	{name: "cmd/...", may: []string{"cmd/internal/..."}},
 
 	{name: "overlay", may: []string{"overlay/..."}},
@@ -46,7 +46,11 @@ var rooms = []room{
 	{name: "agent/...", may: ofAgent},
 
 	{name: "systemd"},
-	{name: "image", may: []string{"image/...", "systemd"}},
+	{name: "image", may: []string{"image/...", "systemd", "agent/oci"}},
+	// What a registry may say, and how it is verified, is the same for every image.
+	{name: "image/signature", may: []string{"image/...", "agent/oci"}},
+	{name: "image/upgrade/...", may: []string{"image/...", "agent/oci"}},
+	{name: "image/builder", may: []string{"image/...", "systemd", "agent/oci"}},
 	{name: "image/assess", may: []string{"agent/store"}, plain: true},
 	{name: "image/...", may: []string{"image/...", "systemd"}},
 	{name: "tests/...", may: []string{"..."}},
@@ -65,6 +69,7 @@ var owners = map[string][]string{
 	"github.com/prometheus/":                  {"overlay/api"},
 	"github.com/google/go-containerregistry/": {"agent/oci", "image/..."},
 	"github.com/containerd/":                  {"agent/k3s"},
+	"github.com/spdx/":                        {"image/builder"},
 	"github.com/opencontainers/":              {"agent/k3s"},
 	"github.com/coreos/go-systemd/":           {"systemd"},
 	"github.com/spf13/":                       {"cmd/internal/cli"},
@@ -73,7 +78,10 @@ var owners = map[string][]string{
 }
 
 // inTests says what only test files of any package may import besides.
-var inTests = []string{"overlay/overlaytest", "overlay/tun", "overlay/tun/tuntest", "overlay/overlaytest/..."}
+var inTests = []string{
+	"overlay/overlaytest", "overlay/tun", "overlay/tun/tuntest", "overlay/overlaytest/...",
+	"image/slots/slotstest", "image/upgrade/upgradetest", "image/signature/signaturetest",
+}
 
 func checkImports(all []*pkg) []string {
 	var faults []string

@@ -110,13 +110,15 @@ type Facts struct {
 	NetworkID      string
 	Wanted         string // a Wanted constant
 	ClusterEnabled bool   // cluster.enabled
+	Leaving        bool   // a person asked in this boot that this machine leaves its cluster
 
 	Store        StoreStatus
 	StateProblem string // why StoreUnusable
 	State        store.State
 
-	OverlayUp bool // the overlay answers and this node has an address
-	Pinned    bool // the overlay address will not change any more
+	Images    string // tag of what this node can give to others; empty: nothing
+	OverlayUp bool   // the overlay answers and this node has an address
+	Pinned    bool   // the overlay address will not change any more
 
 	Genesis  Genesis
 	Conflict *Conflict

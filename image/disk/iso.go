@@ -36,14 +36,18 @@ mcopy -s -p -Q -m -i esp.img esp/* ::
 xorriso -as mkisofs -quiet -o medium -V KAIROS_LIVE -iso-level 3 -r \
 	-append_partition 1 "$6" esp.img -append_partition 2 "$7" root.erofs -append_partition 3 "$8" root.verity \
 	-appended_part_as_gpt -e --interval:appended_partition_1:all:: -no-emul-boot iso
-sfdisk --no-tell-kernel --disk-id medium "$2"
-n=0
-for name in kairos-esp kairos-root-a kairos-verity-a; do
-	n=$((n + 1))
-	sfdisk --no-tell-kernel --part-label medium $n "$name"
-	sfdisk --no-tell-kernel --part-uuid medium $n "$3"
-	shift
-done
+table=$(sfdisk --dump medium)
+entry() {
+	echo "$table" | sed -n "s/.*\(start= *[0-9]*, size= *[0-9]*\), type=$2,.*/\1, type=$2, uuid=$3, name=$1/Ip"
+}
+{
+	echo "label: gpt"
+	echo "label-id: $2"
+	echo "first-lba: 64"
+	entry kairos-esp "$6" "$3"
+	entry kairos-root-a "$7" "$4"
+	entry kairos-verity-a "$8" "$5"
+} | sfdisk --quiet --no-tell-kernel --wipe never --wipe-partitions never medium
 `
 
 // ISO writes an installer medium: the same system in the same partitions, with an

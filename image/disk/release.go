@@ -30,7 +30,7 @@ type ReleaseOptions struct {
 }
 
 // sbomFile is where an OS image has its bill of materials.
-const sbomFile = "usr/share/kairos/sbom.spdx.json"
+const sbomFile = builder.SBOMFile
 
 // Release makes a release of an OS image and returns the digest of its index. It
 // is a function of the image and the options.

@@ -44,12 +44,12 @@ func (d Device) Open(p Partition, mode Mode) (File, error) {
 		f, err := openFile(d.Path, mode)
 		return window{f, p.Start, p.Size}, err
 	}
-	return openFile(partitionPath(d.Path, p.Number), mode)
+	return openFile(PartitionPath(d.Path, p.Number), mode)
 }
 
-// partitionPath names a partition's node as the kernel does: a digit at the end
+// PartitionPath names a partition's node as the kernel does: a digit at the end
 // of the disk's name is followed by a p.
-func partitionPath(disk string, number int) string {
+func PartitionPath(disk string, number int) string {
 	if last := disk[len(disk)-1]; last >= '0' && last <= '9' {
 		return fmt.Sprintf("%sp%d", disk, number)
 	}

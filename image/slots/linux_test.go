@@ -86,7 +86,7 @@ func TestDirectory(t *testing.T) {
 
 func TestPartitionPath(t *testing.T) {
 	for disk, want := range map[string]string{"/dev/sda": "/dev/sda4", "/dev/vda": "/dev/vda4", "/dev/nvme0n1": "/dev/nvme0n1p4", "/dev/mmcblk0": "/dev/mmcblk0p4"} {
-		if got := partitionPath(disk, 4); got != want {
+		if got := PartitionPath(disk, 4); got != want {
 			t.Errorf("%s: %s", disk, got)
 		}
 	}
