@@ -11,6 +11,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/kairos-io/kairos/image/signature"
 )
 
 // part is a layer with the words that `history` commands show for it.
@@ -73,15 +75,6 @@ func writeLayout(dir, ref string, images ...v1.Image) (v1.Hash, error) {
 // name ref, and returns its digest. A layout that is there is replaced; any
 // other non-empty directory is refused.
 func WriteLayout(dir, ref string, top mutate.Appendable) (v1.Hash, error) {
-	return writeTop(dir, ref, top)
-}
-
-// WriteIndex puts an index into the OCI layout dir, under the same rules.
-func WriteIndex(dir, ref string, index v1.ImageIndex) (v1.Hash, error) {
-	return writeTop(dir, ref, index)
-}
-
-func writeTop(dir, ref string, top mutate.Appendable) (v1.Hash, error) {
 	outer := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), mutate.IndexAddendum{
 		Add:        top,
 		Descriptor: v1.Descriptor{Annotations: map[string]string{"org.opencontainers.image.ref.name": ref}},
@@ -154,8 +147,9 @@ func Digest(dir string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read layout %s: %w", dir, err)
 	}
-	if len(m.Manifests) != 1 {
-		return "", fmt.Errorf("read layout %s: it holds %d images, want one", dir, len(m.Manifests))
+	images := signature.Images(m.Manifests)
+	if len(images) != 1 {
+		return "", fmt.Errorf("read layout %s: it holds %d images, want one", dir, len(images))
 	}
-	return m.Manifests[0].Digest.String(), nil
+	return images[0].Digest.String(), nil
 }
