@@ -131,7 +131,7 @@ func (p *puller) start(now time.Time) error {
 	case now.Before(p.next):
 		return &problemError{code: health.CodeImage, err: fmt.Errorf("get the k3s image: %w", p.err),
 			detail: "next try in " + p.next.Sub(now).Round(time.Second).String(),
-			hint:   "check the network and k3s.image; a mirror goes into /etc/containerd/certs.d, a layout on disk is written oci:/path"}
+			hint: "check the network and k3s.image; a mirror goes into /etc/containerd/certs.d, a layout on disk is written oci:/path, and `image os --with-images` puts k3s into the OS"}
 	}
 	ctx, cancel := context.WithTimeout(p.base, pullLimit)
 	p.running, p.cancel, p.done, p.total, p.hurried = true, cancel, 0, 0, false
