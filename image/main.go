@@ -2,6 +2,8 @@
 //
 //	go run ./image os --out build/os
 //	go run ./image cli --out build/cli
+//	go run ./image release --layout build/os --out build/release
+//	go run ./image disk --release build/release --out build/kairos.raw
 //	go run ./image unpack --layout build/os --out build/rootfs
 //	go run ./image digest --layout build/os
 package main
@@ -26,6 +28,8 @@ import (
 const usage = `usage: image COMMAND [flags]
 
   os      build the OS image as an OCI layout
+  release turn the OS image into a release: what nodes upgrade to (needs root)
+  disk    make a disk of a release, to be flashed (needs root)
   cli     build the command line's image as an OCI layout
   unpack  turn an OCI layout into a root file system (needs root)
   digest  print the digest of an OCI layout
@@ -51,7 +55,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	commands := map[string]func(context.Context, []string) error{
-		"os": runOS, "cli": runCLI, "unpack": runUnpack, "digest": runDigest,
+		"os": runOS, "release": runRelease, "disk": runDisk, "cli": runCLI, "unpack": runUnpack, "digest": runDigest,
 	}
 	if len(args) > 0 {
 		if command, ok := commands[args[0]]; ok {
@@ -84,6 +88,7 @@ func runOS(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("os", flag.ContinueOnError)
 	out := fs.String("out", "", "OCI layout to write")
 	arch := fs.String("arch", runtime.GOARCH, "amd64 or arm64")
+	flavour := fs.String("flavour", string(builder.Cloud), "generic (hardware, with firmware) or cloud (virtual machines)")
 	baseTar := fs.String("base-tar", "", "root file system (tar, tar.gz) to use instead of running mmdebstrap")
 	cache := fs.String("cache", "", "where base layers are kept (default build/cache in the module)")
 	refresh := fs.Bool("refresh", false, "run mmdebstrap even if the base layer is in the cache")
@@ -112,7 +117,7 @@ func runOS(ctx context.Context, args []string) error {
 	digest, err := builder.OS(ctx, builder.OSOptions{
 		Out: *out, Compiler: compile,
 		Base: builder.BaseOptions{
-			Arch: *arch, Mirrors: mirrors, CacheDir: *cache, Tar: *baseTar, Refresh: *refresh, Log: os.Stderr,
+			Arch: *arch, Flavour: builder.Flavour(*flavour), Mirrors: mirrors, CacheDir: *cache, Tar: *baseTar, Refresh: *refresh, Log: os.Stderr,
 		},
 		Source: source,
 		Log:    os.Stderr,

@@ -15,8 +15,11 @@ var root embed.FS
 // unitDir is where units live, relative to the root of the file system.
 const unitDir = "usr/lib/systemd/system"
 
-// presetFile says which units are on.
-const presetFile = "usr/lib/systemd/system-preset/10-kairos.preset"
+// presetFile says which units are on; lastPresetFile turns off the rest.
+const (
+	presetFile     = "usr/lib/systemd/system-preset/10-kairos.preset"
+	lastPresetFile = "usr/lib/systemd/system-preset/99-kairos.preset"
+)
 
 // User is the account that owns /var/lib/kairos/overlay and runs the overlay
 // daemon.
@@ -38,6 +41,25 @@ func Files() fs.FS {
 		panic(err) // the tree is part of the program
 	}
 	return sub
+}
+
+// DistributionPresets returns the rules for units that are not ours, as the text
+// of one preset file: an image can be made by them before Files is in it.
+func DistributionPresets() string {
+	var rules strings.Builder
+	for _, name := range []string{presetFile, lastPresetFile} {
+		text, err := fs.ReadFile(Files(), name)
+		if err != nil {
+			panic(err) // the tree is part of the program
+		}
+		for line := range strings.Lines(string(text)) {
+			fields := strings.Fields(line)
+			if len(fields) == 2 && fields[0] != "#" && !strings.HasPrefix(fields[1], "kairos") {
+				rules.WriteString(line)
+			}
+		}
+	}
+	return rules.String()
 }
 
 // Link is a symlink of the install tree.

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"time"
 
 	yaml "go.yaml.in/yaml/v3"
 
@@ -19,7 +20,7 @@ import (
 // Names of the files that Apply writes.
 const (
 	KairosFile  = "kairos.yaml"  // the whole block, for the agent
-	OverlayFile = "overlay.yaml" // without k3s and cluster, for the overlay
+	OverlayFile = "overlay.yaml" // without k3s, cluster and os, for the overlay
 )
 
 // Apply writes the merged configuration into dir (mode 0700): KairosFile and
@@ -32,7 +33,7 @@ func Apply(c Config, dir string) error {
 		name string
 		omit []string
 	}{
-		{OverlayFile, []string{"cluster", "k3s"}},
+		{OverlayFile, []string{"cluster", "k3s", "os"}},
 		{KairosFile, nil},
 	} {
 		raw, err := render(c, f.omit...)
@@ -96,6 +97,8 @@ func encodeValue(v reflect.Value) (*yaml.Node, error) {
 		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!bool", Value: strconv.FormatBool(x)}, nil
 	case int:
 		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!int", Value: strconv.Itoa(x)}, nil
+	case time.Duration:
+		return text(durationText(x)), nil
 	case encoding.TextMarshaler:
 		b, err := x.MarshalText()
 		return text(string(b)), err

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/kairos-io/kairos/overlay/token"
 )
@@ -17,6 +18,7 @@ const (
 	maxInterface               = 15         // IFNAMSIZ of Linux, without the final zero
 	minCIDRBits, maxCIDRBits   = 8, 24
 	maxPeers, maxListen        = 256, 16
+	minHealth, maxHealth       = time.Minute, 6 * time.Hour
 	notInThisVersion           = "not in this version"
 	exampleListen, examplePeer = "0.0.0.0:4171", "192.0.2.7:4171"
 )
@@ -43,6 +45,8 @@ var checks = map[string]func(v any) (reason, suggest string){
 	root + ".cluster.servers":   func(v any) (string, string) { return checkServers(v.(int)) },
 	root + ".k3s.args":          func(v any) (string, string) { return checkArgs(v.([]string)) },
 	root + ".k3s.image":         func(v any) (string, string) { return checkImage(v.(string)) },
+	root + ".os.image":          func(v any) (string, string) { return checkImage(v.(string)) },
+	root + ".os.health_timeout": func(v any) (string, string) { return checkHealthTimeout(v.(time.Duration)) },
 }
 
 // itemChecks is what each item of a list must satisfy, by the list's key.
@@ -168,6 +172,25 @@ func checkServers(n int) (string, string) {
 		return fmt.Sprintf("%d servers: %s, only 1", n, notInThisVersion), ""
 	}
 	return fmt.Sprintf("%d: want 1; for no Kubernetes at all set cluster.enabled to false", n), ""
+}
+
+func checkHealthTimeout(d time.Duration) (string, string) {
+	if d >= minHealth && d <= maxHealth {
+		return "", ""
+	}
+	return fmt.Sprintf("%s is not from %s to %s", durationText(d), durationText(minHealth), durationText(maxHealth)), ""
+}
+
+// durationText writes a duration as people do: 10m, not 10m0s.
+func durationText(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
 }
 
 func refuseTrue(v bool) (string, string) {

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	yaml "go.yaml.in/yaml/v3"
 
@@ -44,6 +45,8 @@ var leaves = map[reflect.Type]leaf{
 	reflect.TypeFor[[]string]():          {"a list", readList[string]},
 	reflect.TypeFor[[]netip.AddrPort]():  {"a list", readList[netip.AddrPort]},
 	reflect.TypeFor[map[string]Secret](): {"a mapping", readEnv},
+	reflect.TypeFor[PublicKey]():         {"a text", readPublicKey},
+	reflect.TypeFor[time.Duration]():     {"a text", readDuration},
 }
 
 // block reads a mapping into a struct.
@@ -189,6 +192,32 @@ func readPrefix(d *decoder, n *yaml.Node, key string, into reflect.Value) {
 		return
 	}
 	into.Set(reflect.ValueOf(p))
+}
+
+func readPublicKey(d *decoder, n *yaml.Node, key string, into reflect.Value) {
+	s, ok := d.scalar(n, key, "!!str", "a text")
+	if !ok {
+		return
+	}
+	k, err := ParsePublicKey(s)
+	if err != nil { // its errors never quote the text, which may be a private key
+		d.fail(n, key, err.Error(), "")
+		return
+	}
+	into.Set(reflect.ValueOf(k))
+}
+
+func readDuration(d *decoder, n *yaml.Node, key string, into reflect.Value) {
+	s, ok := d.scalar(n, key, "!!str", "a text")
+	if !ok {
+		return
+	}
+	v, err := time.ParseDuration(s)
+	if err != nil {
+		d.fail(n, key, fmt.Sprintf("%q is not a duration such as 90s, 10m or 1h30m", shorten(s)), "")
+		return
+	}
+	into.SetInt(int64(v))
 }
 
 func readList[T string | netip.AddrPort](d *decoder, n *yaml.Node, key string, into reflect.Value) {

@@ -68,6 +68,11 @@ func keyCases(tok string) map[string]keyCase {
 		"cluster.servers": {[]string{"1"}, append([]refusal{{"2", "not in this version, only 1"}, {"0", "set cluster.enabled to false"}, {"-1", "want 1"}}, noInt...)},
 		"k3s.image": {[]string{`""`, "rancher/k3s:v1", "r.example:5000/k3s@sha256:" + strings.Repeat("ab", 32), "oci:/usr/share/k3s", "oci:/x:v1"}, append([]refusal{
 			{"docker://rancher/k3s", "an image reference has no scheme; did you mean rancher/k3s?"}, {"oci:k3s", "did you mean oci:/k3s?"}, {"'a b'", "has white space in it"}}, noText...)},
+		"os.image": {[]string{`""`, "r.example/os:stable", "oci:/mnt/os", "r.example/os@sha256:" + strings.Repeat("ab", 32)}, append([]refusal{
+			{"https://r.example/os", "an image reference has no scheme; did you mean r.example/os?"}, {"oci:os", "did you mean oci:/os?"}, {"'a b'", "has white space in it"}}, noText...)},
+		"os.verify_key": {pemCases.good, append(pemCases.bad, noText...)},
+		"os.health_timeout": {[]string{"10m", "1m", "6h", "1h30m", "90s"}, append([]refusal{{"59s", "59s is not from 1m to 6h"}, {"6h0m1s", "is not from 1m to 6h"}, {"-10m", "is not from"},
+			{`""`, "is not a duration such as"}, {"10 minutes", "is not a duration such as"}, {"'600'", "is not a duration such as"}}, noText...)},
 		"k3s.args": {[]string{"[]", "['--disable=traefik']", "['--disable', 'traefik']", "['--kubelet-arg=max-pods=50']", "['-v', '4']"}, append([]refusal{
 			{"['']", "is empty"}, {"['--']", "is not a flag"}, {"['-']", "is not a flag"}, {"[agent]", "is the role"}, {"[' --debug']", "has white space around it"}, {`["a\0b"]`, "holds a zero byte"},
 			{"['--kubelet-arg=address=1.2.3.4']", "kubelet-arg address cannot be set"}, {"['--kubelet-arg', 'config=/x']", "kubelet-arg config cannot be set"}}, noList...)},

@@ -13,6 +13,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kairos-io/kairos/overlay/token"
 )
@@ -87,6 +88,7 @@ k3s:
   image: oci:/var/lib/k3s:v1
   args: [--disable, traefik, --kubelet-arg=max-pods=50]
   env: {HTTP_PROXY: "http://u:p@proxy"}
+os: {image: r.example/os:stable, health_timeout: 20m}
 `)))
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +101,8 @@ k3s:
 			Peers:  []string{"a.example:4171", "[2001:db8::2]:1", "/dns4/b.example/udp/4171/quic-v1"}, MTU: 1400},
 		Cluster: Cluster{Servers: 1},
 		K3s: K3s{Image: "oci:/var/lib/k3s:v1", Args: []string{"--disable", "traefik", "--kubelet-arg=max-pods=50"},
-			Env: map[string]Secret{"HTTP_PROXY": "http://u:p@proxy"}}}
+			Env: map[string]Secret{"HTTP_PROXY": "http://u:p@proxy"}},
+		OS: OS{Image: "r.example/os:stable", HealthTimeout: 20 * time.Minute}}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}

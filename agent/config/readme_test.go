@@ -17,6 +17,7 @@ var madeUp = map[string]string{
 	"overlay.cidr":  "chosen by the token",
 	"overlay.mtu":   "`0` (1420)",
 	"k3s.image":     "a pinned k3s",
+	"os.verify_key": "no check",
 }
 
 // README's table is the schema for people: the same keys, with the same defaults.

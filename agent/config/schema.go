@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"time"
 
 	"github.com/invopop/jsonschema"
 
@@ -47,7 +48,8 @@ func Schema() ([]byte, error) {
 // mapType describes the types that are texts in YAML and more in Go.
 func mapType(t reflect.Type) *jsonschema.Schema {
 	switch t {
-	case reflect.TypeFor[token.Token](), reflect.TypeFor[netip.Prefix](), reflect.TypeFor[netip.AddrPort](), reflect.TypeFor[Secret]():
+	case reflect.TypeFor[token.Token](), reflect.TypeFor[netip.Prefix](), reflect.TypeFor[netip.AddrPort](), reflect.TypeFor[Secret](),
+		reflect.TypeFor[PublicKey](), reflect.TypeFor[time.Duration]():
 		return &jsonschema.Schema{Type: "string"}
 	case reflect.TypeFor[Role]():
 		return &jsonschema.Schema{Type: "string", Enum: enum(roles)}
@@ -88,6 +90,9 @@ func annotate(s *jsonschema.Schema, defaults reflect.Value, key string) error {
 		if !field.IsZero() {
 			p.Default = field.Interface()
 		}
+		if d, ok := p.Default.(time.Duration); ok {
+			p.Default = durationText(d)
+		}
 	}
 	return nil
 }
@@ -108,7 +113,8 @@ var limits = map[string]func(*jsonschema.Schema){
 	root + ".overlay.mtu": func(s *jsonschema.Schema) {
 		s.AnyOf = []*jsonschema.Schema{{Const: 0}, {Minimum: number(minMTU), Maximum: number(maxMTU)}}
 	},
-	root + ".cluster.servers": func(s *jsonschema.Schema) { s.Const = 1 },
+	root + ".os.health_timeout": func(s *jsonschema.Schema) { s.Pattern = `^([0-9.]+(ns|us|µs|ms|s|m|h))+$` },
+	root + ".cluster.servers":   func(s *jsonschema.Schema) { s.Const = 1 },
 }
 
 func ptr(n uint64) *uint64     { return &n }

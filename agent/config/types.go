@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"time"
 
 	"github.com/kairos-io/kairos/overlay/token"
 )
@@ -19,6 +20,7 @@ type Config struct {
 	Overlay      Overlay     `yaml:"overlay" jsonschema_description:"The encrypted network."`
 	Cluster      Cluster     `yaml:"cluster" jsonschema_description:"Kubernetes on top of the network."`
 	K3s          K3s         `yaml:"k3s" jsonschema_description:"How k3s is run."`
+	OS           OS          `yaml:"os" jsonschema_description:"How the operating system of an appliance is upgraded."`
 }
 
 // Overlay is the overlay mapping.
@@ -44,6 +46,13 @@ type K3s struct {
 	Image string            `yaml:"image" jsonschema_description:"OCI image of k3s: a reference, or oci:/path of a layout on disk. Empty: the one this version was made for."`
 	Args  []string          `yaml:"args" jsonschema_description:"More arguments for k3s. Flags that Kairos sets itself are refused."`
 	Env   map[string]Secret `yaml:"env" jsonschema_description:"Environment of k3s."`
+}
+
+// OS is the os mapping.
+type OS struct {
+	Image         string        `yaml:"image" jsonschema_description:"Where upgrades come from: a reference, or oci:/path of a layout on disk. Empty: where the last one came from."`
+	VerifyKey     PublicKey     `yaml:"verify_key" jsonschema_description:"Public key in PEM. When set, an image that it did not sign is refused."`
+	HealthTimeout time.Duration `yaml:"health_timeout" jsonschema_description:"How long a new version may take to become healthy before the machine goes back to the old one, such as 10m or 1h30m."`
 }
 
 // Role is the configured role.
@@ -125,5 +134,6 @@ func Default() Config {
 			MDNS: true,
 		},
 		Cluster: Cluster{Enabled: true, Servers: 1},
+		OS:      OS{HealthTimeout: 10 * time.Minute},
 	}
 }

@@ -2,6 +2,7 @@ package builder
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
@@ -12,13 +13,17 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/kairos-io/kairos/systemd"
 )
 
 // BaseOptions say how the base layer is made.
 type BaseOptions struct {
 	Arch     string    // Debian's name of the architecture; same as Go's for amd64 and arm64
+	Flavour  Flavour   // empty: Cloud
 	Mirrors  Mirrors   // where from
 	CacheDir string    // keeps finished layers, one file per set of packages
 	Tar      string    // if set: this root file system (tar or tar.gz) instead of mmdebstrap's
@@ -32,7 +37,11 @@ var ErrMissingTool = errors.New("a program is missing")
 // Base returns the path of the base layer, a normalised tar.gz, building it if
 // the cache does not have it.
 func Base(ctx context.Context, o BaseOptions) (string, error) {
-	key, err := o.key()
+	list, err := o.packages()
+	if err != nil {
+		return "", err
+	}
+	key, err := o.key(list)
 	if err != nil {
 		return "", err
 	}
@@ -47,7 +56,7 @@ func Base(ctx context.Context, o BaseOptions) (string, error) {
 	if raw == "" {
 		raw = filepath.Join(o.CacheDir, fmt.Sprintf("raw-%d.tar", os.Getpid()))
 		defer func() { _ = os.Remove(raw) }()
-		if err := mmdebstrap(ctx, o, raw); err != nil {
+		if err := mmdebstrap(ctx, o, raw, list); err != nil {
 			return "", err
 		}
 	}
@@ -57,11 +66,25 @@ func Base(ctx context.Context, o BaseOptions) (string, error) {
 	return done, nil
 }
 
+// packages returns what the base layer is installed from.
+func (o BaseOptions) packages() ([]string, error) {
+	flavour := cmp.Or(o.Flavour, Cloud)
+	archs, ok := kernels[flavour]
+	if !ok {
+		return nil, fmt.Errorf("make base layer: there is no flavour %q\nhint: %s or %s", flavour, Generic, Cloud)
+	}
+	kernel, ok := archs[o.Arch]
+	if !ok {
+		return nil, fmt.Errorf("make base layer: there is no kernel for the architecture %q\nhint: amd64 or arm64", o.Arch)
+	}
+	return slices.Concat(packages, kernel), nil
+}
+
 // key names everything that decides the layer's content, apart from how far
 // Debian has moved.
-func (o BaseOptions) key() (string, error) {
+func (o BaseOptions) key(list []string) (string, error) {
 	h := sha256.New()
-	fmt.Fprintln(h, normaliserVersion, Suite, o.Arch, packages)
+	fmt.Fprintln(h, normaliserVersion, Suite, o.Arch, list, accounts, systemd.DistributionPresets())
 	if o.Tar != "" {
 		f, err := os.Open(o.Tar)
 		if err != nil {
@@ -75,32 +98,84 @@ func (o BaseOptions) key() (string, error) {
 	return hex.EncodeToString(h.Sum(nil))[:16], nil
 }
 
-func mmdebstrap(ctx context.Context, o BaseOptions, out string) error {
+func mmdebstrap(ctx context.Context, o BaseOptions, out string, list []string) error {
+	return Install(ctx, Installation{
+		Arch: o.Arch, Mirrors: o.Mirrors, Packages: list, Out: out, Log: o.Log,
+		Options: []string{
+			"--essential-hook=" + accountHook(accounts),
+			"--customize-hook=" + presetHook(systemd.DistributionPresets()),
+		},
+	})
+}
+
+// Installation is a Debian system to be made by mmdebstrap.
+type Installation struct {
+	Arch     string // Debian's name
+	Mirrors  Mirrors
+	Packages []string // besides the essential ones
+	Options  []string // more options of mmdebstrap
+	Out      string   // a directory, or a file that ends in .tar
+	Log      io.Writer
+}
+
+// Install makes it. A failure leaves nothing at Out.
+func Install(ctx context.Context, i Installation) error {
 	path, err := exec.LookPath("mmdebstrap")
 	if err != nil {
 		return fmt.Errorf("%w: mmdebstrap\nhint: apt-get install mmdebstrap debian-archive-keyring, or give a root file system with --base-tar", ErrMissingTool)
 	}
-	args := []string{
+	args := append([]string{
 		"--variant=essential",
-		"--architectures=" + o.Arch,
-		"--include=" + strings.Join(packages, ","),
+		"--architectures=" + i.Arch,
+		"--include=" + strings.Join(i.Packages, ","),
 		`--aptopt=APT::Install-Recommends "false"`,
-	}
+	}, i.Options...)
 	for _, opt := range hostAptOptions(ctx) {
 		args = append(args, "--aptopt="+opt)
 	}
-	args = append(args, Suite, out)
-	args = append(args, o.Mirrors.sources(Suite)...)
+	args = append(args, Suite, i.Out)
+	args = append(args, i.Mirrors.sources(Suite)...)
 	cmd := exec.CommandContext(ctx, path, args...)
 	// Programs that run during the installation honour it too: shadow's password
 	// ages, Python's compiled modules.
-	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH="+strconv.FormatInt(baseEpoch.Unix(), 10), "LC_ALL=C.UTF-8")
-	cmd.Stdout, cmd.Stderr = o.Log, o.Log
+	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH="+strconv.FormatInt(baseEpoch.Unix(), 10), "LC_ALL=C.UTF-8",
+		// The kernel's installation makes no initrd: a release has its own.
+		"INITRD=No")
+	cmd.Stdout, cmd.Stderr = i.Log, i.Log
 	if err := cmd.Run(); err != nil {
-		_ = os.Remove(out)
-		return fmt.Errorf("run mmdebstrap for %s: %w\nhint: is %s reachable? another one: --mirror URL; another architecture needs qemu-user-static", o.Arch, err, o.Mirrors.Main)
+		return errors.Join(
+			fmt.Errorf("run mmdebstrap for %s: %w\nhint: is %s reachable? another one: --mirror URL; another architecture needs qemu-user-static", i.Arch, err, i.Mirrors.Main),
+			os.RemoveAll(i.Out))
 	}
 	return nil
+}
+
+// accountHook is a shell script that adds accounts to the root file system $1
+// before the packages that would make them are installed.
+func accountHook(list []account) string {
+	var passwd, group, shadow, gshadow strings.Builder
+	for _, a := range list {
+		gid := 65534 // nogroup
+		if a.group {
+			gid = a.id
+			fmt.Fprintf(&group, "%s:x:%d:\n", a.name, a.id)
+			fmt.Fprintf(&gshadow, "%s:!::\n", a.name)
+		}
+		if a.home != "" {
+			fmt.Fprintf(&passwd, "%s:x:%d:%d::%s:/usr/sbin/nologin\n", a.name, a.id, gid, a.home)
+			fmt.Fprintf(&shadow, "%s:!*:%d::::::\n", a.name, baseEpoch.Unix()/86400)
+		}
+	}
+	return fmt.Sprintf(`printf '%%s' '%s' >>"$1/etc/passwd" && printf '%%s' '%s' >>"$1/etc/group" && printf '%%s' '%s' >>"$1/etc/shadow" && printf '%%s' '%s' >>"$1/etc/gshadow"`,
+		passwd.String(), group.String(), shadow.String(), gshadow.String())
+}
+
+// presetHook is a shell script that turns on, in the root file system $1, the
+// units that presets name. A machine's first boot would do the same, but a later
+// image must not wait for another first boot.
+func presetHook(presets string) string {
+	const file = `"$1"/usr/lib/systemd/system-preset/00-kairos.preset`
+	return fmt.Sprintf(`printf '%%s' '%s' >%s && chroot "$1" systemctl --root=/ preset-all --preset-mode=enable-only && rm %s`, presets, file, file)
 }
 
 // hostAptOptions: a machine without apt-config simply has no such settings.

@@ -50,8 +50,7 @@ func assemble(d describe, parts ...part) (v1.Image, error) {
 	return annotated, nil
 }
 
-// writeLayout puts an index of images into the OCI layout dir, replacing a
-// layout that is there; any other non-empty directory is refused.
+// writeLayout puts an image, or an index of several, into the OCI layout dir as WriteLayout does.
 func writeLayout(dir, ref string, images ...v1.Image) (v1.Hash, error) {
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	for _, img := range images {
@@ -67,6 +66,22 @@ func writeLayout(dir, ref string, images ...v1.Image) (v1.Hash, error) {
 	if len(images) == 1 {
 		top = images[0]
 	}
+	return WriteLayout(dir, ref, top)
+}
+
+// WriteLayout makes dir an OCI layout that holds one image or index under the
+// name ref, and returns its digest. A layout that is there is replaced; any
+// other non-empty directory is refused.
+func WriteLayout(dir, ref string, top mutate.Appendable) (v1.Hash, error) {
+	return writeTop(dir, ref, top)
+}
+
+// WriteIndex puts an index into the OCI layout dir, under the same rules.
+func WriteIndex(dir, ref string, index v1.ImageIndex) (v1.Hash, error) {
+	return writeTop(dir, ref, index)
+}
+
+func writeTop(dir, ref string, top mutate.Appendable) (v1.Hash, error) {
 	outer := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), mutate.IndexAddendum{
 		Add:        top,
 		Descriptor: v1.Descriptor{Annotations: map[string]string{"org.opencontainers.image.ref.name": ref}},
@@ -110,6 +125,23 @@ func replaceDir(dir string, fill func(tmp string) error) error {
 		return err
 	}
 	return os.Rename(tmp, dir)
+}
+
+// Image returns the container image for arch that a layout holds.
+func Image(dir, arch string) (v1.Image, error) {
+	path, err := layout.FromPath(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open layout %s: %w", dir, err)
+	}
+	desc, err := findImage(path, arch)
+	if err != nil {
+		return nil, fmt.Errorf("read layout %s: %w", dir, err)
+	}
+	image, err := path.Image(desc.Digest)
+	if err != nil {
+		return nil, fmt.Errorf("read layout %s: %w", dir, err)
+	}
+	return image, nil
 }
 
 // Digest returns the digest of the one image, or index of images, in a layout.

@@ -94,10 +94,14 @@ func writeEntry(tw *tar.Writer, e *entry) error {
 // is from, and which commit.
 type describe struct {
 	title, version, revision string
+	flavour                  Flavour // of the OS image only
 	created                  time.Time
 	arch                     string
 	config                   v1.Config
 }
+
+// FlavourLabel is the label of an OS image that says its flavour.
+const FlavourLabel = "io.kairos.flavour"
 
 // labels follow the OCI image spec's pre-defined annotation keys.
 func (d describe) labels() map[string]string {
@@ -107,6 +111,9 @@ func (d describe) labels() map[string]string {
 		"org.opencontainers.image.created":  d.created.UTC().Format(time.RFC3339),
 		"org.opencontainers.image.source":   "https://github.com/kairos-io/kairos",
 		"org.opencontainers.image.licenses": "Apache-2.0",
+	}
+	if d.flavour != "" {
+		l[FlavourLabel] = string(d.flavour)
 	}
 	if d.revision != "" {
 		l["org.opencontainers.image.revision"] = d.revision

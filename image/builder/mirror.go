@@ -38,14 +38,15 @@ func FindMirrors(given Mirrors, getenv func(string) string, dir string) (Mirrors
 	}, nil
 }
 
-// sources returns the lines of a sources.list for suite.
+// sources returns the lines of a sources.list for suite. Firmware and microcode
+// have a component of their own.
 func (m Mirrors) sources(suite string) []string {
 	lines := []string{
-		fmt.Sprintf("deb %s %s main", m.Main, suite),
-		fmt.Sprintf("deb %s %s-updates main", m.Main, suite),
+		fmt.Sprintf("deb %s %s main non-free-firmware", m.Main, suite),
+		fmt.Sprintf("deb %s %s-updates main non-free-firmware", m.Main, suite),
 	}
 	if m.Security != "none" {
-		lines = append(lines, fmt.Sprintf("deb %s %s-security main", m.Security, suite))
+		lines = append(lines, fmt.Sprintf("deb %s %s-security main non-free-firmware", m.Security, suite))
 	}
 	return lines
 }

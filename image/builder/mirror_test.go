@@ -31,8 +31,8 @@ func TestDebianURIs(t *testing.T) {
 	}{
 		{"deb822", deb822Sources, true, []string{"http://mirror.example/debian", "http://mirror.example/debian-security"}},
 		{"one line", "deb http://a.example/debian trixie main\n", false, []string{"http://a.example/debian"}},
-		{"one line with options", "deb [ arch=amd64 signed-by=/k.gpg ] http://a.example/debian/ trixie main", false, []string{"http://a.example/debian"}},
-		{"options without blanks", "deb [arch=amd64] http://a.example/debian trixie main", false, []string{"http://a.example/debian"}},
+		{"one line with options", "deb [ arch=amd64 signed-by=/k.gpg ] http://a.example/debian/ trixie main non-free-firmware", false, []string{"http://a.example/debian"}},
+		{"options without blanks", "deb [arch=amd64] http://a.example/debian trixie main non-free-firmware", false, []string{"http://a.example/debian"}},
 		{"sources and comments are no binaries", "# deb http://x/debian a b\ndeb-src http://y/debian a b\n", false, nil},
 		{"cut off", "deb [arch=amd64", false, nil},
 		{"empty", "", true, nil},
@@ -85,12 +85,12 @@ func TestFindMirrors(t *testing.T) {
 
 func TestSources(t *testing.T) {
 	got := Mirrors{"http://m/debian", "none"}.sources("trixie")
-	want := []string{"deb http://m/debian trixie main", "deb http://m/debian trixie-updates main"}
+	want := []string{"deb http://m/debian trixie main non-free-firmware", "deb http://m/debian trixie-updates main non-free-firmware"}
 	if !slices.Equal(got, want) {
 		t.Errorf("without security: %q", got)
 	}
 	got = Mirrors{"http://m/debian", "http://s/debian-security"}.sources("trixie")
-	if want = append(want, "deb http://s/debian-security trixie-security main"); !slices.Equal(got, want) {
+	if want = append(want, "deb http://s/debian-security trixie-security main non-free-firmware"); !slices.Equal(got, want) {
 		t.Errorf("with security: %q", got)
 	}
 }

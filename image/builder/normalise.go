@@ -12,7 +12,7 @@ import (
 
 // normaliserVersion is part of the cache key: raise it with every change of what
 // normalise lets through.
-const normaliserVersion = 4
+const normaliserVersion = 5
 
 // Directories whose content is made anew by every machine; they stay, empty.
 var emptied = []string{
@@ -35,6 +35,8 @@ var unwanted = []string{
 	"etc/passwd-", "etc/group-", "etc/shadow-", "etc/gshadow-", "etc/subuid-", "etc/subgid-",
 	"var/lib/dpkg/*-old", "var/lib/dpkg/lock*", "var/lib/dpkg/triggers/Lock", "root/.*_history",
 	"etc/dpkg/dpkg.cfg.d/99mmdebstrap", "lost+found", ".dockerenv",
+	// The kernel stays in /boot, for the release that is made of the image.
+	"vmlinuz*", "initrd.img*", "boot/initrd.img*",
 	// Turned on by packages; a first boot only adds to what is on.
 	"etc/systemd/system/*.wants/e2scrub_*", "etc/systemd/system/*.wants/dpkg-db-backup.timer",
 	"etc/systemd/system/*.wants/cloud-init-hotplugd.socket",

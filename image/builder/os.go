@@ -2,6 +2,7 @@ package builder
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"embed"
 	"fmt"
@@ -52,7 +53,7 @@ func OS(ctx context.Context, o OSOptions) (v1.Hash, error) {
 		return v1.Hash{}, err
 	}
 	img, err := assemble(describe{
-		title: "kairos mesh OS", version: o.Source.Version, revision: o.Source.Revision,
+		flavour: cmp.Or(o.Base.Flavour, Cloud), title: "kairos mesh OS", version: o.Source.Version, revision: o.Source.Revision,
 		created: o.Source.Time, arch: o.Base.Arch,
 		config: v1.Config{Entrypoint: []string{"/sbin/init"}, StopSignal: "SIGRTMIN+3", Env: []string{"container=oci"}},
 	},
@@ -96,7 +97,9 @@ func osFiles(version string) ([]*entry, error) {
 		&entry{name: "etc/cni", mode: 0o755, dir: true},
 		&entry{name: "etc/cni/net.d", mode: 0o755, dir: true},
 		&entry{name: "etc/kairos", mode: 0o700, dir: true},
+		// Where the disk is mounted: the root is read-only there.
 		&entry{name: "oem", mode: 0o700, dir: true},
+		&entry{name: "efi", mode: 0o700, dir: true},
 	), nil
 }
 

@@ -1,6 +1,9 @@
 package builder
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Third-party things that the images are made of, in one place.
 const (
@@ -18,7 +21,7 @@ const (
 // younger: what the installation itself writes carries this time.
 var baseEpoch = time.Date(2025, time.August, 9, 0, 0, 0, 0, time.UTC)
 
-// Packages of the base layer. Recommends are not installed.
+// Packages of the base layer, for every flavour. Recommends are not installed.
 var packages = []string{
 	// the system
 	"systemd", "systemd-sysv", "systemd-resolved", "systemd-timesyncd",
@@ -30,4 +33,62 @@ var packages = []string{
 	"containerd", "runc", "containernetworking-plugins",
 	// how a machine is told who it is, and reached
 	"cloud-init", "openssh-server",
+	// the disk: what the initrd is made with and of, the boot loader, the installer
+	"dracut", "zstd", "systemd-boot-efi", "systemd-boot-tools", "systemd-repart", "systemd-cryptsetup", "dosfstools",
+}
+
+// Flavour says what kind of machine an image is for.
+type Flavour string
+
+// Flavours.
+const (
+	Cloud   Flavour = "cloud"   // virtual machines and the lab: a small kernel with paravirtual drivers
+	Generic Flavour = "generic" // hardware: every driver, with the firmware of servers and their network cards
+)
+
+// kernels has the packages that make a flavour, by architecture. Linux asks for
+// some initramfs tool; dracut is it, and runs when a release is made.
+var kernels = map[Flavour]map[string][]string{
+	Cloud: {
+		"amd64": {"linux-image-cloud-amd64"},
+		"arm64": {"linux-image-cloud-arm64"},
+	},
+	Generic: {
+		"amd64": slices.Concat([]string{"linux-image-amd64", "intel-microcode", "amd64-microcode"}, firmware),
+		"arm64": slices.Concat([]string{"linux-image-arm64"}, firmware),
+	},
+}
+
+// firmware is for what a machine needs to boot and to reach its network by wire;
+// there is no Wi-Fi, no sound and no graphics beyond a console.
+var firmware = []string{
+	"firmware-misc-nonfree", "firmware-intel-misc", "firmware-realtek",
+	"firmware-bnx2", "firmware-bnx2x", "firmware-qlogic", "firmware-cavium",
+}
+
+// account is a system user or group whose number is fixed, so that files on a
+// machine's disk belong to the same one under every later image. Debian's
+// installation scripts would number them in the order of installation.
+type account struct {
+	name  string
+	id    int
+	home  string // empty: a group only
+	group bool   // has a group of its own name
+}
+
+var accounts = []account{
+	{"messagebus", 811, "/nonexistent", true},
+	{"polkitd", 812, "/", true},
+	{"sshd", 813, "/run/sshd", false},
+	{"systemd-network", 814, "/", true},
+	{"systemd-resolve", 815, "/", true},
+	{"systemd-timesync", 816, "/", true},
+	{"dhcpcd", 817, "/usr/lib/dhcpcd", false},
+	{"systemd-journal", 820, "", true},
+	{"_ssh", 821, "", true},
+	{"input", 822, "", true},
+	{"sgx", 823, "", true},
+	{"clock", 824, "", true},
+	{"kvm", 825, "", true},
+	{"render", 826, "", true},
 }

@@ -67,24 +67,30 @@ func Unpack(o UnpackOptions) error {
 	})
 }
 
-// findManifest walks from the layout's index to the image for arch.
-func findManifest(path layout.Path, arch string) (*v1.Manifest, error) {
+// findImage walks from the layout's index to the image for arch.
+func findImage(path layout.Path, arch string) (v1.Descriptor, error) {
 	index, err := path.ImageIndex()
 	if err != nil {
-		return nil, err
+		return v1.Descriptor{}, err
 	}
 	list, err := index.IndexManifest()
 	if err != nil {
-		return nil, err
+		return v1.Descriptor{}, err
 	}
 	if len(list.Manifests) != 1 {
-		return nil, fmt.Errorf("it holds %d images, want one", len(list.Manifests))
+		return v1.Descriptor{}, fmt.Errorf("it holds %d images, want one", len(list.Manifests))
 	}
 	desc := list.Manifests[0]
 	if desc.MediaType.IsIndex() {
-		if desc, err = pickArch(path, desc.Digest, arch); err != nil {
-			return nil, err
-		}
+		return pickArch(path, desc.Digest, arch)
+	}
+	return desc, nil
+}
+
+func findManifest(path layout.Path, arch string) (*v1.Manifest, error) {
+	desc, err := findImage(path, arch)
+	if err != nil {
+		return nil, err
 	}
 	raw, err := document(path, desc.Digest)
 	if err != nil {
@@ -103,7 +109,7 @@ func pickArch(path layout.Path, index v1.Hash, arch string) (v1.Descriptor, erro
 		return v1.Descriptor{}, err
 	}
 	for _, d := range list.Manifests {
-		if d.Platform != nil && d.Platform.Architecture == arch {
+		if d.Platform != nil && d.Platform.OS == "linux" && d.Platform.Architecture == arch {
 			return d, nil
 		}
 	}

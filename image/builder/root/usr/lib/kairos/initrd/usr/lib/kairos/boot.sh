@@ -1,0 +1,97 @@
+#!/bin/sh
+# Turns the read-only root at /sysroot into a machine's root: /var is the data
+# partition of the disk that was booted from, /etc the image's with the machine's
+# changes over it, /oem and the like are directories of /var. Where this fails the
+# machine reboots: an image that cannot come this far loses one of its tries.
+set -eu
+
+here=/usr/lib/kairos
+data=/run/kairos/data
+
+say() { echo "kairos: $*"; }
+
+# property DIR NAME prints one value of a device's uevent file in sysfs.
+property() {
+	while IFS='=' read -r name value; do
+		[ "$name" != "$2" ] || echo "$value"
+	done <"$1/uevent"
+}
+
+# root_disk prints the directory in sysfs of the disk that holds the root: it is found
+# from the root itself, so that no other disk with the same labels can be meant.
+root_disk() {
+	dm=$(readlink -f /dev/mapper/root)
+	for slave in "/sys/class/block/${dm##*/}/slaves/"*; do
+		part=$(readlink -f "$slave")
+		echo "${part%/*}"
+		return
+	done
+}
+
+# partition DISK LABEL prints the device of a partition. The kernel itself does not
+# know the labels of partitions that were added while it runs, udev does.
+partition() {
+	for part in "$1"/*; do
+		[ -e "$part/partition" ] || continue
+		label=$(udevadm info --query=property --property=ID_PART_ENTRY_NAME --value "$part")
+		[ "$label" != "$2" ] || echo "/dev/$(property "$part" DEVNAME)"
+	done
+}
+
+# check repairs what a file system's journal does not. Nobody sits at the
+# console to be asked.
+check() {
+	status=0
+	e2fsck -p "$1" || status=$?
+	if [ "$status" -ge 4 ]; then
+		say "the data partition is damaged, repairing it"
+		e2fsck -f -y "$1" || say "e2fsck ended with status $?"
+	fi
+}
+
+mount_disk() {
+	dir=$(root_disk)
+	disk=/dev/$(property "$dir" DEVNAME)
+	# The first boot makes what the disk lacks; a disk that has grown since gets used.
+	systemd-repart --dry-run=no --no-pager --pretty=no --seed=random \
+		--definitions=/sysroot/usr/lib/kairos/repart.d "$disk" ||
+		say "cannot complete the partitions of $disk: it must have at least 8 GiB"
+	udevadm settle --timeout=30 || say "devices are slow to settle"
+	data_part=$(partition "$dir" kairos-data)
+	if [ -z "$data_part" ]; then
+		say "$disk has no partition kairos-data"
+		exit 1
+	fi
+	check "$data_part"
+	mount -t ext4 -o noatime "$data_part" "$data"
+	/usr/lib/systemd/systemd-growfs "$data" || say "cannot grow the data file system"
+}
+
+hash=
+live=
+for word in $(cat /proc/cmdline); do
+	case $word in
+	roothash=*) hash=${word#roothash=} ;;
+	kairos.live) live=yes ;;
+	esac
+done
+
+mkdir -p "$data"
+if [ -n "$live" ]; then
+	mount -t tmpfs -o mode=0755,size=50% tmpfs "$data"
+	: >/run/kairos/live
+else
+	mount_disk
+fi
+sh "$here/state.sh" /sysroot "$data" "$hash"
+
+mount --bind "$data" /sysroot/var
+umount "$data"
+etc=/sysroot/var/lib/kairos/etc
+# The image below may be another one at the next boot, which rules out the
+# features that remember the lower layer.
+mount -t overlay -o "lowerdir=/sysroot/etc,upperdir=$etc,workdir=$etc.work,index=off,metacopy=off,redirect_dir=off" overlay /sysroot/etc
+while read -r word path target _; do
+	[ "$word" = bind ] || continue
+	mount --bind "/sysroot$target" "/sysroot$path"
+done </sysroot/usr/lib/kairos/persist.conf

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/kairos-io/kairos/image/builder"
+	"github.com/kairos-io/kairos/image/disk"
+)
+
+func runRelease(ctx context.Context, args []string) error {
+	fs := flag.NewFlagSet("release", flag.ContinueOnError)
+	layout := fs.String("layout", "", "OCI layout of the OS image")
+	out := fs.String("out", "", "OCI layout to write")
+	arch := fs.String("arch", runtime.GOARCH, "amd64 or arm64")
+	extra := fs.String("extra", "", "directory with files to put over the image's")
+	more := fs.String("command-line", "", "more words for the kernel, separated by spaces")
+	version := fs.String("version", "", "version of the release (default: the image's)")
+	fast := fs.Bool("fast", false, "compress for speed: larger, for tests")
+	box := toolboxFlags(fs)
+	if err := parse(fs, args, "layout", "out"); err != nil {
+		return err
+	}
+	options, err := box(ctx)
+	if err != nil {
+		return err
+	}
+	digest, err := disk.Release(ctx, disk.ReleaseOptions{
+		Layout: *layout, Arch: *arch, Extra: *extra, CommandLine: strings.Fields(*more),
+		Version: *version, Fast: *fast, Out: *out, Toolbox: options,
+	})
+	return report(os.Stdout, digest, err)
+}
+
+func runDisk(ctx context.Context, args []string) error {
+	fs := flag.NewFlagSet("disk", flag.ContinueOnError)
+	release := fs.String("release", "", "OCI layout of a release")
+	out := fs.String("out", "", "file to write")
+	arch := fs.String("arch", runtime.GOARCH, "amd64 or arm64")
+	box := toolboxFlags(fs)
+	if err := parse(fs, args, "release", "out"); err != nil {
+		return err
+	}
+	options, err := box(ctx)
+	if err != nil {
+		return err
+	}
+	return disk.Raw(ctx, disk.RawOptions{Release: *release, Arch: *arch, Out: *out, Toolbox: options})
+}
+
+// toolboxFlags returns a function that reads them after parsing.
+func toolboxFlags(fs *flag.FlagSet) func(context.Context) (disk.ToolboxOptions, error) {
+	cache := fs.String("cache", "", "where tools and initrds are kept (default build/cache in the module)")
+	mirror := fs.String("mirror", "", "Debian archive for the tools (default: as for the OS image)")
+	return func(ctx context.Context) (disk.ToolboxOptions, error) {
+		mirrors, err := builder.FindMirrors(builder.Mirrors{Main: *mirror}, os.Getenv, "/etc/apt")
+		if err != nil {
+			return disk.ToolboxOptions{}, err
+		}
+		dir := *cache
+		if dir == "" {
+			source, err := source(ctx, builder.Source{Version: "unused", Revision: "unused"})
+			if err != nil {
+				return disk.ToolboxOptions{}, fmt.Errorf("%w\nhint: or say where to keep tools, with --cache", err)
+			}
+			dir = filepath.Join(source.Dir, "build", "cache")
+		}
+		return disk.ToolboxOptions{CacheDir: dir, Mirrors: mirrors, Log: os.Stderr}, nil
+	}
+}
