@@ -29,7 +29,8 @@ import (
 //     with several faults has one line for each. If there is something to do
 //     about it, another line says so: "kairos: hint: ...".
 //   - Exit codes: 0 done, 1 it failed, 2 the input was wrong (flags, arguments,
-//     a token, a configuration file); with 2 nothing was started or changed.
+//     a token, a configuration file); with 2 nothing was started or changed. A
+//     question may answer with a code of its own, which its help names.
 //   - No secret is ever printed, except by the verb whose result it is.
 
 const (
@@ -45,6 +46,8 @@ type Env struct {
 	program        string
 	out            bytes.Buffer // the result, until the command succeeded
 	started        bool         // a command's own code ran: what failed before was the input
+	code           int          // what a command that succeeded exits with, if not 0
+	terminal       *bool        // whether a person is there; nil: look at the streams
 }
 
 // say prints one line for a person.
@@ -103,7 +106,7 @@ func run(ctx context.Context, root *cobra.Command, env *Env, args []string) int 
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		if _, err = env.Stdout.Write(env.out.Bytes()); err == nil {
-			return exitOK
+			return env.code
 		}
 		err = fmt.Errorf("write the result: %w", err)
 	}
