@@ -181,9 +181,9 @@ func (a *agent) run(ctx context.Context) error {
 	a.voting.base, a.puller.base = ctx, ctx
 	g.Go(func() error { return a.world.watch(ctx) })
 	g.Go(func() error { return a.watchdog(ctx) })
+	g.Go(func() error { return a.serveSocket(ctx) })
 	if a.cfg.Cluster.Enabled {
 		g.Go(func() error { return a.servePeers(ctx) })
-		g.Go(func() error { return a.serveSocket(ctx) })
 	}
 	g.Go(func() error { return a.loop(ctx) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {

@@ -20,9 +20,13 @@ import (
 // Status is what the agent tells on its own socket: GET /api/v1/agent.
 type Status struct {
 	Cluster    api.Cluster        `json:"cluster"`
-	Ready      bool               `json:"ready"` // k3s works and Kubernetes says the node is ready
+	K3sRunning bool               `json:"k3s_running"` // its process lives
+	Ready      bool               `json:"ready"`       // k3s works and Kubernetes says the node is ready
 	Conditions []health.Condition `json:"conditions"`
 }
+
+// Disabled reports whether cluster.enabled is false.
+func (s Status) Disabled() bool { return s.Cluster.Phase == phaseDisabled }
 
 // reporter remembers what was told, so that only changes are told again. It
 // decides nothing.
@@ -105,7 +109,9 @@ func (a *agent) publish(ctx context.Context, f role.Facts, out outcome) {
 		}
 	}
 	doc := a.document(f, out)
-	a.report.last.Store(&Status{Cluster: doc, Ready: f.K3s.Ready && a.report.nodeReady, Conditions: a.report.set.List()})
+	a.report.last.Store(&Status{
+		Cluster: doc, K3sRunning: f.K3s.Running, Ready: f.K3s.Ready && a.report.nodeReady, Conditions: a.report.set.List(),
+	})
 	if !f.OverlayUp {
 		a.report.sure = false
 		return

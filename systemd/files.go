@@ -27,10 +27,12 @@ const User = "kairos-overlay"
 
 // Names of the units, as systemctl takes them.
 const (
-	ConfigUnit  = "kairos-config.service"
-	OverlayUnit = "kairos-overlay.service"
-	AgentUnit   = "kairos-agent.service"
-	Target      = "kairos.target"
+	ConfigUnit     = "kairos-config.service"
+	OverlayUnit    = "kairos-overlay.service"
+	AgentUnit      = "kairos-agent.service"
+	BootCheckUnit  = "kairos-boot-check.service"
+	BootFailedUnit = "kairos-boot-failed.service"
+	Target         = "kairos.target"
 )
 
 // Files is the install tree: paths in it are paths of the machine without the
@@ -88,9 +90,9 @@ func Links() ([]Link, error) {
 		if err != nil {
 			continue // a unit of the distribution, enabled by its package
 		}
-		for _, parent := range wantedBy(string(text)) {
+		for _, parent := range enabledBy(string(text)) {
 			links = append(links, Link{
-				Path:   path.Join("etc/systemd/system", parent+".wants", unit),
+				Path:   path.Join("etc/systemd/system", parent, unit),
 				Target: "/" + path.Join(unitDir, unit),
 			})
 		}
@@ -99,8 +101,9 @@ func Links() ([]Link, error) {
 	return links, nil
 }
 
-// wantedBy reads the one setting of [Install] that our units use.
-func wantedBy(unit string) []string {
+// enabledBy reads the two settings of [Install] that our units use, and returns
+// the directories that get a link.
+func enabledBy(unit string) []string {
 	var out []string
 	section := ""
 	for line := range strings.Lines(unit) {
@@ -108,8 +111,17 @@ func wantedBy(unit string) []string {
 		if strings.HasPrefix(line, "[") {
 			section = line
 		}
-		if value, ok := strings.CutPrefix(line, "WantedBy="); ok && section == "[Install]" {
-			out = append(out, strings.Fields(value)...)
+		if section != "[Install]" {
+			continue
+		}
+		for key, suffix := range map[string]string{"WantedBy=": ".wants", "RequiredBy=": ".requires"} {
+			value, ok := strings.CutPrefix(line, key)
+			if !ok {
+				continue
+			}
+			for _, parent := range strings.Fields(value) {
+				out = append(out, parent+suffix)
+			}
 		}
 	}
 	return out

@@ -20,6 +20,9 @@ func TestLinks(t *testing.T) {
 		"etc/systemd/system/kairos.target.wants/kairos-config.service":  "/usr/lib/systemd/system/kairos-config.service",
 		"etc/systemd/system/kairos.target.wants/kairos-overlay.service": "/usr/lib/systemd/system/kairos-overlay.service",
 		"etc/systemd/system/multi-user.target.wants/kairos.target":      "/usr/lib/systemd/system/kairos.target",
+
+		"etc/systemd/system/kairos.target.wants/kairos-boot-check.service":           "/usr/lib/systemd/system/kairos-boot-check.service",
+		"etc/systemd/system/boot-complete.target.requires/kairos-boot-check.service": "/usr/lib/systemd/system/kairos-boot-check.service",
 	}
 	for _, l := range links {
 		if want[l.Path] != l.Target {
@@ -61,7 +64,7 @@ func install(t *testing.T) string {
 	return dir
 }
 
-var ours = []string{ConfigUnit, OverlayUnit, AgentUnit, Target}
+var ours = []string{ConfigUnit, OverlayUnit, AgentUnit, BootCheckUnit, BootFailedUnit, Target}
 
 func TestUnitsParse(t *testing.T) {
 	analyze, dir := tool(t), install(t)
@@ -89,6 +92,7 @@ func TestExposure(t *testing.T) {
 		{ConfigUnit, "15"},
 		{OverlayUnit, "20"},
 		{AgentUnit, "25"},
+		{BootCheckUnit, "20"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.unit, func(t *testing.T) {
@@ -122,6 +126,18 @@ func TestUnitsKeepTheirPromises(t *testing.T) {
 			"stopping the agent stops no workload", AgentUnit,
 			[]string{"KillMode=process", "Type=notify", "WatchdogSec=", "Restart=always"},
 			[]string{"\nRequires=containerd.service", "\nBindsTo=", "\nPartOf=", "Environment="},
+		},
+		{
+			"no unit that is judged can keep the judge from its verdict", BootCheckUnit,
+			[]string{"DefaultDependencies=no", "RequiredBy=boot-complete.target", "Before=boot-complete.target", "IgnoreOnIsolate=yes", "OnFailure=" + BootFailedUnit,
+				"StandardOutput=journal+console"},
+			[]string{"\nAfter=", "\nRequires=", "\nWants="},
+		},
+		{
+			"only a boot on trial is given up, and without any program of ours", BootFailedUnit,
+			[]string{"\nConditionPathExists=/sys/firmware/efi/efivars/LoaderBootCountPath-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f\n",
+				"\nConditionPathExists=!/run/kairos/boot-good\n", "\nSuccessAction=reboot\n"},
+			[]string{"\nExec", "[Install]", "\nAfter=", "\nRequires="},
 		},
 		{
 			"nothing starts on a refused configuration", AgentUnit,

@@ -1,6 +1,7 @@
 package k3s
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -84,14 +85,34 @@ func parseNode(raw []byte) (Node, error) {
 	return out, nil
 }
 
+// Do sends one request to the API server, with query and body as they are, and
+// returns what came back, whatever its status. A PATCH is a merge patch. The
+// error is ErrNotReady when nothing came back.
+func (p Probe) Do(ctx context.Context, method, path string, body []byte) (status int, answer []byte, err error) {
+	t, err := p.transport()
+	if err != nil {
+		return 0, nil, err
+	}
+	defer t.CloseIdleConnections()
+	target := "https://" + netip.AddrPortFrom(p.Server, APIPort).String() + path
+	req, err := http.NewRequest(method, target, bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, fmt.Errorf("ask k3s: %w", err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if method == http.MethodPatch {
+		req.Header.Set("Content-Type", "application/merge-patch+json")
+	}
+	return send(ctx, t, req)
+}
+
 // ask sends a GET to the API server and returns the body of a 200.
 func (p Probe) ask(ctx context.Context, path string) ([]byte, error) {
-	t, err := p.transport()
+	status, raw, err := p.Do(ctx, http.MethodGet, path, nil)
 	if err != nil {
 		return nil, err
 	}
-	defer t.CloseIdleConnections()
-	return get(ctx, t, "https://"+netip.AddrPortFrom(p.Server, APIPort).String()+path)
+	return onlyOK(status, raw, path)
 }
 
 // transport uses the administrator's certificate on a server and the kubelet's
@@ -122,25 +143,37 @@ func (p Probe) transport() (*http.Transport, error) {
 }
 
 func get(ctx context.Context, t http.RoundTripper, target string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	req, err := http.NewRequest(http.MethodGet, target, http.NoBody)
 	if err != nil {
 		return nil, fmt.Errorf("ask k3s: %w", err)
 	}
-	resp, err := (&http.Client{Transport: t}).Do(req)
+	status, raw, err := send(ctx, t, req)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNotReady, err)
+		return nil, err
+	}
+	return onlyOK(status, raw, req.URL.Path)
+}
+
+func send(ctx context.Context, t http.RoundTripper, req *http.Request) (int, []byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	resp, err := (&http.Client{Transport: t}).Do(req.WithContext(ctx))
+	if err != nil {
+		return 0, nil, fmt.Errorf("%w: %w", ErrNotReady, err)
 	}
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err = errors.Join(err, resp.Body.Close()); err != nil {
-		return nil, fmt.Errorf("read k3s' answer: %w", err)
+		return 0, nil, fmt.Errorf("read k3s' answer: %w", err)
 	}
-	switch resp.StatusCode {
+	return resp.StatusCode, raw, nil
+}
+
+func onlyOK(status int, raw []byte, path string) ([]byte, error) {
+	switch status {
 	case http.StatusOK:
 		return raw, nil
 	case http.StatusNotFound:
-		return nil, fmt.Errorf("%w: %s", ErrNoNode, req.URL.Path)
+		return nil, fmt.Errorf("%w: %s", ErrNoNode, path)
 	}
-	return nil, fmt.Errorf("%w: %s answered %s", ErrNotReady, req.URL.Path, resp.Status)
+	return nil, fmt.Errorf("%w: %s answered %d %s", ErrNotReady, path, status, http.StatusText(status))
 }

@@ -9,6 +9,8 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"fmt"
+	"io"
 	"math/big"
 	"net"
 	"net/http"
@@ -127,6 +129,33 @@ func TestProbeAsksTheAPI(t *testing.T) {
 				t.Errorf("a server of another CA: %v", err)
 			}
 		})
+	}
+}
+
+// Do is the way for everything else: any method, and any status is an answer.
+func TestProbeDo(t *testing.T) {
+	a := newAuthority(t)
+	serveAPI(t, a, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		w.WriteHeader(http.StatusConflict)
+		fmt.Fprintf(w, "%s %s %s %s", r.Method, r.URL, r.Header.Get("Content-Type"), body)
+	}))
+	p := Probe{Role: Server, Server: apiAddr, Files: Files{Dir: t.TempDir()}}
+	if _, _, err := p.Do(t.Context(), http.MethodGet, "/", nil); !errors.Is(err, ErrNotReady) {
+		t.Errorf("before k3s made its certificates: %v", err)
+	}
+	a.write(t, p.Files, Server)
+	for method, want := range map[string]string{
+		http.MethodPost:  "POST /a/b?c=d application/json {}",
+		http.MethodPatch: "PATCH /a/b?c=d application/merge-patch+json {}",
+	} {
+		status, answer, err := p.Do(t.Context(), method, "/a/b?c=d", []byte("{}"))
+		if err != nil || status != http.StatusConflict || string(answer) != want {
+			t.Errorf("got %d %q, %v", status, answer, err)
+		}
 	}
 }
 

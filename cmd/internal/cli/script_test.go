@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"net"
 	"net/http"
 	"net/netip"
@@ -17,6 +18,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	bootPoll, bootSettle = 20*time.Millisecond, 60*time.Millisecond
 	testscript.Main(m, map[string]func(){
 		"kairos":       func() { os.Exit(Main(Kairos)) },
 		"kairos-agent": func() { os.Exit(Main(Agent)) },
@@ -26,7 +28,11 @@ func TestMain(m *testing.M) {
 // TestScripts runs testdata/*.txtar: what a person types, and what comes back.
 // They start no network; besides testscript's own commands they have
 //
-//	fake-overlay SOCKET SCENE   serves an overlay's API on a unix socket
+//	fake-overlay SOCKET SCENE   serves an overlay's API on a unix socket; SCENE is
+//	                            one of those below or a JSON file with status and nodes
+//	fake-agent SOCKET DIR       serves an agent's socket: the files of DIR are its
+//	                            answers (a path with _ for /, such as GET_api_v1_agent),
+//	                            and what is asked is appended to DIR/asked
 //	take-port                   listens on a loopback port and sets $PORT to it
 //	code N PROGRAM ARGS...      runs a program that must exit with N
 func TestScripts(t *testing.T) {
@@ -39,6 +45,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"fake-overlay": fakeOverlay,
+			"fake-agent":   fakeAgent,
 			"take-port":    takePort,
 			"code":         exitCode,
 		},
@@ -77,7 +84,8 @@ func fakeOverlay(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	view, ok := scenes()[args[1]]
 	if !ok {
-		ts.Fatalf("no scene %q", args[1])
+		view = &scene{}
+		ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[1])), view))
 	}
 	l, err := api.ListenUnix(filepath.Clean(ts.MkAbs(args[0])), -1)
 	ts.Check(err)
@@ -94,18 +102,19 @@ func fakeOverlay(ts *testscript.TestScript, _ bool, args []string) {
 
 // scene is an overlay that only answers.
 type scene struct {
-	status  api.Status
-	nodes   []api.Node
-	cluster *api.Cluster
-	extra   map[string]http.Handler
+	Own       api.Status   `json:"status"`
+	All       []api.Node   `json:"nodes"`
+	Announced []api.Record `json:"records"`
+	cluster   *api.Cluster
+	extra     map[string]http.Handler
 }
 
-func (s *scene) Status() api.Status { return s.status }
+func (s *scene) Status() api.Status { return s.Own }
 func (s *scene) Nodes(context.Context, uint64) api.NodeList {
-	return api.NodeList{Revision: 1, Nodes: s.nodes}
+	return api.NodeList{Revision: 1, Nodes: s.All}
 }
 func (s *scene) Peers() []api.Peer     { return nil }
-func (s *scene) Records() []api.Record { return nil }
+func (s *scene) Records() []api.Record { return s.Announced }
 func (s *scene) Cluster() (api.Cluster, error) {
 	if s.cluster == nil {
 		return api.Cluster{}, &api.Error{Message: "there is no cluster yet", Status: http.StatusNotFound}
@@ -133,13 +142,13 @@ func scenes() map[string]*scene {
 	alone.Waiting = "another machine with the same token on the local network"
 	alone.Conditions = []api.Condition{{Code: "routes", Severity: "warning", Text: "pods are not reachable from here"}}
 	return map[string]*scene{
-		"alone":   {status: alone, nodes: []api.Node{self}},
-		"waiting": {status: status, nodes: []api.Node{self, server, silent}},
-		"running": {status: status, nodes: []api.Node{server, self}, cluster: &api.Cluster{NetworkID: "kairos", UID: "u", Phase: "running"},
+		"alone":   {Own: alone, All: []api.Node{self}},
+		"waiting": {Own: status, All: []api.Node{self, server, silent}},
+		"running": {Own: status, All: []api.Node{server, self}, cluster: &api.Cluster{NetworkID: "kairos", UID: "u", Phase: "running"},
 			extra: map[string]http.Handler{"kubeconfig": answer(http.StatusOK, `{"kubeconfig":"apiVersion: v1\n"}`)}},
-		"refusing": {status: status, nodes: []api.Node{self},
+		"refusing": {Own: status, All: []api.Node{self},
 			extra: map[string]http.Handler{"kubeconfig": answer(http.StatusNotFound, `{"error":"there is no cluster \"home\" yet: 1 more node","hint":"see kairos status"}`)}},
-		"empty": {status: status, extra: map[string]http.Handler{"kubeconfig": answer(http.StatusOK, `{}`)}},
+		"empty": {Own: status, extra: map[string]http.Handler{"kubeconfig": answer(http.StatusOK, `{}`)}},
 	}
 }
 

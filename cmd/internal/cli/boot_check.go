@@ -1,0 +1,228 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kairos-io/kairos/agent/config"
+	"github.com/kairos-io/kairos/image/assess"
+)
+
+// Pace of the check; tests have less patience.
+var (
+	bootPoll   = 3 * time.Second
+	bootSettle = assess.Settle
+)
+
+// Paths of the check, relative to the root of the machine's file system.
+const (
+	// bootCounter is there while systemd-boot counts this boot:
+	// https://systemd.io/BOOT_LOADER_INTERFACE.
+	bootCounter = "sys/firmware/efi/efivars/LoaderBootCountPath-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
+	// bootGood keeps kairos-boot-failed.service from rebooting a boot that was
+	// found good already.
+	bootGood = "run/kairos/boot-good"
+)
+
+type bootCheckFlags struct {
+	sockets
+	root, config string
+	limit        time.Duration
+}
+
+func newBootCheck(env *Env) *cobra.Command {
+	var f bootCheckFlags
+	cmd := &cobra.Command{
+		Use:   "boot-check",
+		Short: "Judge whether this boot is good (kairos-boot-check.service)",
+		Long: `Judge whether this boot is good: wait until the overlay and the agent are well
+and what the machine had before an upgrade is back - its mesh, its cluster - or
+until os.health_timeout is over, and keep the verdict for kairos status --os.
+An outage of the network alone does not make a boot bad.
+
+The exit code is 0 for a good boot. For a bad one that systemd-boot counts,
+kairos-boot-failed.service then reboots the machine, and systemd-boot goes back
+to the old system when no tries are left. Any other boot is left as it is.`,
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.root, "root", "/", "where the machine's file system begins")
+	flags.StringVar(&f.config, "config", filepath.Join(defaultConfigDir, config.KairosFile), "configuration")
+	flags.StringVar(&f.overlay, "overlay-socket", overlaySocket, "control socket of the overlay")
+	flags.StringVar(&f.agent, "agent-socket", agentSocket, "control socket of the agent")
+	flags.DurationVar(&f.limit, "limit", 0, "how long a boot may take to be good (default: os.health_timeout)")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return newBootJudge(env, f).run(cmd.Context())
+	}
+	return cmd
+}
+
+// bootJudge is one run of the check.
+type bootJudge struct {
+	env     *Env
+	f       bootCheckFlags
+	expect  *assess.Expect
+	steady  assess.Steady
+	started time.Time // monotonic
+	record  assess.Record
+	told    string
+}
+
+func newBootJudge(env *Env, f bootCheckFlags) *bootJudge {
+	return &bootJudge{env: env, f: f, steady: assess.Steady{For: bootSettle}, started: time.Now()}
+}
+
+// path is a path of the machine.
+func (b *bootJudge) path(name string) string { return filepath.Join(b.f.root, name) }
+
+// run waits for the verdict. What goes wrong in keeping it is told and does not
+// change it.
+func (b *bootJudge) run(ctx context.Context) error {
+	b.open()
+	for {
+		clock := assess.Clock{Elapsed: time.Since(b.started), Limit: b.limit()}
+		facts, err := b.observe(ctx, clock.Elapsed >= clock.Limit)
+		if ctx.Err() != nil {
+			return errors.New("the check was stopped before there was a verdict")
+		}
+		finding := assess.Judge(b.expect, facts, clock)
+		if err != nil {
+			finding = blind(err, clock)
+		}
+		finding = b.steady.Hold(finding, facts.Units, clock)
+		b.tell(finding)
+		if finding.Verdict != assess.Waiting {
+			return b.close(ctx, finding)
+		}
+		t := time.NewTimer(bootPoll)
+		select {
+		case <-ctx.Done():
+		case <-t.C:
+		}
+		t.Stop()
+	}
+}
+
+// open reads what is expected and whose boot this is.
+func (b *bootJudge) open() {
+	var err error
+	if b.expect, err = assess.LoadExpect(b.path(assess.Dir)); err != nil {
+		b.env.say("boot check: going by local health only: %v", err)
+	}
+	b.record.RootHash = b.kernelArgument("roothash")
+	id, err := os.ReadFile(b.path("proc/sys/kernel/random/boot_id"))
+	if err != nil {
+		b.env.say("boot check: %v", err)
+	}
+	b.record.BootID = strings.TrimSpace(string(id))
+}
+
+// kernelArgument returns the value of one argument of the kernel command line.
+func (b *bootJudge) kernelArgument(name string) string {
+	raw, err := os.ReadFile(b.path("proc/cmdline"))
+	if err != nil {
+		b.env.say("boot check: %v", err)
+	}
+	for _, word := range strings.Fields(string(raw)) {
+		if value, ok := strings.CutPrefix(word, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// limit is how long this boot may take. The configuration may be there only later.
+func (b *bootJudge) limit() time.Duration {
+	if b.f.limit > 0 {
+		return b.f.limit
+	}
+	cfg, err := config.LoadFile(b.f.config)
+	if err != nil {
+		return assess.DefaultLimit // kairos-config tells what is wrong
+	}
+	return cfg.OS.HealthTimeout
+}
+
+// blind is the finding where nothing can be observed.
+func blind(err error, c assess.Clock) assess.Finding {
+	if c.Elapsed < c.Limit {
+		return assess.Finding{Verdict: assess.Waiting, Reason: "waiting to see how this machine is: " + err.Error()}
+	}
+	return assess.Finding{Verdict: assess.Bad, Reason: fmt.Sprintf("after %s it still cannot be seen how this machine is: %v", c.Limit, err)}
+}
+
+// tell prints and keeps a finding when it is another one than before. A boot
+// that ends without a verdict leaves what it waited for.
+func (b *bootJudge) tell(f assess.Finding) {
+	line := oneLine(f.Reason)
+	if f.Verdict != assess.Waiting {
+		line = string(f.Verdict) + ": " + line
+	}
+	if line == b.told {
+		return
+	}
+	b.told = line
+	if f.Verdict != assess.Bad { // run's error tells that
+		b.env.say("boot check: %s", line)
+	}
+	if b.record.RootHash == "" {
+		return // no slot to remember it of
+	}
+	b.record.Verdict, b.record.Reason, b.record.When = f.Verdict, oneLine(f.Reason), time.Now()
+	log, err := assess.LoadLog(b.path(assess.Dir))
+	if err != nil {
+		b.env.say("boot check: starting the record anew: %v", err)
+	}
+	if err := log.With(b.record).Save(b.path(assess.Dir)); err != nil {
+		b.env.say("boot check: %v", err)
+	}
+}
+
+// close acts on the verdict, which is on disk by now.
+func (b *bootJudge) close(ctx context.Context, f assess.Finding) error {
+	_, err := os.Stat(b.path(bootCounter))
+	counted := err == nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		b.env.say("boot check: %v", err)
+	}
+	if f.Verdict == assess.Good {
+		if err := b.markGood(); err != nil {
+			b.env.say("boot check: %v", err)
+		}
+	}
+	if f.Verdict == assess.Good || !counted {
+		b.releaseLock(ctx)
+	}
+	if f.Verdict == assess.Good {
+		if f.Hint != "" {
+			b.env.say("hint: %s", f.Hint)
+		}
+		return nil
+	}
+	if _, err := os.Stat(b.path(bootGood)); counted && err != nil {
+		b.env.say("boot check: this system is on trial: the machine reboots, and goes back to the old one when no tries are left")
+	}
+	err = fmt.Errorf("boot check: bad: %s", f.Reason)
+	if f.Hint == "" {
+		return err
+	}
+	return withHint(err, "%s", f.Hint)
+}
+
+func (b *bootJudge) markGood() error {
+	path := b.path(bootGood)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("mark the boot as good: %w", err)
+	}
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		return fmt.Errorf("mark the boot as good: %w", err)
+	}
+	return nil
+}
