@@ -33,6 +33,10 @@ const (
 	BootCheckUnit  = "kairos-boot-check.service"
 	BootFailedUnit = "kairos-boot-failed.service"
 	Target         = "kairos.target"
+	IntakeUnit     = "kairos-intake.service"
+	FetchUnit      = "kairos-fetch.service"
+	HostnameUnit   = "kairos-hostname.service"
+	ConsoleUnit    = "kairos-console.service"
 )
 
 // Files is the install tree: paths in it are paths of the machine without the

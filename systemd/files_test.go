@@ -23,6 +23,10 @@ func TestLinks(t *testing.T) {
 
 		"etc/systemd/system/kairos.target.wants/kairos-boot-check.service":           "/usr/lib/systemd/system/kairos-boot-check.service",
 		"etc/systemd/system/boot-complete.target.requires/kairos-boot-check.service": "/usr/lib/systemd/system/kairos-boot-check.service",
+		"etc/systemd/system/kairos.target.wants/kairos-fetch.service":                "/usr/lib/systemd/system/kairos-fetch.service",
+		"etc/systemd/system/kairos.target.wants/kairos-hostname.service":             "/usr/lib/systemd/system/kairos-hostname.service",
+		"etc/systemd/system/multi-user.target.wants/kairos-console.service":          "/usr/lib/systemd/system/kairos-console.service",
+		"etc/systemd/system/sysinit.target.wants/kairos-intake.service":              "/usr/lib/systemd/system/kairos-intake.service",
 	}
 	for _, l := range links {
 		if want[l.Path] != l.Target {
@@ -64,7 +68,7 @@ func install(t *testing.T) string {
 	return dir
 }
 
-var ours = []string{ConfigUnit, OverlayUnit, AgentUnit, BootCheckUnit, BootFailedUnit, Target}
+var ours = []string{IntakeUnit, FetchUnit, HostnameUnit, ConfigUnit, OverlayUnit, AgentUnit, ConsoleUnit, BootCheckUnit, BootFailedUnit, Target}
 
 func TestUnitsParse(t *testing.T) {
 	analyze, dir := tool(t), install(t)
@@ -89,6 +93,10 @@ func TestExposure(t *testing.T) {
 		unit      string
 		threshold string // tenths
 	}{
+		{IntakeUnit, "25"},
+		{FetchUnit, "25"},
+		{HostnameUnit, "25"},
+		{ConsoleUnit, "25"},
 		{ConfigUnit, "15"},
 		{OverlayUnit, "20"},
 		{AgentUnit, "25"},

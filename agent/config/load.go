@@ -26,10 +26,16 @@ const maxFile = 1 << 20
 // Where configuration comes from, in the order of reading; later files win.
 // Paths with a star are directories' files in lexical order.
 var sources = []string{
+	"var/lib/kairos/config/datasource.yaml",   // what a datasource said before local files took over from it
 	"var/lib/cloud/instance/cloud-config.txt", // what cloud-init merged of its datasource
 	"oem/*.yaml",
 	"etc/kairos/*.yaml",
+	"run/kairos/sources/*.yaml", // the system credential, then the kernel argument
 }
+
+// datasources is how many of the sources are cloud-init's own; the others are
+// local files, whose keys cloud-init does not know by itself.
+const datasources = 2
 
 // Loaded is a valid configuration and where it came from.
 type Loaded struct {
@@ -41,9 +47,14 @@ type Loaded struct {
 
 // Sources lists the files that exist under the root of the file system ("/"
 // normally), in the order in which Load is to read them.
-func Sources(root string) ([]string, error) {
+func Sources(root string) ([]string, error) { return glob(root, sources) }
+
+// LocalSources lists those among Sources that no datasource of cloud-init's gave.
+func LocalSources(root string) ([]string, error) { return glob(root, sources[datasources:]) }
+
+func glob(root string, patterns []string) ([]string, error) {
 	var out []string
-	for _, pattern := range sources {
+	for _, pattern := range patterns {
 		found, err := filepath.Glob(filepath.Join(root, pattern))
 		if err != nil {
 			return nil, fmt.Errorf("list %s: %w", pattern, err)
@@ -76,6 +87,47 @@ func LoadFile(file string) (Config, error) {
 	return l.Config, nil
 }
 
+// CheckPart says what is wrong with a file that may be one of several: its
+// kairos block may lack the token, or be absent beside keys for the operating
+// system. nil means that it can be merged with others.
+func CheckPart(file, machineID string) error {
+	l := loader{out: Loaded{Config: Default(), Origins: Origins{}}, part: true}
+	if err := l.file(file); err != nil {
+		return err
+	}
+	own, err := LoadSystem(machineID, file)
+	var problems Problems
+	if err != nil && !errors.As(err, &problems) {
+		return err
+	}
+	if len(l.problems) == 0 { // a file that is not YAML is so for both
+		l.problems = problems
+	}
+	if len(l.out.Files) == 0 {
+		l.problems = append(l.problems, l.nearBlock...)
+	}
+	if own != nil && !own.Empty() && len(l.problems) == 0 {
+		return nil
+	}
+	_, err = l.finish([]string{file})
+	return err
+}
+
+// HasBlock reports whether a file has a kairos block, right or wrong. A file
+// that cannot be read or understood has none.
+func HasBlock(file string) bool {
+	raw, _, err := readFile(file)
+	if err != nil {
+		return false
+	}
+	doc, err := parseYAML(raw)
+	if err != nil {
+		return false
+	}
+	_, block, _ := findBlock(doc)
+	return block != nil
+}
+
 // Check says what is wrong with a file that is meant to be a complete
 // configuration; nil means that it would be taken.
 func Check(file string) error {
@@ -85,6 +137,7 @@ func Check(file string) error {
 
 type loader struct {
 	out                       Loaded
+	part                      bool // the token may be in another file
 	problems                  Problems
 	nearBlock, notCloudConfig Problems // told only when there is no block at all
 }
@@ -129,10 +182,10 @@ func (l *loader) parse(file string, raw []byte) {
 		return
 	}
 	first, _, _ := bytes.Cut(raw, []byte{'\n'})
-	isCloudConfig := strings.TrimRight(string(first), " \t\r") == header
+	named := isCloudConfig(raw)
 	doc, err := parseYAML(raw)
 	if err != nil {
-		if isCloudConfig {
+		if named {
 			l.problems = append(l.problems, whole(yamlLine(err), "is not YAML: "+yamlReason(err), ""))
 		} else {
 			l.notCloudConfig = append(l.notCloudConfig, whole(1, notCloudConfig(first), ""))
@@ -141,9 +194,9 @@ func (l *loader) parse(file string, raw []byte) {
 	}
 	key, block, near := findBlock(doc)
 	switch {
-	case !isCloudConfig && block == nil:
+	case !named && block == nil:
 		l.notCloudConfig = append(l.notCloudConfig, whole(1, notCloudConfig(first), ""))
-	case !isCloudConfig:
+	case !named:
 		l.problems = append(l.problems, whole(1, notCloudConfig(first), ""))
 	case block == nil && near != nil:
 		l.nearBlock = append(l.nearBlock, Problem{Origin{file, near.Line}, shorten(near.Value), "unknown key", root})
@@ -177,7 +230,7 @@ func (l *loader) finish(files []string) (*Loaded, error) {
 		}
 		return nil, fmt.Errorf("%w in %s", ErrNoBlock, strings.Join(files, ", "))
 	}
-	if l.out.Config.NetworkToken.IsZero() && !l.complained(root+".network_token") && len(l.out.Files) > 0 {
+	if !l.part && l.out.Config.NetworkToken.IsZero() && !l.complained(root+".network_token") && len(l.out.Files) > 0 {
 		l.problems = append(l.problems, Problem{l.out.Origins[root], root + ".network_token",
 			"is missing: make one with `kairos generate-token` and use it on every machine", ""})
 	}

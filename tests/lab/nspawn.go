@@ -28,6 +28,11 @@ type NspawnConfig struct {
 	Disks []string `json:"disks,omitempty"`
 	// Binds are read-only: path on the host -> path in the machine.
 	Binds map[string]string `json:"binds,omitempty"`
+	// Arguments are those of the machine's process 1: what its kernel's command
+	// line would be.
+	Arguments []string `json:"arguments,omitempty"`
+	// Credentials are files on the host that become system credentials.
+	Credentials map[string]string `json:"credentials,omitempty"`
 	// Files are written into the machine's layer before its first start, Seeds
 	// onto its Disks.
 	Files []File `json:"-"`
@@ -271,11 +276,14 @@ func (m *Machine) nspawnArgs() []string {
 	for from, to := range s.Nspawn.Binds {
 		args = append(args, "--bind-ro="+from+":"+to)
 	}
+	for name, file := range s.Nspawn.Credentials {
+		args = append(args, "--load-credential="+name+":"+file)
+	}
 	args = append(args, "-b")
 	if !onlyVersion2() {
 		args = append(args, "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1")
 	}
-	return args
+	return append(args, s.Nspawn.Arguments...)
 }
 
 // onlyVersion2 tells whether the host has nothing but control groups version 2.

@@ -19,8 +19,9 @@ func newConfig(env *Env) *cobra.Command {
 		Long: `Check or merge the kairos block of the cloud-config.
 
   --check FILE  says what is wrong with a file, and where
-  --apply       merges cloud-init's configuration, /oem/*.yaml and
-                /etc/kairos/*.yaml, later ones winning, for the daemons
+  --apply       merges cloud-init's configuration, /oem/*.yaml, /etc/kairos/*.yaml,
+                the credential and the kernel argument kairos.config, later ones
+                winning, for the daemons
   --schema      prints the JSON schema of the block`,
 	}
 	flags := cmd.Flags()

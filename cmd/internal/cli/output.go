@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kairos-io/kairos/agent/console"
 	"github.com/kairos-io/kairos/overlay/token"
 )
 
@@ -190,5 +191,5 @@ func hintOf(err error) string {
 // oneLine keeps the promise of one line per error, whatever an error contains:
 // part of it may come from another machine, or be a token in a wrong place.
 func oneLine(s string) string {
-	return token.Hide(printable(strings.Join(strings.Fields(s), " ")))
+	return token.Hide(console.Printable(strings.Join(strings.Fields(s), " ")))
 }

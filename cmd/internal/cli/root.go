@@ -23,6 +23,7 @@ func Agent(env *Env) *cobra.Command {
 		Use:   "kairos-agent",
 		Short: "Run the parts of a Kairos node; started by systemd, rarely by hand",
 	}
-	root.AddCommand(newConfig(env), newOverlay(env), newRun(env), newBootCheck(env), newVersion(env))
+	root.AddCommand(newIntake(env), newFetch(env), newHostname(env), newConfig(env), newOverlay(env), newRun(env),
+		newBootCheck(env), newConsole(env), newVersion(env))
 	return root
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kairos-io/kairos/agent/console"
 	"github.com/kairos-io/kairos/overlay/api"
 )
 
@@ -186,9 +187,9 @@ func writeTable(env *Env, r statusReport, wide bool) {
 	row := func(cells []string) { _, _ = fmt.Fprintln(w, strings.Join(cells, "\t")) } // into memory
 	row(head)
 	for _, n := range r.Nodes {
-		cells := []string{printable(n.Name), role(n), address(n, 0), path(n), rtt(n)}
+		cells := []string{console.Printable(n.Name), role(n), address(n, 0), path(n), rtt(n)}
 		if wide {
-			cells = append(cells, printable(n.NetworkID), address(n, 1), orDash(n.Endpoint), seen(n), printable(n.Version), n.ID.String())
+			cells = append(cells, console.Printable(n.NetworkID), address(n, 1), orDash(n.Endpoint), seen(n), console.Printable(n.Version), n.ID.String())
 		}
 		row(cells)
 	}
@@ -197,7 +198,7 @@ func writeTable(env *Env, r statusReport, wide bool) {
 		fmt.Fprintf(env.result(), "%s: %s\n", c.Severity, c.Text)
 	}
 	if r.Waiting != "" {
-		fmt.Fprintf(env.result(), "waiting for: %s\n", printable(strings.TrimPrefix(r.Waiting, "waiting for ")))
+		fmt.Fprintf(env.result(), "waiting for: %s\n", console.Printable(strings.TrimPrefix(r.Waiting, "waiting for ")))
 	}
 }
 
@@ -205,7 +206,7 @@ func role(n api.Node) string {
 	if n.Kind == api.KindBridge {
 		return "bridge"
 	}
-	return orDash(printable(n.Annotations[api.NoteRole]))
+	return orDash(console.Printable(n.Annotations[api.NoteRole]))
 }
 
 func address(n api.Node, i int) string {
@@ -248,14 +249,4 @@ func orDash(s string) string {
 		return "-"
 	}
 	return s
-}
-
-// printable drops what could steer a terminal: the text was written by another member.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || (r >= 0x7f && r < 0xa0) || r == 0x2028 || r == 0x2029 || (r >= 0x202a && r <= 0x202e) || (r >= 0x2066 && r <= 0x2069) {
-			return -1
-		}
-		return r
-	}, s)
 }

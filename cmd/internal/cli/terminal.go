@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kairos-io/kairos/agent/console"
 )
 
 // isTerminal reports whether a stream is one that a person sits at.
@@ -36,7 +38,7 @@ func (e *Env) confirm(ctx context.Context, yes bool, question string) error {
 	if !e.interactive() {
 		return withHint(usagef("%s needs a confirmation, and standard input is not a terminal", strings.TrimSuffix(question, "?")), "add --yes")
 	}
-	_, _ = fmt.Fprintf(e.Stderr, "%s: %s [y/N] ", e.program, printable(question)) // nobody is left to tell
+	_, _ = fmt.Fprintf(e.Stderr, "%s: %s [y/N] ", e.program, console.Printable(question)) // nobody is left to tell
 	line, err := readLine(ctx, e.Stdin)
 	if err != nil {
 		return fmt.Errorf("read the answer: %w", err)
