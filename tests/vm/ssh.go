@@ -1,10 +1,12 @@
 package vm
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"strings"
@@ -67,40 +69,74 @@ func (m *Machine) noteHostKey(_ string, _ net.Addr, key ssh.PublicKey) error {
 // Exec runs a shell script as root inside the machine and returns its stdout
 // without the last line end. stderr is part of the error.
 func (m *Machine) Exec(ctx context.Context, script string) (string, error) {
-	out, err := m.exec(ctx, script)
-	if err != nil {
-		return out, fmt.Errorf("%s: run %q: %w", m.Name, script, err)
-	}
-	return out, nil
+	var out bytes.Buffer
+	err := m.shell(ctx, shell{script: script, out: &out})
+	return strings.TrimSuffix(out.String(), "\n"), err
 }
 
-func (m *Machine) exec(ctx context.Context, script string) (string, error) {
+// Feed is Exec for a script that reads what it is given.
+func (m *Machine) Feed(ctx context.Context, script string, in io.Reader) error {
+	return m.shell(ctx, shell{script: script, in: in})
+}
+
+// Follow is Exec for a script whose lines are told as they come.
+func (m *Machine) Follow(ctx context.Context, script string, line func(string)) error {
+	in, out := io.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for lines := bufio.NewScanner(in); lines.Scan(); {
+			line(lines.Text())
+		}
+	}()
+	err := m.shell(ctx, shell{script: script, out: out})
+	_ = out.Close()
+	<-done
+	return err
+}
+
+// shell is one run of a script.
+type shell struct {
+	script string
+	in     io.Reader
+	out    io.Writer
+}
+
+func (m *Machine) shell(ctx context.Context, s shell) error {
+	if err := m.tryShell(ctx, s); err != nil {
+		return fmt.Errorf("%s: run %q: %w", m.Name, s.script, err)
+	}
+	return nil
+}
+
+func (m *Machine) tryShell(ctx context.Context, s shell) error {
 	client := m.login.get()
 	if client == nil {
 		var err error
 		if client, err = m.connect(ctx); err != nil {
-			return "", err
+			return err
 		}
 	}
 	session, err := client.NewSession()
 	if err != nil {
 		m.login.drop()
-		return "", err
+		return err
 	}
 	defer session.Close()
-	var out, errOut bytes.Buffer
-	session.Stdout, session.Stderr = &out, &errOut
-	session.Stdin = strings.NewReader(script)
-	err = m.orGone(ctx, client, func() error { return session.Run("sudo -n /bin/sh -s") })
+	var errOut bytes.Buffer
+	session.Stdin, session.Stdout, session.Stderr = s.in, s.out, &errOut
+	err = m.orGone(ctx, client, func() error { return session.Run("sudo -n /bin/sh -c " + quote(s.script)) })
 	var exit *ssh.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		m.login.drop()
 	}
 	if err != nil {
-		err = fmt.Errorf("%w: %s", err, strings.TrimSpace(errOut.String()))
+		return fmt.Errorf("%w: %s", err, strings.TrimSpace(errOut.String()))
 	}
-	return strings.TrimSuffix(out.String(), "\n"), err
+	return nil
 }
+
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
 // orGone runs f and ends it, by closing the connection, with the machine or the
 // context: a machine without power answers nothing.
@@ -149,6 +185,22 @@ func (m *Machine) connect(ctx context.Context) (*ssh.Client, error) {
 	return client, nil
 }
 
+// Dial connects to a TCP address as seen from inside the machine.
+func (m *Machine) Dial(ctx context.Context, addr string) (net.Conn, error) {
+	client := m.login.get()
+	if client == nil {
+		var err error
+		if client, err = m.connect(ctx); err != nil {
+			return nil, fmt.Errorf("%s: reach %s: %w", m.Name, addr, err)
+		}
+	}
+	conn, err := client.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("%s: reach %s: %w", m.Name, addr, err)
+	}
+	return conn, nil
+}
+
 // AwaitLogin waits until one can log in, which is some time after the boot, and
 // returns the kernel's identifier of this boot.
 func (m *Machine) AwaitLogin(ctx context.Context) (string, error) { return m.AwaitBoot(ctx, "") }
@@ -157,7 +209,7 @@ func (m *Machine) AwaitLogin(ctx context.Context) (string, error) { return m.Awa
 func (m *Machine) AwaitBoot(ctx context.Context, before string) (string, error) {
 	for {
 		try, cancel := context.WithTimeout(ctx, oneTry)
-		id, err := m.exec(try, "cat /proc/sys/kernel/random/boot_id")
+		id, err := m.Exec(try, "cat /proc/sys/kernel/random/boot_id")
 		cancel()
 		if err == nil && id != before {
 			return id, nil

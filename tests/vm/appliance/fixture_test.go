@@ -1,21 +1,177 @@
 package appliance
 
 import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 
+	"github.com/kairos-io/kairos/image/builder"
+	"github.com/kairos-io/kairos/image/disk"
 	"github.com/kairos-io/kairos/tests/internal/run"
 )
 
-// flashable is the disk image that a person would write to a disk.
-func flashable(s *story) string {
+// edit is what makes one release of the OS image different from another.
+type edit struct {
+	Version     string            // empty: the image's own
+	Files       map[string]string // path -> content, over the image's
+	Trees       map[string]string // path -> a directory of this host, over the image's
+	CommandLine []string          // more words for the kernel
+}
+
+// system is the operating system of this checkout: the OS image and what is
+// made of it, kept in build/cache until the image changes.
+type system struct {
+	root   string // the repository
+	layout string // the OS image
+	digest string // hex
+	tools  disk.ToolboxOptions
+}
+
+// built is the system, built once for all tests of this process.
+var built = struct {
+	sync.Mutex
+	*system
+}{}
+
+// system builds the OS image unless that is done.
+func (s *story) system() *system {
+	s.Helper()
+	built.Lock()
+	defer built.Unlock()
+	if built.system == nil {
+		sys, err := buildSystem(s.ctx)
+		s.must(err)
+		built.system = sys
+	}
+	return built.system
+}
+
+func buildSystem(ctx context.Context) (*system, error) {
+	root, err := run.RepoRoot()
+	if err != nil {
+		return nil, err
+	}
+	b := &system{root: root, layout: filepath.Join(root, "build", "os-vm")}
+	out, err := run.Do(ctx, run.Cmd{Args: []string{"go", "run", "./image", "os", "--flavour", "cloud", "--out", b.layout}, Dir: root})
+	if err != nil {
+		return nil, err
+	}
+	var ok bool
+	if _, b.digest, ok = strings.Cut(strings.TrimSpace(out), "sha256:"); !ok {
+		return nil, fmt.Errorf("build the OS image: unexpected answer %q", out)
+	}
+	b.tools.CacheDir = filepath.Join(root, "build", "cache")
+	if b.tools.Mirrors, err = builder.FindMirrors(builder.Mirrors{}, os.Getenv, "/etc/apt"); err != nil {
+		return nil, err
+	}
+	return b, b.prune()
+}
+
+// prefix begins the names of everything in the cache that is made of the image.
+func (b *system) prefix() string { return filepath.Join(b.tools.CacheDir, "vm-"+b.digest[:12]+"-") }
+
+// prune removes what was made of other images.
+func (b *system) prune() error {
+	old, err := filepath.Glob(filepath.Join(b.tools.CacheDir, "vm-????????????-*"))
+	if err != nil {
+		return fmt.Errorf("remove old releases: %w", err)
+	}
+	for _, path := range old {
+		if !strings.HasPrefix(path, b.prefix()) {
+			if err := os.RemoveAll(path); err != nil {
+				return fmt.Errorf("remove old releases: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// make returns the cached path of the given kind, made by f from the edit if it
+// is not there yet. f writes to the path that it is given.
+func (b *system) make(kind string, e edit, f func(out string) error) (string, error) {
+	key, err := json.Marshal(e)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(key)
+	path := b.prefix() + kind + "-" + hex.EncodeToString(sum[:6])
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	tmp := fmt.Sprintf("%s.%d", path, os.Getpid())
+	if err := f(tmp); err != nil {
+		return "", errors.Join(err, os.RemoveAll(tmp))
+	}
+	return path, os.Rename(tmp, path)
+}
+
+// release is an OS release with the edit, as an OCI layout.
+func (s *story) release(e edit) string {
+	s.Helper()
+	b := s.system()
+	path, err := b.make("release", e, func(out string) error {
+		extra, err := extraTree(s.rack.Dir(), e)
+		if err != nil {
+			return err
+		}
+		_, err = disk.Release(s.ctx, disk.ReleaseOptions{
+			Layout: b.layout, Extra: extra, CommandLine: e.CommandLine, Fast: true, Version: e.Version, Out: out, Toolbox: b.tools,
+		})
+		return err
+	})
+	s.must(err)
+	return path
+}
+
+// extraTree puts the edit's files into one directory.
+func extraTree(parent string, e edit) (string, error) {
+	dir, err := os.MkdirTemp(parent, "extra-")
+	if err != nil {
+		return "", err
+	}
+	for name, text := range e.Files {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return "", err
+		}
+		mode := os.FileMode(0o644)
+		if strings.HasPrefix(text, "#!") {
+			mode = 0o755
+		}
+		if err := os.WriteFile(path, []byte(text), mode); err != nil {
+			return "", err
+		}
+	}
+	for name, from := range e.Trees {
+		if err := os.CopyFS(filepath.Join(dir, name), os.DirFS(from)); err != nil {
+			return "", err
+		}
+	}
+	return dir, nil
+}
+
+// flashable is a disk image that a person would write to a disk.
+func (s *story) flashable(e edit) string {
 	s.Helper()
 	if *given != "" {
 		return *given
 	}
-	s.Fatal("no disk yet")
-	return ""
+	b := s.system()
+	release := s.release(e)
+	path, err := b.make("disk", e, func(out string) error {
+		return disk.Raw(s.ctx, disk.RawOptions{Release: release, Out: out, Toolbox: b.tools})
+	})
+	s.must(err)
+	return path
 }
 
 // espStart is where the first partition of the image begins, in bytes.

@@ -12,7 +12,7 @@ import (
 // different ways. They find each other, and stay who they are.
 func TestFlashedMachinesFindEachOther(t *testing.T) {
 	s := newStory(t, 2)
-	disk := flashable(s)
+	disk := s.flashable(edit{})
 	config := s.config(overlayOnly)
 	began := time.Now()
 	one := s.machine(vm.Config{Name: "one"}, disk, s.seed("one", config)).on()

@@ -2,13 +2,17 @@ package appliance
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/overlay/token"
 	"github.com/kairos-io/kairos/tests/internal/run"
 	"github.com/kairos-io/kairos/tests/vm"
 )
@@ -59,9 +63,9 @@ func newStory(t *testing.T, nodes int) *story {
 	t.Cleanup(s.showConsoles)
 	s.lan, err = s.rack.NewLAN(s.ctx)
 	s.must(err)
-	s.token, err = run.Out(s.ctx, "go", "run", "./cmd/kairos", "generate-token", "--nodes", fmt.Sprint(nodes))
+	secret, err := token.Generate(rand.Reader, nodes)
 	s.must(err)
-	s.token = strings.TrimSpace(s.token)
+	s.token = secret.Reveal()
 	return s
 }
 
@@ -87,6 +91,14 @@ func (s *story) showConsoles() {
 		out, err := m.Exec(ctx, "systemctl --failed --no-pager --no-legend; journalctl -b --no-pager -o short-monotonic -p 6 | tail -n 100")
 		s.Logf("%s: the end of its journal: %v\n%s", m.Name, err, out)
 	}
+}
+
+// file writes a file for tools of this host, and returns its path.
+func (s *story) file(name, text string) string {
+	s.Helper()
+	path := filepath.Join(s.rack.Dir(), name)
+	s.must(os.WriteFile(path, []byte(text), 0o600))
+	return path
 }
 
 // config is a cloud-config with the test's login and the network; more is
