@@ -49,6 +49,7 @@ type Options struct {
 	Files         k3s.Files   // k3s' data directory
 	PodNet        podnet.Host // the zero value is this machine
 	HostsDir      string      // containerd's mirrors; empty: oci.DefaultHostsDir
+	Baked         string      // layout of the images that the OS brought; empty: oci.DefaultBaked
 	PeerPort      uint16      // 0: peer.Port
 	Notify        Notifier
 	// Watchdog runs beside the loop, calling alive now and then; nil: none.
@@ -68,7 +69,23 @@ type runtime interface {
 type images interface {
 	// ImageDigest returns "" for one that is not there as a whole.
 	ImageDigest(ctx context.Context, name string) (string, error)
-	ImportImage(ctx context.Context, name string, fill func(context.Context, *k3s.Content) (k3s.Blob, error)) error
+	ImportImage(ctx context.Context, name string, fill k3s.Fill) error
+}
+
+// podImages is where images for pods go, and where what is given to other
+// machines comes from.
+type podImages interface {
+	PodImages(ctx context.Context) ([]k3s.PodImage, error)
+	ImportPodImage(ctx context.Context, img k3s.PodImage, fill k3s.Fill) error
+	ReleasePodImage(ctx context.Context, img k3s.PodImage) error
+	K3sContent(ctx context.Context, name string) ([]k3s.Blob, error)
+	OpenBlob(ctx context.Context, b k3s.Blob, pods bool) (k3s.ReadAtCloser, error)
+}
+
+// containers is both.
+type containers interface {
+	images
+	podImages
 }
 
 // prober asks k3s how it is; k3s.Probe implements it.
@@ -87,6 +104,7 @@ type agent struct {
 	runtime runtime
 	store   *store.Store
 	puller  *puller
+	seeding *seeding // safe for concurrent use
 	prober  func(k3s.Probe) prober
 	world   *world  // safe for concurrent use
 	voting  *voting // safe for concurrent use
@@ -135,9 +153,9 @@ func (a *agent) open() error {
 }
 
 // assemble opens the state and makes the parts of the agent.
-func (a *agent) assemble(img images) (err error) {
+func (a *agent) assemble(rt containers) (err error) {
 	a.started, a.patience = time.Now(), patience
-	if a.puller, err = newPuller(a.cfg.K3s.Image, a.opt.HostsDir, img); err != nil {
+	if a.puller, err = newPuller(a.cfg.K3s.Image, a.opt.HostsDir, rt); err != nil {
 		return err
 	}
 	if a.store, err = store.Open(a.opt.StateDir); err != nil {
@@ -146,6 +164,7 @@ func (a *agent) assemble(img images) (err error) {
 	a.loadState()
 	a.peers = peer.New(peer.Options{Overlay: a.overlay, Port: a.opt.PeerPort, Log: a.log})
 	a.world = newWorld(a.overlay, a.cfg.NetworkID, a.log)
+	a.openSeeding(rt)
 	a.voting = &voting{changed: make(chan struct{})}
 	a.report.log = a.log
 	a.beat()
@@ -184,6 +203,7 @@ func (a *agent) run(ctx context.Context) error {
 	g.Go(func() error { return a.serveSocket(ctx) })
 	if a.cfg.Cluster.Enabled {
 		g.Go(func() error { return a.servePeers(ctx) })
+		g.Go(func() error { return a.seeding.run(ctx, a.world) })
 	}
 	g.Go(func() error { return a.loop(ctx) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
@@ -199,7 +219,7 @@ func (a *agent) loop(ctx context.Context) error {
 	a.firstLook(ctx)
 	for ctx.Err() == nil {
 		// Taken before looking, so that no change is missed.
-		woken := []<-chan struct{}{a.world.Changed(), a.voting.Changed(), a.puller.Changed()}
+		woken := []<-chan struct{}{a.world.Changed(), a.voting.Changed(), a.puller.Changed(), a.seeding.Changed()}
 		pause := a.turn(ctx)
 		a.watchExit(ctx)
 		a.beat()
@@ -211,6 +231,7 @@ func (a *agent) loop(ctx context.Context) error {
 		case <-woken[0]:
 		case <-woken[1]:
 		case <-woken[2]:
+		case <-woken[3]:
 		case <-a.exit.done:
 			a.exit.done = nil
 		}

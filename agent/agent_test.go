@@ -164,107 +164,6 @@ func (d *daemon) certify(public []byte) [][]byte {
 	return [][]byte{leafDER, rootDER}
 }
 
-// fakeRuntime is containerd with k3s in it. What is in it outlives an agent.
-type fakeRuntime struct {
-	files   k3s.Files
-	started func() // after Start
-
-	mu     sync.Mutex
-	image  bool
-	status k3s.Status
-	starts int
-	stops  int
-	spec   k3s.Spec
-	exit   chan struct{}
-	down   error // what every call answers: containerd is away
-	hang   bool  // Status answers nothing
-	refuse error // what Start answers
-}
-
-func (f *fakeRuntime) Status(ctx context.Context) (k3s.Status, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.hang {
-		f.mu.Unlock()
-		<-ctx.Done()
-		f.mu.Lock()
-		return k3s.Status{}, ctx.Err()
-	}
-	return f.status, f.down
-}
-
-func (f *fakeRuntime) Start(_ context.Context, s k3s.Spec) error {
-	if f.started != nil {
-		defer f.started()
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if err := errors.Join(f.down, f.refuse); err != nil {
-		return err
-	}
-	if !f.image {
-		return errors.New("no image")
-	}
-	if f.status.Running && f.status.SpecHash == s.Hash() {
-		return nil
-	}
-	f.starts++
-	f.spec, f.exit = s, make(chan struct{})
-	f.status = k3s.Status{Exists: true, Running: true, PID: uint32(f.starts), Role: s.Role, UID: s.UID, SpecHash: s.Hash()}
-	if s.Role == k3s.Server {
-		return f.becomeServer()
-	}
-	return nil
-}
-
-// becomeServer leaves what a k3s server leaves.
-func (f *fakeRuntime) becomeServer() error {
-	db := filepath.Join(f.files.Dir, "server", "db")
-	if err := errors.Join(os.MkdirAll(db, 0o700), os.MkdirAll(filepath.Dir(f.files.ServerCA()), 0o700)); err != nil {
-		return err
-	}
-	return errors.Join(os.WriteFile(filepath.Join(db, "state.db"), nil, 0o600),
-		os.WriteFile(f.files.ServerCA(), []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), 0o600))
-}
-
-func (f *fakeRuntime) Stop(context.Context) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.status = k3s.Status{}
-	f.stops++
-	return f.down
-}
-
-func (f *fakeRuntime) Exited(context.Context) (<-chan struct{}, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.exit, nil
-}
-
-// crash ends k3s.
-func (f *fakeRuntime) crash() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.status.Running, f.status.ExitCode = false, 137
-	close(f.exit)
-}
-
-func (f *fakeRuntime) ImageDigest(context.Context, string) (string, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !f.image {
-		return "", f.down
-	}
-	return "sha256:" + strings.Repeat("1", 64), f.down
-}
-
-func (f *fakeRuntime) ImportImage(context.Context, string, func(context.Context, *k3s.Content) (k3s.Blob, error)) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.image = true
-	return nil
-}
-
 // fakeProbe is a k3s that is always well.
 type fakeProbe struct{ cidr netip.Prefix }
 
@@ -298,7 +197,7 @@ func (m *machine) agent(t *testing.T, cfg config.Config) *agent {
 			return fakeProbe{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 42, byte(m.daemon.index), 0}), 24)}
 		},
 		opt: Options{Config: cfg, Socket: filepath.Join(m.dir, "agent.sock"), StateDir: filepath.Join(m.dir, "state"), Files: m.runtime.files,
-			Containerd: "/c.sock", HostsDir: m.dir, PeerPort: m.port, PodNet: podnet.Host{ConfDir: filepath.Join(m.dir, "cni"), ProcSys: filepath.Join(m.dir, "sys"),
+			Containerd: "/c.sock", HostsDir: m.dir, Baked: filepath.Join(m.dir, "images"), PeerPort: m.port, PodNet: podnet.Host{ConfDir: filepath.Join(m.dir, "cni"), ProcSys: filepath.Join(m.dir, "sys"),
 				NFT: func(context.Context, string) error { return nil }, Run: func(context.Context, string, ...string) error { return nil }}}}
 	if err := a.assemble(m.runtime); err != nil {
 		t.Fatal(err)

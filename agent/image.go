@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	goruntime "runtime"
 	"sync"
 	"time"
 
@@ -20,18 +21,23 @@ const pullLimit = 30 * time.Minute
 type puller struct {
 	ref     oci.Ref
 	hosts   string
+	baked   string           // layout that is looked into first
+	members func() oci.Place // asked next, a new one for each pull
 	runtime images
 	base    context.Context // the agent's own, which outlives a turn
 	wg      sync.WaitGroup
 
 	mu      sync.Mutex
 	running bool
-	done    int64 // bytes, of total
+	cancel  context.CancelFunc // of the try that runs
+	done    int64              // bytes, of total
 	total   int64
 	err     error         // of the last try
 	fails   int           // in a row
+	hurried bool          // the try that runs was given up by hurry
 	next    time.Time     // no try before
-	digest  string        // of a layout on disk, once resolved
+	digest  string        // of what is on disk, once resolved
+	looked  bool          // into the baked layout
 	changed chan struct{} // closed when a try ends
 }
 
@@ -50,14 +56,17 @@ func newPuller(image, hostsDir string, rt images) (*puller, error) {
 }
 
 // wanted returns the digest that the image must have: "" when the reference
-// leaves it open. A layout on disk is looked into, so that an upgrade of the OS
+// leaves it open. What is on disk is looked into, so that an upgrade of the OS
 // that brings another k3s under the same name is noticed.
 func (p *puller) wanted(ctx context.Context) (string, error) {
 	p.mu.Lock()
-	digest := p.digest
+	digest, looked := p.digest, p.looked
 	p.mu.Unlock()
-	if digest != "" || !p.ref.Local() {
+	switch {
+	case digest != "" || looked:
 		return digest, nil
+	case !p.ref.Local():
+		return p.bakedDigest(ctx), nil
 	}
 	img, err := oci.Resolve(ctx, p.ref, oci.Options{Attempts: 1})
 	if errors.Is(err, oci.ErrNotFound) {
@@ -73,6 +82,21 @@ func (p *puller) wanted(ctx context.Context) (string, error) {
 	defer p.mu.Unlock()
 	p.digest = img.Digest
 	return img.Digest, nil
+}
+
+// bakedDigest looks the reference's name up in what the OS brought. That this
+// cannot be read is told by who imports the rest of it.
+func (p *puller) bakedDigest(ctx context.Context) string {
+	list, _ := oci.ReadLayout(ctx, p.baked, goruntime.GOARCH)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.looked = true
+	for _, img := range list {
+		if img.Name == p.ref.Name() {
+			p.digest = img.Digest
+		}
+	}
+	return p.digest
 }
 
 // has reports whether the image is in containerd.
@@ -109,23 +133,44 @@ func (p *puller) start(now time.Time) error {
 			detail: "next try in " + p.next.Sub(now).Round(time.Second).String(),
 			hint:   "check the network and k3s.image; a mirror goes into /etc/containerd/certs.d, a layout on disk is written oci:/path"}
 	}
-	p.running, p.done, p.total = true, 0, 0
-	p.wg.Go(func() { p.try(p.base) })
+	ctx, cancel := context.WithTimeout(p.base, pullLimit)
+	p.running, p.cancel, p.done, p.total, p.hurried = true, cancel, 0, 0, false
+	p.wg.Go(func() {
+		defer cancel()
+		p.try(ctx)
+	})
 	return pending
 }
 
 func (p *puller) try(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, pullLimit)
-	defer cancel()
 	err := p.pull(ctx)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.running, p.err = false, err
-	p.fails++
-	if err == nil {
-		p.fails = 0
+	p.running = false
+	if !p.hurried || err == nil { // else it was not its fault
+		p.err = err
+		p.fails++
+		if err == nil {
+			p.fails = 0
+		}
+		p.next = time.Now().Add(pauseAfter(p.fails))
 	}
-	p.next = time.Now().Add(pauseAfter(p.fails))
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+// hurry tells that a member has the image by now. A try that has not brought
+// anything yet is given up for another one: it may be waiting for a registry that
+// does not exist, for minutes.
+func (p *puller) hurry() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.next = time.Time{}
+	if p.running && p.done == 0 {
+		p.hurried = true
+		p.cancel()
+		return
+	}
 	close(p.changed)
 	p.changed = make(chan struct{})
 }
@@ -135,9 +180,12 @@ func (p *puller) pull(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	opts := oci.Options{Mirrors: mirrors, Progress: p.progress}
-	return p.runtime.ImportImage(ctx, p.ref.String(), func(ctx context.Context, c *k3s.Content) (k3s.Blob, error) {
-		img, err := oci.Pull(ctx, p.ref, contentStore{c}, opts)
+	opts := oci.Options{Baked: p.baked, Mirrors: mirrors, Progress: p.progress}
+	if p.members != nil {
+		opts.Members = p.members()
+	}
+	return p.runtime.ImportImage(ctx, p.ref.String(), func(ctx context.Context, s k3s.Store) (k3s.Blob, error) {
+		img, err := oci.Pull(ctx, p.ref, contentStore{s}, opts)
 		return blobOf(img.Blob), err
 	})
 }
@@ -152,20 +200,25 @@ func (p *puller) progress(done, total int64) {
 func (p *puller) wait() { p.wg.Wait() }
 
 // contentStore lets package oci write into containerd: the two do not know each other.
-type contentStore struct{ c *k3s.Content }
+type contentStore struct{ s k3s.Store }
 
 // Has implements oci.Store.
-func (s contentStore) Has(ctx context.Context, b oci.Blob) (bool, error) {
-	return s.c.Has(ctx, blobOf(b))
+func (c contentStore) Has(ctx context.Context, b oci.Blob) (bool, error) {
+	return c.s.Has(ctx, blobOf(b))
 }
 
-// Write implements oci.Store.
-func (s contentStore) Write(ctx context.Context, b oci.Blob, r io.Reader) error {
-	return s.c.Write(ctx, blobOf(b), r)
+// Write implements oci.Store. What arrived before an error is gone on from, unless
+// it is known to be wrong.
+func (c contentStore) Write(ctx context.Context, b oci.Blob, r io.Reader) error {
+	err := c.s.Write(ctx, blobOf(b), r)
+	if errors.Is(err, oci.ErrDigest) {
+		err = errors.Join(err, c.s.Discard(ctx, blobOf(b)))
+	}
+	return err
 }
 
 func blobOf(b oci.Blob) k3s.Blob {
-	return k3s.Blob{MediaType: b.MediaType, Digest: b.Digest, Size: b.Size, Config: b.Config, Layers: b.Layers}
+	return k3s.Blob{MediaType: b.MediaType, Digest: b.Digest, Size: b.Size, Config: b.Config, Layers: b.Layers, Manifests: b.Manifests}
 }
 
 // pauseAfter is how long to wait after so many failures in a row.

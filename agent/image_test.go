@@ -23,7 +23,7 @@ type fakeImages struct {
 
 func (f *fakeImages) ImageDigest(context.Context, string) (string, error) { return f.digest, f.err }
 
-func (f *fakeImages) ImportImage(ctx context.Context, _ string, _ func(context.Context, *k3s.Content) (k3s.Blob, error)) error {
+func (f *fakeImages) ImportImage(ctx context.Context, _ string, _ k3s.Fill) error {
 	select {
 	case err := <-f.finish:
 		return err

@@ -55,6 +55,7 @@ func (a *agent) observe(ctx context.Context) role.Facts {
 	if a.storeStatus != role.StoreUnusable {
 		a.openVoting(f.Self, abstention(f))
 	}
+	f.Images, _ = a.seeding.state() // what is wrong with them is told, and decides nothing
 	a.observeGenesis(&f)
 	a.observeK3s(ctx, &f, w)
 	return f

@@ -95,6 +95,9 @@ func (a *agent) publish(ctx context.Context, f role.Facts, out outcome) {
 	if err := a.report.diskProblem; err != nil {
 		out.raise(health.Condition{Severity: health.Error, Text: err.Error()}, health.CodeNeedsOperator)
 	}
+	if f.ClusterEnabled {
+		a.raiseSeeding(&out)
+	}
 	if err := a.report.specProblem; err != nil && f.K3s.Running && f.OverlayUp {
 		out.raise(health.Condition{Severity: health.Warning, Text: "k3s goes on as it was: " + err.Error(), Hint: "check k3s.image"}, health.CodeImage)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/kairos-io/kairos/agent/k3s"
 	"github.com/kairos-io/kairos/agent/kubeconfig"
 	"github.com/kairos-io/kairos/agent/peer"
+	"github.com/kairos-io/kairos/agent/seed"
 	"github.com/kairos-io/kairos/agent/store"
 	"github.com/kairos-io/kairos/overlay/api"
 )
@@ -32,6 +33,8 @@ func (a *agent) servePeers(ctx context.Context) error {
 	mux.HandleFunc("POST "+genesisPath, a.handleGenesis)
 	mux.HandleFunc("POST "+joinPath, a.handleJoin)
 	mux.HandleFunc("POST "+kubeconfig.Path, a.handleGrant)
+	mux.HandleFunc("GET "+seed.IndexPath, a.handleImages)
+	mux.HandleFunc("GET "+seed.BlobPath, a.handleBlob)
 	for ctx.Err() == nil {
 		changed := a.world.Changed()
 		addr := a.world.get().address()

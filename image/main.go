@@ -95,6 +95,12 @@ func runOS(ctx context.Context, args []string) error {
 	mirror := fs.String("mirror", "", "Debian archive (default: $KAIROS_MIRROR, this machine's apt sources, "+builder.Mirror+")")
 	security := fs.String("security-mirror", "", "Debian security archive, or none (default: $KAIROS_SECURITY_MIRROR, apt sources, "+builder.SecurityMirror+")")
 	bin := fs.String("bin-dir", "", "take kairos and kairos-agent from here instead of building them")
+	var images []builder.Baked
+	fs.Func("with-images", "carry an image for machines without a registry: [NAME=]REFERENCE, where oci:/DIR is a layout on disk; may be repeated", func(s string) error {
+		image, err := builder.ParseBaked(s)
+		images = append(images, image)
+		return err
+	})
 	given := sourceFlags(fs)
 	if err := parse(fs, args, "out"); err != nil {
 		return err
@@ -115,7 +121,7 @@ func runOS(ctx context.Context, args []string) error {
 		compile = builder.Prebuilt(*bin)
 	}
 	digest, err := builder.OS(ctx, builder.OSOptions{
-		Out: *out, Compiler: compile,
+		Out: *out, Compiler: compile, Images: images,
 		Base: builder.BaseOptions{
 			Arch: *arch, Flavour: builder.Flavour(*flavour), Mirrors: mirrors, CacheDir: *cache, Tar: *baseTar, Refresh: *refresh, Log: os.Stderr,
 		},

@@ -22,21 +22,25 @@ const (
 )
 
 // User is the account that owns /var/lib/kairos/overlay and runs the overlay
-// daemon.
-const User = "kairos-overlay"
+// daemon; UserID is its number, which sysusers.d says too.
+const (
+	User   = "kairos-overlay"
+	UserID = 810
+)
 
 // Names of the units, as systemctl takes them.
 const (
+	IntakeUnit     = "kairos-intake.service"
+	FetchUnit      = "kairos-fetch.service"
+	HostnameUnit   = "kairos-hostname.service"
 	ConfigUnit     = "kairos-config.service"
 	OverlayUnit    = "kairos-overlay.service"
 	AgentUnit      = "kairos-agent.service"
 	BootCheckUnit  = "kairos-boot-check.service"
 	BootFailedUnit = "kairos-boot-failed.service"
-	Target         = "kairos.target"
-	IntakeUnit     = "kairos-intake.service"
-	FetchUnit      = "kairos-fetch.service"
-	HostnameUnit   = "kairos-hostname.service"
 	ConsoleUnit    = "kairos-console.service"
+	InstallerUnit  = "kairos-installer.service"
+	Target         = "kairos.target"
 )
 
 // Files is the install tree: paths in it are paths of the machine without the
@@ -49,23 +53,25 @@ func Files() fs.FS {
 	return sub
 }
 
-// DistributionPresets returns the rules for units that are not ours, as the text
-// of one preset file: an image can be made by them before Files is in it.
-func DistributionPresets() string {
-	var rules strings.Builder
+// DistributionPresets returns our preset files by name with the rules for units
+// that are not ours: an image can be made by them before Files is in it.
+func DistributionPresets() map[string]string {
+	presets := map[string]string{}
 	for _, name := range []string{presetFile, lastPresetFile} {
 		text, err := fs.ReadFile(Files(), name)
 		if err != nil {
 			panic(err) // the tree is part of the program
 		}
+		var rules strings.Builder
 		for line := range strings.Lines(string(text)) {
 			fields := strings.Fields(line)
 			if len(fields) == 2 && fields[0] != "#" && !strings.HasPrefix(fields[1], "kairos") {
 				rules.WriteString(line)
 			}
 		}
+		presets[path.Base(name)] = rules.String()
 	}
-	return rules.String()
+	return presets
 }
 
 // Link is a symlink of the install tree.

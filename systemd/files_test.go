@@ -16,17 +16,17 @@ func TestLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]string{
-		"etc/systemd/system/kairos.target.wants/kairos-agent.service":   "/usr/lib/systemd/system/kairos-agent.service",
-		"etc/systemd/system/kairos.target.wants/kairos-config.service":  "/usr/lib/systemd/system/kairos-config.service",
-		"etc/systemd/system/kairos.target.wants/kairos-overlay.service": "/usr/lib/systemd/system/kairos-overlay.service",
-		"etc/systemd/system/multi-user.target.wants/kairos.target":      "/usr/lib/systemd/system/kairos.target",
-
-		"etc/systemd/system/kairos.target.wants/kairos-boot-check.service":           "/usr/lib/systemd/system/kairos-boot-check.service",
-		"etc/systemd/system/boot-complete.target.requires/kairos-boot-check.service": "/usr/lib/systemd/system/kairos-boot-check.service",
+		"etc/systemd/system/kairos.target.wants/kairos-agent.service":                "/usr/lib/systemd/system/kairos-agent.service",
+		"etc/systemd/system/kairos.target.wants/kairos-config.service":               "/usr/lib/systemd/system/kairos-config.service",
+		"etc/systemd/system/kairos.target.wants/kairos-overlay.service":              "/usr/lib/systemd/system/kairos-overlay.service",
 		"etc/systemd/system/kairos.target.wants/kairos-fetch.service":                "/usr/lib/systemd/system/kairos-fetch.service",
 		"etc/systemd/system/kairos.target.wants/kairos-hostname.service":             "/usr/lib/systemd/system/kairos-hostname.service",
 		"etc/systemd/system/multi-user.target.wants/kairos-console.service":          "/usr/lib/systemd/system/kairos-console.service",
+		"etc/systemd/system/multi-user.target.wants/kairos-installer.service":        "/usr/lib/systemd/system/kairos-installer.service",
+		"etc/systemd/system/multi-user.target.wants/kairos.target":                   "/usr/lib/systemd/system/kairos.target",
 		"etc/systemd/system/sysinit.target.wants/kairos-intake.service":              "/usr/lib/systemd/system/kairos-intake.service",
+		"etc/systemd/system/kairos.target.wants/kairos-boot-check.service":           "/usr/lib/systemd/system/kairos-boot-check.service",
+		"etc/systemd/system/boot-complete.target.requires/kairos-boot-check.service": "/usr/lib/systemd/system/kairos-boot-check.service",
 	}
 	for _, l := range links {
 		if want[l.Path] != l.Target {
@@ -68,7 +68,7 @@ func install(t *testing.T) string {
 	return dir
 }
 
-var ours = []string{IntakeUnit, FetchUnit, HostnameUnit, ConfigUnit, OverlayUnit, AgentUnit, ConsoleUnit, BootCheckUnit, BootFailedUnit, Target}
+var ours = []string{IntakeUnit, FetchUnit, HostnameUnit, ConfigUnit, OverlayUnit, AgentUnit, BootCheckUnit, BootFailedUnit, ConsoleUnit, InstallerUnit, Target}
 
 func TestUnitsParse(t *testing.T) {
 	analyze, dir := tool(t), install(t)

@@ -113,6 +113,21 @@ func CheckPart(file, machineID string) error {
 	return err
 }
 
+// CheckText is Check for the text of a file that is yet to be written, keys of
+// cloud-init's included. name stands for the file in messages.
+func CheckText(name string, raw []byte) error {
+	l := loader{out: Loaded{Config: Default(), Origins: Origins{}}}
+	l.parse(name, raw)
+	// Any ID will do: it is that of another machine.
+	system := systemLoader{machineID: strings.Repeat("0", 32), out: &System{}}
+	system.file(name, raw)
+	if len(l.problems) == 0 { // a text that is not YAML is so for both
+		l.problems = system.problems
+	}
+	_, err := l.finish([]string{name})
+	return err
+}
+
 // HasBlock reports whether a file has a kairos block, right or wrong. A file
 // that cannot be read or understood has none.
 func HasBlock(file string) bool {

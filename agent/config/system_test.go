@@ -231,3 +231,21 @@ func TestHasBlock(t *testing.T) {
 		t.Error("a file that is not there has a block")
 	}
 }
+
+func TestCheckText(t *testing.T) {
+	good := "#cloud-config\nkairos: {network_token: " + newToken(t).Reveal() + "}\n"
+	tests := []struct{ name, text, want string }{
+		{"good", good + "hostname: 'a-{{ trunc 4 .MachineID }}'\n", ""},
+		{"no token", "#cloud-config\nkairos: {role: worker}\n", "x:2: kairos.network_token: is missing"},
+		{"bad template", good + "hostname: 'a-{{ cut }}'\n", `x:3: hostname: "a-{{ cut }}" is not a template`},
+		{"not YAML", "#cloud-config\na: [\n", "x:2: is not YAML"},
+		{"empty", "", "no kairos block"},
+		{"large", good + strings.Repeat("#", maxFile), "x: is larger than 1048576 bytes"},
+	}
+	for _, tt := range tests {
+		err := CheckText("x", []byte(tt.text))
+		if (err != nil) != (tt.want != "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
+		}
+	}
+}

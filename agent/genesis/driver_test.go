@@ -373,8 +373,8 @@ func TestDriverRestart(t *testing.T) {
 		m.stopAll()
 		for _, n := range m.nodes {
 			n.group = -1
-			n.start()
 		}
+		m.startAll()
 		defer m.stopAll()
 		if got := wantServer(t, m.settle(time.Second), m.nodes[0]); got != uid {
 			t.Errorf("uid %s, want %s", got, uid)

@@ -120,9 +120,9 @@ func (m Machine) try(ctx context.Context, f Fetcher, u *url.URL, have bool) ([]b
 
 // once makes one request and checks the answer.
 func (m Machine) once(ctx context.Context, f Fetcher, u *url.URL) ([]byte, error) {
-	raw, err := get(ctx, f.HTTP, u)
+	raw, err := f.Read(ctx, u)
 	if err != nil {
-		return nil, fmt.Errorf("the configuration of %s: %w", shown(u), err)
+		return nil, err
 	}
 	draft := kept(u) + ".new"
 	if err := m.write(draft, raw); err != nil {
@@ -134,6 +134,15 @@ func (m Machine) once(ctx context.Context, f Fetcher, u *url.URL) ([]byte, error
 			return nil, err
 		}
 		return nil, fmt.Errorf("a good configuration: %s", r.Refused[0])
+	}
+	return raw, nil
+}
+
+// Read makes one request. Its errors name the URL without what may be secret in it.
+func (f Fetcher) Read(ctx context.Context, u *url.URL) ([]byte, error) {
+	raw, err := get(ctx, f.HTTP, u)
+	if err != nil {
+		return nil, fmt.Errorf("the configuration of %s: %w", shown(u), err)
 	}
 	return raw, nil
 }

@@ -219,8 +219,8 @@ func encode(t *testing.T, v any) []byte {
 }
 
 // fill stores pieces that are not there yet, and counts what it wrote.
-func fill(pieces []piece, written *int) func(context.Context, *Content) (Blob, error) {
-	return func(ctx context.Context, c *Content) (Blob, error) {
+func fill(pieces []piece, written *int) Fill {
+	return func(ctx context.Context, c Store) (Blob, error) {
 		for _, p := range pieces {
 			there, err := c.Has(ctx, p.Blob)
 			if err != nil {

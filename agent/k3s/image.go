@@ -23,20 +23,24 @@ type Blob struct {
 	Size      int64
 	Config    string   // manifest only: digest of the configuration
 	Layers    []string // manifest only: digests of the layers
+	Manifests []string // index only: digests of the manifests that are stored
 }
 
 func (b Blob) descriptor() ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: b.MediaType, Digest: digest.Digest(b.Digest), Size: b.Size}
 }
 
-// gcLabels tell containerd's garbage collection what the manifest needs.
+// gcLabels tell containerd's garbage collection what a manifest or an index needs.
 func (b Blob) gcLabels() map[string]string {
-	if b.Config == "" {
-		return nil
+	l := map[string]string{}
+	if b.Config != "" {
+		l["containerd.io/gc.ref.content.config"] = b.Config
 	}
-	l := map[string]string{"containerd.io/gc.ref.content.config": b.Config}
 	for i, d := range b.Layers {
 		l["containerd.io/gc.ref.content.l."+strconv.Itoa(i)] = d
+	}
+	for i, d := range b.Manifests {
+		l["containerd.io/gc.ref.content.m."+strconv.Itoa(i)] = d
 	}
 	return l
 }
@@ -65,61 +69,91 @@ func (r *Runtime) ImageDigest(ctx context.Context, name string) (string, error) 
 	return img.Target().Digest.String(), nil
 }
 
+// Fill stores the blobs of an image and returns what its name shall stand for: a
+// manifest, or an index.
+type Fill func(ctx context.Context, s Store) (Blob, error)
+
 // ImportImage calls fill with a place to store an image's blobs in, and then
-// names and unpacks the manifest that fill returns. What is stored is protected
-// from garbage collection meanwhile, and kept for a while when fill fails, so
-// that the next try goes on from there.
-func (r *Runtime) ImportImage(ctx context.Context, name string, fill func(ctx context.Context, c *Content) (Blob, error)) error {
-	ctx, done, err := r.client.WithLease(ctx, leases.WithID("kairos-pull"), leases.WithExpiration(leaseTime))
-	if errdefs.IsAlreadyExists(err) { // an earlier pull was interrupted: its lease still protects its blobs
-		ctx, done, err = leases.WithLease(ctx, "kairos-pull"), r.dropLease, nil
+// names and unpacks what fill returns. What is stored is protected from garbage
+// collection meanwhile, and kept for a while when fill fails, so that the next
+// try goes on from there.
+func (r *Runtime) ImportImage(ctx context.Context, name string, fill Fill) error {
+	return r.leased(ctx, func(ctx context.Context) error {
+		root, err := fill(ctx, contents{r.client.ContentStore()})
+		if err != nil {
+			return err
+		}
+		img, err := r.nameImage(ctx, images.Image{Name: name, Target: root.descriptor()})
+		if err != nil {
+			return err
+		}
+		snapshotter, err := r.snapshotter(ctx)
+		if err != nil {
+			return err
+		}
+		if err := containerd.NewImage(r.client, img).Unpack(ctx, snapshotter); err != nil {
+			return explain("unpack the k3s image", err)
+		}
+		return nil
+	})
+}
+
+// pullLease protects what a transfer has brought so far.
+const pullLease = "kairos-pull"
+
+// leased calls f under the lease of transfers, which ends when f succeeds. One
+// call at a time in each namespace.
+func (r *Runtime) leased(ctx context.Context, f func(context.Context) error) error {
+	ctx, _, err := r.client.WithLease(ctx, leases.WithID(pullLease), leases.WithExpiration(leaseTime))
+	if errdefs.IsAlreadyExists(err) { // an earlier transfer was interrupted: its lease still protects its blobs
+		ctx, err = leases.WithLease(ctx, pullLease), nil
 	}
 	if err != nil {
-		return explain("protect the k3s image", err)
+		return explain("protect an image", err)
 	}
-	manifest, err := fill(ctx, &Content{store: r.client.ContentStore()})
-	if err != nil {
+	if err := f(ctx); err != nil {
 		return err
 	}
-	img, err := r.nameImage(ctx, name, manifest)
-	if err != nil {
-		return err
-	}
-	snapshotter, err := r.snapshotter(ctx)
-	if err != nil {
-		return err
-	}
-	if err := containerd.NewImage(r.client, img).Unpack(ctx, snapshotter); err != nil {
-		return explain("unpack the k3s image", err)
-	}
-	if err := done(ctx); err != nil && !errdefs.IsNotFound(err) {
-		return explain("release the k3s image", err)
+	err = r.client.LeasesService().Delete(ctx, leases.Lease{ID: pullLease})
+	if err != nil && !errdefs.IsNotFound(err) {
+		return explain("release an image", err)
 	}
 	return nil
 }
 
-func (r *Runtime) dropLease(ctx context.Context) error {
-	return r.client.LeasesService().Delete(ctx, leases.Lease{ID: "kairos-pull"})
-}
-
-func (r *Runtime) nameImage(ctx context.Context, name string, manifest Blob) (images.Image, error) {
-	img := images.Image{Name: name, Target: manifest.descriptor()}
+// nameImage makes the image, or moves its name and our labels to what it stands for now.
+func (r *Runtime) nameImage(ctx context.Context, img images.Image) (images.Image, error) {
 	service := r.client.ImageService()
 	got, err := service.Create(ctx, img)
 	if errdefs.IsAlreadyExists(err) {
-		got, err = service.Update(ctx, img, "target")
+		fields := []string{"target"}
+		for key := range img.Labels {
+			fields = append(fields, "labels."+key)
+		}
+		got, err = service.Update(ctx, img, fields...)
 	}
 	if err != nil {
-		return images.Image{}, explain("name the k3s image", err)
+		return images.Image{}, explain("name the image "+img.Name, err)
 	}
 	return got, nil
 }
 
-// Content stores verified blobs in containerd.
-type Content struct{ store content.Store }
+// Store takes the verified blobs of an image.
+type Store interface {
+	// Has reports whether the blob is complete.
+	Has(ctx context.Context, b Blob) (bool, error)
+	// Write stores the blob; containerd checks size and digest once more. What
+	// arrived before an error is kept for the next Write.
+	Write(ctx context.Context, b Blob, r io.Reader) error
+	// Discard drops what an unfinished Write left.
+	Discard(ctx context.Context, b Blob) error
+}
 
-// Has reports whether the blob is complete.
-func (c *Content) Has(ctx context.Context, b Blob) (bool, error) {
+// contents is containerd's store.
+type contents struct{ store content.Store }
+
+// Has implements Store.
+func (c contents) Has(ctx context.Context, b Blob) (bool, error) {
 	_, err := c.store.Info(ctx, digest.Digest(b.Digest))
 	if errdefs.IsNotFound(err) {
 		return false, nil
@@ -130,14 +164,13 @@ func (c *Content) Has(ctx context.Context, b Blob) (bool, error) {
 	return true, nil
 }
 
-// Write stores the blob; containerd checks size and digest once more.
-func (c *Content) Write(ctx context.Context, b Blob, r io.Reader) error {
+// Write implements Store.
+func (c contents) Write(ctx context.Context, b Blob, r io.Reader) error {
 	var opts []content.Opt
-	if l := b.gcLabels(); l != nil {
+	if l := b.gcLabels(); len(l) > 0 {
 		opts = append(opts, content.WithLabels(l))
 	}
-	ref := "kairos-" + b.Digest
-	err := content.WriteBlob(ctx, c.store, ref, r, b.descriptor(), opts...)
+	err := content.WriteBlob(ctx, c.store, ingestOf(b), r, b.descriptor(), opts...)
 	if err == nil {
 		return nil
 	}
@@ -145,12 +178,21 @@ func (c *Content) Write(ctx context.Context, b Blob, r io.Reader) error {
 	if errdefs.IsFailedPrecondition(err) || errdefs.IsOutOfRange(err) {
 		// What an earlier try left is damaged (power was cut while it was written):
 		// going on from there would fail for ever.
-		if aerr := c.store.Abort(ctx, ref); aerr != nil && !errdefs.IsNotFound(aerr) {
-			err = errors.Join(err, fmt.Errorf("drop the unfinished blob: %w", aerr))
-		}
+		err = errors.Join(err, c.Discard(ctx, b))
 	}
 	return err
 }
+
+// Discard implements Store.
+func (c contents) Discard(ctx context.Context, b Blob) error {
+	if err := c.store.Abort(ctx, ingestOf(b)); err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("drop the unfinished blob: %w", err)
+	}
+	return nil
+}
+
+// ingestOf is what containerd calls the unfinished blob.
+func ingestOf(b Blob) string { return "kairos-" + b.Digest }
 
 // imageConfig returns the image and what it says about running it.
 func (r *Runtime) imageConfig(ctx context.Context, name string) (containerd.Image, imageConfig, error) {

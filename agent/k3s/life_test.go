@@ -12,6 +12,7 @@ import (
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/pkg/cio"
 )
 
@@ -225,7 +226,7 @@ func TestImportImage(t *testing.T) {
 	}
 	pieces, n := testImage(t, "one"), 0
 	cut := errors.New("the network went away")
-	err := r.ImportImage(t.Context(), name, func(ctx context.Context, c *Content) (Blob, error) {
+	err := r.ImportImage(t.Context(), name, func(ctx context.Context, c Store) (Blob, error) {
 		_, err := fill(pieces[:2], &n)(ctx, c)
 		return Blob{}, errors.Join(err, cut)
 	})
@@ -256,11 +257,11 @@ func TestImageThatWasNotUnpacked(t *testing.T) {
 	d := newDaemon(t)
 	r := d.open(t)
 	pieces, n := testImage(t, "one"), 0
-	m, err := fill(pieces, &n)(t.Context(), &Content{store: r.client.ContentStore()})
+	m, err := fill(pieces, &n)(t.Context(), contents{r.client.ContentStore()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.nameImage(t.Context(), "x", m); err != nil {
+	if _, err := r.nameImage(t.Context(), images.Image{Name: "x", Target: m.descriptor()}); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := r.ImageDigest(t.Context(), "x"); got != "" || err != nil {
@@ -270,7 +271,7 @@ func TestImageThatWasNotUnpacked(t *testing.T) {
 
 func TestContentRefusesWhatItIsNot(t *testing.T) {
 	d := newDaemon(t)
-	c := &Content{store: d.open(t).client.ContentStore()}
+	c := contents{d.open(t).client.ContentStore()}
 	p := newPiece("application/octet-stream", bytes.Repeat([]byte("k3s"), 1<<16))
 	for name, raw := range map[string][]byte{"other bytes": bytes.Repeat([]byte("K3S"), 1<<16), "cut short": p.raw[:1000], "too long": append(p.raw, 'x')} {
 		if err := c.Write(t.Context(), p.Blob, bytes.NewReader(raw)); err == nil {
@@ -285,7 +286,7 @@ func TestContentRefusesWhatItIsNot(t *testing.T) {
 // Power was cut while a blob was written: what is left of it is zeros.
 func TestDamagedHalfBlobIsDropped(t *testing.T) {
 	d := newDaemon(t)
-	c := &Content{store: d.open(t).client.ContentStore()}
+	c := contents{d.open(t).client.ContentStore()}
 	p := newPiece("application/octet-stream", bytes.Repeat([]byte("k3s"), 1<<16))
 	w, err := c.store.Writer(t.Context(), content.WithRef("kairos-"+p.Digest), content.WithDescriptor(p.descriptor()))
 	if err != nil {

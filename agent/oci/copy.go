@@ -56,8 +56,18 @@ func copyBlob(ctx context.Context, j job, opts Options) error {
 		if v.err != nil && !errors.Is(v.err, io.EOF) {
 			err = v.err
 		}
-		return errors.Join(err, rc.Close())
+		return blame(j.src, j.blob, errors.Join(err, rc.Close()))
 	})
+}
+
+// blame lets a source that is several machines know that one of them sent wrong
+// content. Another try is then some use.
+func blame(src source, b Blob, err error) error {
+	p, ok := src.(*placeSource)
+	if !ok || !errors.Is(err, ErrDigest) || !p.place.Blame(b) {
+		return err
+	}
+	return fmt.Errorf("%w: %s", errOther, err)
 }
 
 func writeManifest(ctx context.Context, store Store, b Blob, raw []byte) error {
@@ -79,7 +89,7 @@ func readSmall(ctx context.Context, src source, d v1.Descriptor, opts Options) (
 			return err
 		}
 		raw, err = io.ReadAll(newVerifier(rc, d))
-		return errors.Join(err, rc.Close())
+		return blame(src, Blob{MediaType: string(d.MediaType), Digest: d.Digest.String(), Size: d.Size}, errors.Join(err, rc.Close()))
 	})
 	return raw, err
 }
@@ -91,6 +101,7 @@ type verifier struct {
 	want     v1.Descriptor
 	sum      hash.Hash
 	n        int64
+	part     bool // the beginning was passed over: the digest is the store's to check
 	err      error
 	progress progress
 	alive    func() // called whenever something arrives
@@ -127,9 +138,30 @@ func (v *verifier) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Seek implements io.Seeker, forwards only: to where a store's unfinished blob
+// ends. A source that cannot seek is read up to there.
+func (v *verifier) Seek(offset int64, whence int) (int64, error) {
+	if whence != io.SeekStart || offset < v.n {
+		return v.n, errors.New("seek backwards in a transfer")
+	}
+	s, ok := v.r.(io.Seeker)
+	if !ok {
+		_, err := io.CopyN(io.Discard, v, offset-v.n)
+		return v.n, err
+	}
+	n, err := s.Seek(offset, whence)
+	if err == nil {
+		v.part, v.n = v.part || n > v.n, n
+	}
+	return n, err
+}
+
 func (v *verifier) finish() error {
 	if v.n != v.want.Size {
 		return fmt.Errorf("%w: %d bytes instead of %d", io.ErrUnexpectedEOF, v.n, v.want.Size)
+	}
+	if v.part {
+		return io.EOF
 	}
 	if got := hex.EncodeToString(v.sum.Sum(nil)); got != v.want.Digest.Hex || v.want.Digest.Algorithm != "sha256" {
 		return fmt.Errorf("%w: wanted %s, got sha256:%s", ErrDigest, v.want.Digest, got)
@@ -186,6 +218,8 @@ func watched(ctx context.Context, limit time.Duration, f func(ctx context.Contex
 // temporary reports whether asking again may help.
 func temporary(err error) bool {
 	switch {
+	case errors.Is(err, errOther):
+		return true
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
 		errors.Is(err, ErrDigest), errors.Is(err, ErrPlatform), errors.Is(err, ErrTooLarge), errors.Is(err, ErrNotFound):
 		return false

@@ -41,14 +41,18 @@ type Blob struct {
 	MediaType string
 	Digest    string // "sha256:..."
 	Size      int64  // bytes
-	// Config and Layers are set on the manifest only: the digests that it names,
-	// so that a store can protect them from its garbage collection.
-	Config string
-	Layers []string
+	// Config and Layers are set on a manifest only, Manifests on an index only:
+	// the digests that it names and that were fetched, so that a store can protect
+	// them from its garbage collection.
+	Config    string
+	Layers    []string
+	Manifests []string
 }
 
-// Store receives blobs. Write must take exactly b.Size bytes and may be called
-// again after an error. Methods are called from one goroutine.
+// Store receives blobs, children before parents. Write must take exactly b.Size
+// bytes and may be called again after an error. The reader is an io.Seeker: a
+// store that kept the beginning of an unfinished blob may seek past it, and must
+// then check the digest of the whole itself. Methods are called from one goroutine.
 type Store interface {
 	Has(ctx context.Context, b Blob) (bool, error)
 	Write(ctx context.Context, b Blob, r io.Reader) error
@@ -57,18 +61,24 @@ type Store interface {
 // Options of Pull and Resolve. The zero value is usable.
 type Options struct {
 	Arch      string        // GOARCH; empty: this program's
+	Baked     string        // directory of an image layout in which an image of a registry is looked for first; "": none
+	Members   Place         // asked next; nil: nobody
 	Mirrors   []string      // tried in order before the registry itself: "https://mirror:5000[/path]"
+	Keychain  Keychain      // credentials for registries; nil: none
 	Attempts  int           // of each request; 0: 4
 	Stall     time.Duration // without a byte, after which a request is given up; 0: 1 minute
 	Transport http.RoundTripper
 	Progress  func(done, total int64) // bytes; called from Pull's goroutine, often
 }
 
-// Image is a pulled or resolved image: one manifest for one platform.
+// Image is a pulled or resolved image: what the reference names, and the one
+// manifest for one platform.
 type Image struct {
-	Blob         // the manifest
-	Total  int64 // bytes of all blobs
-	Source string
+	Blob            // what the reference names: a manifest, or the index that Manifest was chosen from
+	Manifest Blob   // the same as Blob where there is no index
+	Content  []Blob // configuration and layers, in this order
+	Total    int64  // bytes of Content
+	Source   string
 }
 
 // source is one place that can serve an image's content by digest.
@@ -112,9 +122,8 @@ func pullFrom(ctx context.Context, src source, p pull) (Image, error) {
 		return Image{}, err
 	}
 	var done int64
-	for _, d := range append([]v1.Descriptor{m.manifest.Config}, m.manifest.Layers...) {
-		j := job{src: src, store: p.store, desc: d,
-			blob:     Blob{MediaType: string(d.MediaType), Digest: d.Digest.String(), Size: d.Size},
+	for i, d := range append([]v1.Descriptor{m.manifest.Config}, m.manifest.Layers...) {
+		j := job{src: src, store: p.store, desc: d, blob: img.Content[i],
 			progress: progress{report: p.opts.Progress, base: done, total: img.Total}}
 		if err := copyBlob(ctx, j, p.opts); err != nil {
 			return Image{}, fmt.Errorf("fetch %s: %w", d.Digest, err)
@@ -122,8 +131,13 @@ func pullFrom(ctx context.Context, src source, p pull) (Image, error) {
 		done += d.Size
 		j.progress.at(d.Size)
 	}
-	if err := writeManifest(ctx, p.store, img.Blob, m.raw); err != nil {
+	if err := writeManifest(ctx, p.store, img.Manifest, m.raw); err != nil {
 		return Image{}, fmt.Errorf("store the manifest: %w", err)
+	}
+	if m.index != nil {
+		if err := writeManifest(ctx, p.store, img.Blob, m.index); err != nil {
+			return Image{}, fmt.Errorf("store the index: %w", err)
+		}
 	}
 	return img, nil
 }
@@ -140,10 +154,16 @@ func eachSource(ctx context.Context, ref Ref, opts Options, f func(source) (Imag
 		if err == nil {
 			return img, nil
 		}
+		if _, ok := src.(shortcut); ok && errors.Is(err, ErrNotFound) {
+			continue // it had not been expected there
+		}
 		errs = append(errs, fmt.Errorf("get %s from %s: %w", ref, src.name(), err))
 		if ctx.Err() != nil {
 			break
 		}
+	}
+	if len(errs) == 0 {
+		return Image{}, fmt.Errorf("get %s: %w", ref, ErrNotFound)
 	}
 	return Image{}, errors.Join(errs...)
 }
@@ -161,10 +181,12 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// picked is the manifest that was chosen, with its exact bytes.
+// picked is the manifest that was chosen, with its exact bytes, and those of the
+// index that it was chosen from, if any.
 type picked struct {
 	raw      []byte
 	manifest *v1.Manifest
+	index    []byte
 }
 
 func resolveFrom(ctx context.Context, src source, ref Ref, opts Options) (Image, picked, error) {
@@ -182,11 +204,14 @@ func resolveFrom(ctx context.Context, src source, ref Ref, opts Options) (Image,
 			return Image{}, picked{}, err
 		}
 	}
+	var index []byte
+	rootType := mt
 	if mt.IsIndex() {
 		d, err := choose(raw, opts.Arch)
 		if err != nil {
 			return Image{}, picked{}, err
 		}
+		index = raw
 		if raw, err = readSmall(ctx, src, d, opts); err != nil {
 			return Image{}, picked{}, fmt.Errorf("read manifest %s: %w", d.Digest, err)
 		}
@@ -199,17 +224,27 @@ func resolveFrom(ctx context.Context, src source, ref Ref, opts Options) (Image,
 	if err := checkConfig(ctx, src, m.manifest.Config, opts); err != nil {
 		return Image{}, picked{}, err
 	}
-	return imageOf(m, mt, src), m, nil
+	img := imageOf(m, mt)
+	img.Source = src.name()
+	if index != nil {
+		m.index = index
+		img.Blob = Blob{MediaType: string(rootType), Digest: hashOf(index).String(), Size: int64(len(index)), Manifests: []string{img.Manifest.Digest}}
+	}
+	return img, m, nil
 }
 
-func imageOf(m picked, mt types.MediaType, src source) Image {
-	h, total := hashOf(m.raw), m.manifest.Config.Size
-	b := Blob{MediaType: string(mt), Digest: h.String(), Size: int64(len(m.raw)), Config: m.manifest.Config.Digest.String()}
-	for _, l := range m.manifest.Layers {
-		total += l.Size
-		b.Layers = append(b.Layers, l.Digest.String())
+func imageOf(m picked, mt types.MediaType) Image {
+	b := Blob{MediaType: string(mt), Digest: hashOf(m.raw).String(), Size: int64(len(m.raw)), Config: m.manifest.Config.Digest.String()}
+	var img Image
+	for i, d := range append([]v1.Descriptor{m.manifest.Config}, m.manifest.Layers...) {
+		img.Content = append(img.Content, Blob{MediaType: string(d.MediaType), Digest: d.Digest.String(), Size: d.Size})
+		img.Total += d.Size
+		if i > 0 {
+			b.Layers = append(b.Layers, d.Digest.String())
+		}
 	}
-	return Image{Blob: b, Total: total, Source: src.name()}
+	img.Blob, img.Manifest = b, b
+	return img
 }
 
 // choose picks the manifest for linux/arch. Without a match the error names what there is.

@@ -179,8 +179,11 @@ func TestPullPicksThePlatform(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !bytes.Contains(store.blobs[img.Config], []byte(arch)) {
+		if !bytes.Contains(store.blobs[img.Manifest.Config], []byte(arch)) {
 			t.Errorf("%s: the configuration is of another platform", arch)
+		}
+		if n := len(store.order); store.order[n-1] != img.Digest || store.order[n-2] != img.Manifest.Digest || img.Manifests[0] != img.Manifest.Digest {
+			t.Errorf("%s: stored %v, want the manifest and then the index", arch, store.order)
 		}
 	}
 	_, err = Pull(t.Context(), mustRef(t, host+"/k3s:v1"), newMemory(), Options{Arch: "riscv64"})

@@ -19,6 +19,7 @@ type Ref struct {
 	tag    string // layout: the value of org.opencontainers.image.ref.name, may be empty
 	digest v1.Hash
 	remote name.Reference
+	named  string // registry/repository:tag as containerd writes it, without a digest
 }
 
 // ParseRef reads an image reference in one of these forms:
@@ -33,13 +34,23 @@ func ParseRef(s string) (Ref, error) {
 	if err != nil {
 		return Ref{}, fmt.Errorf("parse image reference %q: %w", s, err)
 	}
-	r := Ref{text: s, remote: remote}
+	r := Ref{text: s, remote: remote, named: nameOf(s, remote)}
 	if d, ok := remote.(name.Digest); ok {
 		if r.digest, err = v1.NewHash(d.DigestStr()); err != nil {
 			return Ref{}, fmt.Errorf("parse image reference %q: %w", s, err)
 		}
 	}
 	return r, nil
+}
+
+// DigestRef refers to an image by its digest alone ("sha256:..."): it may be baked
+// or at a member, and is asked for nowhere else.
+func DigestRef(digest string) (Ref, error) {
+	h, err := v1.NewHash(digest)
+	if err != nil {
+		return Ref{}, fmt.Errorf("parse digest %q: %w", digest, err)
+	}
+	return Ref{text: digest, digest: h}, nil
 }
 
 func parseLayoutRef(s, rest string) (Ref, error) {
@@ -74,6 +85,32 @@ func (r Ref) Digest() string {
 
 // Local reports whether the image is on this machine's disk, so that resolving it is cheap.
 func (r Ref) Local() bool { return r.dir != "" }
+
+// Name returns registry/repository:tag the way containerd calls images: with the
+// registry's host and the tag written out. Without a tag but with a digest it is
+// registry/repository@digest; a layout has no name, nor has a digest alone.
+func (r Ref) Name() string { return r.named }
+
+// nameOf writes a reference out. go-containerregistry forgets the tag of one that
+// has a digest as well.
+func nameOf(s string, ref name.Reference) string {
+	rest, _, digested := strings.Cut(s, "@")
+	if !digested {
+		return repositoryOf(ref) + ":" + ref.Identifier()
+	}
+	if colon := strings.LastIndexByte(rest, ':'); colon > strings.LastIndexByte(rest, '/') {
+		return repositoryOf(ref) + rest[colon:]
+	}
+	return repositoryOf(ref) + "@" + ref.Identifier()
+}
+
+func repositoryOf(ref name.Reference) string {
+	host := ref.Context().RegistryStr()
+	if host == name.DefaultRegistry {
+		host = "docker.io"
+	}
+	return host + "/" + ref.Context().RepositoryStr()
+}
 
 // Registry returns the host of the registry, "" for a layout.
 func (r Ref) Registry() string {

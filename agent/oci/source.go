@@ -2,17 +2,14 @@ package oci
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strings"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
@@ -21,15 +18,25 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// refNameAnnotation names an entry of a layout's index (OCI image specification, annotations).
-const refNameAnnotation = "org.opencontainers.image.ref.name"
-
 // sourcesOf lists where the image may come from, best first.
 func sourcesOf(ref Ref, opts Options) ([]source, error) {
 	if ref.Local() {
-		return []source{&layoutSource{ref: ref, path: layout.Path(ref.dir)}}, nil
+		out := []source{&layoutSource{ref: ref, path: layout.Path(ref.dir)}}
+		if opts.Members != nil && ref.digest != (v1.Hash{}) { // a directory of this machine means nothing to others
+			out = append(out, &placeSource{ref: ref, place: opts.Members})
+		}
+		return out, nil
 	}
 	var out []source
+	if opts.Baked != "" {
+		out = append(out, bakedSource{&layoutSource{ref: ref, path: layout.Path(opts.Baked)}})
+	}
+	if opts.Members != nil {
+		out = append(out, &placeSource{ref: ref, place: opts.Members})
+	}
+	if ref.remote == nil {
+		return out, nil
+	}
 	for _, m := range opts.Mirrors {
 		r, err := mirrored(ref.remote, m)
 		if err != nil {
@@ -67,7 +74,10 @@ func mirrored(ref name.Reference, mirror string) (name.Reference, error) {
 	return name.ParseReference(host+"/"+repo+sep+ref.Identifier(), opts...)
 }
 
-// registrySource speaks the distribution protocol. Credentials are not used: what a node starts from must not need any.
+// Keychain finds the credentials of a registry.
+type Keychain = authn.Keychain
+
+// registrySource speaks the distribution protocol. A node gives no credentials: what it starts from must not need any.
 type registrySource struct {
 	ref  name.Reference
 	opts Options
@@ -85,6 +95,9 @@ func (s *registrySource) options(ctx context.Context) []remote.Option {
 	base := s.opts.Transport
 	if base == nil {
 		base = remote.DefaultTransport
+	}
+	if s.opts.Keychain != nil {
+		o = append(o, remote.WithAuthFromKeychain(s.opts.Keychain))
 	}
 	return append(o, remote.WithTransport(smallManifests{base}))
 }
@@ -140,81 +153,4 @@ func (t smallManifests) RoundTrip(req *http.Request) (*http.Response, error) {
 		io.Closer
 	}{io.LimitReader(resp.Body, maxManifest), resp.Body}
 	return resp, nil
-}
-
-// layoutSource reads an OCI image layout.
-type layoutSource struct {
-	ref  Ref
-	path layout.Path
-}
-
-func (s *layoutSource) name() string { return s.ref.dir }
-
-func (s *layoutSource) root(ctx context.Context) ([]byte, types.MediaType, error) {
-	raw, err := readFile(filepath.Join(s.ref.dir, "index.json"))
-	if err != nil {
-		return nil, "", err
-	}
-	d, whole, err := s.entry(raw)
-	if err != nil {
-		return nil, "", err
-	}
-	if whole {
-		return raw, types.OCIImageIndex, nil
-	}
-	if d.Size > maxManifest {
-		return nil, "", fmt.Errorf("%w: %d bytes", ErrTooLarge, d.Size)
-	}
-	rc, err := s.open(ctx, d)
-	if err != nil {
-		return nil, "", err
-	}
-	b, err := io.ReadAll(newVerifier(rc, d))
-	return b, d.MediaType, errors.Join(err, rc.Close())
-}
-
-// entry finds the descriptor that the reference names; whole means that the
-// layout's own index is the multi-platform index.
-func (s *layoutSource) entry(raw []byte) (d v1.Descriptor, whole bool, err error) {
-	var index v1.IndexManifest
-	if err := json.Unmarshal(raw, &index); err != nil {
-		return d, false, fmt.Errorf("decode index.json: %w", err)
-	}
-	var names []string
-	for _, d := range index.Manifests {
-		n := d.Annotations[refNameAnnotation]
-		byDigest := s.ref.digest != (v1.Hash{}) && d.Digest == s.ref.digest
-		byTag := s.ref.digest == (v1.Hash{}) && s.ref.tag != "" && (n == s.ref.tag || strings.HasSuffix(n, ":"+s.ref.tag))
-		if byDigest || byTag {
-			return d, false, nil
-		}
-		names = append(names, strings.TrimSpace(n+" "+d.Digest.String()))
-	}
-	switch {
-	case s.ref.digest != (v1.Hash{}) || s.ref.tag != "":
-		return d, false, fmt.Errorf("%w: the layout holds %q", ErrNotFound, names)
-	case len(index.Manifests) == 1:
-		return index.Manifests[0], false, nil
-	}
-	return d, true, nil
-}
-
-func (s *layoutSource) open(_ context.Context, d v1.Descriptor) (io.ReadCloser, error) {
-	rc, err := s.path.Blob(d.Digest)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: blob %s: %w", ErrNotFound, d.Digest, err)
-	}
-	return rc, err
-}
-
-func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: %w", ErrNotFound, err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	b, err := io.ReadAll(io.LimitReader(f, maxManifest))
-	return b, errors.Join(err, f.Close())
 }

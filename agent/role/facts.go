@@ -115,8 +115,9 @@ type Facts struct {
 	StateProblem string // why StoreUnusable
 	State        store.State
 
-	OverlayUp bool // the overlay answers and this node has an address
-	Pinned    bool // the overlay address will not change any more
+	Images    string // tag of what this node can give to others; empty: nothing
+	OverlayUp bool   // the overlay answers and this node has an address
+	Pinned    bool   // the overlay address will not change any more
 
 	Genesis  Genesis
 	Conflict *Conflict

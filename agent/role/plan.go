@@ -165,6 +165,7 @@ func (p *planner) annotations() map[string]string {
 		out["phase"] = "disabled"
 		return out
 	}
+	set("images", f.Images)
 	if f.Store != StoreUnusable && st.Phase.AtLeast(store.Decided) {
 		set("role", string(st.Role))
 		set("cluster.uid", st.ClusterUID)

@@ -373,6 +373,7 @@ func TestAnnotations(t *testing.T) {
 			"cluster.epoch": "1", "ready": "true"}},
 		{"decided server is no server yet", named(true, false), map[string]string{"phase": "decided", "role": "server", "cluster.uid": uidA,
 			"cluster.epoch": "1", "waiting": "asking the other machines for leave to start the cluster"}},
+		{"with images to give", func() Facts { f := fresh(); f.Images = "abc"; return f }(), map[string]string{"phase": "", "images": "abc", "waiting": "need 2 machines of 3 to agree, see 1"}},
 		{"disabled", func() Facts { f := fresh(); f.ClusterEnabled = false; return f }(), map[string]string{"phase": "disabled"}},
 	}
 	for _, tt := range tests {

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -172,10 +173,16 @@ func accountHook(list []account) string {
 
 // presetHook is a shell script that turns on, in the root file system $1, the
 // units that presets name. A machine's first boot would do the same, but a later
-// image must not wait for another first boot.
-func presetHook(presets string) string {
-	const file = `"$1"/usr/lib/systemd/system-preset/00-kairos.preset`
-	return fmt.Sprintf(`printf '%%s' '%s' >%s && chroot "$1" systemctl --root=/ preset-all --preset-mode=enable-only && rm %s`, presets, file, file)
+// image must not wait for another first boot. The files keep their names: their
+// order among the distribution's is what they mean.
+func presetHook(presets map[string]string) string {
+	const dir = `"$1"/usr/lib/systemd/system-preset/`
+	var write, remove strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(presets)) {
+		fmt.Fprintf(&write, "printf '%%s' '%s' >%s%s && ", presets[name], dir, name)
+		fmt.Fprintf(&remove, " && rm %s%s", dir, name)
+	}
+	return write.String() + `chroot "$1" systemctl --root=/ preset-all --preset-mode=enable-only` + remove.String()
 }
 
 // hostAptOptions: a machine without apt-config simply has no such settings.

@@ -5,11 +5,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,25 +20,54 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 )
 
-// quick stands in for the Go compiler.
+// quick stands in for the Go compiler: one small program, marked with what it is
+// said to be.
 func quick(_ context.Context, s Source, p Program, arch string) ([]byte, error) {
-	return []byte(p.Package + " " + s.Version + " " + arch), nil
+	data, err := smallProgram()
+	return append(bytes.Clone(data), p.Package+" "+s.Version+" "+arch...), err
 }
+
+// smallProgram is a real one, so that it knows what modules it is made of.
+var smallProgram = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "small-program-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	for name, text := range map[string]string{"go.mod": "module example.org/m\ngo 1.21\n", "main.go": "package main\n\nfunc main() {}\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			return nil, err
+		}
+	}
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", "program", ".")
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, out)
+	}
+	return os.ReadFile(filepath.Join(dir, "program"))
+})
+
+// testStatus is what dpkg knows in the base of these tests.
+const testStatus = "Package: libstdc++6\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1:14.2.0-19+b1\nSource: gcc-14 (14.2.0-19)\n\n" +
+	"Package: gone\nStatus: deinstall ok config-files\nArchitecture: amd64\nVersion: 1\n\n" +
+	"Package: bash\nStatus: install ok installed\nArchitecture: amd64\nVersion: 5.2.37-2\nDescription: a shell\n Package: not this\n"
 
 var testSource = Source{Version: "v1.2.3", Revision: "abc", Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
 
-func buildOS(t *testing.T, s Source) (dir, digest string) {
+func buildOS(t *testing.T, s Source, images ...Baked) (dir, digest string) {
 	t.Helper()
 	tmp := t.TempDir()
 	base := filepath.Join(tmp, "base.tar")
 	data := makeTar(t, entryOf("./etc/", tar.TypeDir, ""), entryOf("./etc/hostname", tar.TypeReg, tmp),
-		entryOf("./usr/bin/sh", tar.TypeReg, "sh"), file{tar.Header{Name: "./etc/now", ModTime: time.Now()}, ""})
+		entryOf("./usr/bin/sh", tar.TypeReg, "sh"), entryOf("./var/lib/dpkg/status", tar.TypeReg, testStatus),
+		entryOf("./usr/share/doc/bash/copyright", tar.TypeReg, "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\nFiles: *\nLicense: GPL-3+\n"),
+		file{tar.Header{Name: "./etc/now", ModTime: time.Now()}, ""})
 	if err := os.WriteFile(base, data, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	dir = filepath.Join(tmp, "os")
 	got, err := OS(context.Background(), OSOptions{
-		Out: dir, Source: s, Compiler: quick, Log: io.Discard,
+		Out: dir, Source: s, Compiler: quick, Log: io.Discard, Images: images,
 		Base: BaseOptions{Arch: "amd64", CacheDir: filepath.Join(tmp, "cache"), Tar: base, Log: io.Discard},
 	})
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
+	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -26,44 +28,82 @@ type OSOptions struct {
 	Base     BaseOptions // its Arch is the image's
 	Source   Source
 	Compiler Compiler // nil: GoBuild
+	Images   []Baked  // carried for machines without a registry
 	Log      io.Writer
 }
 
-// OS builds the image that machines boot and returns its digest.
+// OS builds the image that machines boot and returns its digest. Its bill of
+// materials is in it (SBOMFile) and beside it (Out with .spdx.json).
 func OS(ctx context.Context, o OSOptions) (v1.Hash, error) {
+	what := describe{
+		flavour: cmp.Or(o.Base.Flavour, Cloud), title: "kairos mesh OS", version: o.Source.Version, revision: o.Source.Revision,
+		created: o.Source.Time, arch: o.Base.Arch,
+		config: v1.Config{Entrypoint: []string{"/sbin/init"}, StopSignal: "SIGRTMIN+3", Env: []string{"container=oci"}},
+	}
 	basePath, err := Base(ctx, o.Base)
 	if err != nil {
 		return v1.Hash{}, err
 	}
 	fmt.Fprintf(o.Log, "base layer: %s\n", basePath)
+	parts, contents, err := osParts(ctx, o, basePath)
+	if err != nil {
+		return v1.Hash{}, err
+	}
+	commands, bill, err := commandsLayer(contents, what)
+	if err != nil {
+		return v1.Hash{}, err
+	}
+	if len(o.Images) > 0 {
+		images, err := imagesLayer(contents.Images, o.Base.CacheDir)
+		if err != nil {
+			return v1.Hash{}, err
+		}
+		defer func() { _ = os.Remove(images.path) }()
+		parts = append(parts, part{images, "images for machines without a registry"})
+	}
+	img, err := assemble(what, append(parts, part{commands, "kairos and kairos-agent"})...)
+	if err != nil {
+		return v1.Hash{}, err
+	}
+	digest, err := writeLayout(o.Out, o.Source.Version, img)
+	if err != nil {
+		return v1.Hash{}, err
+	}
+	return digest, writeSBOM(o.Out, map[string][]byte{"": bill})
+}
+
+// osParts makes the layers that change seldom, and collects what goes into all.
+func osParts(ctx context.Context, o OSOptions, basePath string) (parts []part, c Contents, err error) {
 	base, err := tarball.LayerFromFile(basePath, tarball.WithMediaType(types.OCILayer))
 	if err != nil {
-		return v1.Hash{}, fmt.Errorf("read base layer: %w", err)
+		return nil, c, fmt.Errorf("read base layer: %w", err)
 	}
-	list, err := osFiles(o.Source.Version)
+	if c.Debian, err = debianPackages(basePath); err != nil {
+		return nil, c, err
+	}
+	if c.Files, err = osFiles(o.Source.Version); err != nil {
+		return nil, c, err
+	}
+	files, err := layerOf(c.Files)
 	if err != nil {
-		return v1.Hash{}, err
+		return nil, c, err
 	}
-	files, err := layerOf(list)
+	if c.Programs, err = (programs{o.Source, o.Base.Arch, o.Compiler}).build(ctx, CLI, Agent); err != nil {
+		return nil, c, err
+	}
+	c.Images, err = fetch(ctx, o.Images, o.Base)
+	return []part{{base, "Debian " + Suite}, {files, "units and configuration"}}, c, err
+}
+
+// commandsLayer is our programs, and the bill of materials of the whole image.
+func commandsLayer(c Contents, d describe) (v1.Layer, []byte, error) {
+	c.Title, c.Version, c.Revision, c.Arch, c.Flavour, c.Time = d.title, d.version, d.revision, d.arch, string(d.flavour), d.created
+	bill, err := SBOM(c)
 	if err != nil {
-		return v1.Hash{}, err
+		return nil, nil, err
 	}
-	commands, err := programs{o.Source, o.Base.Arch, o.Compiler}.layer(ctx, CLI, Agent)
-	if err != nil {
-		return v1.Hash{}, err
-	}
-	img, err := assemble(describe{
-		flavour: cmp.Or(o.Base.Flavour, Cloud), title: "kairos mesh OS", version: o.Source.Version, revision: o.Source.Revision,
-		created: o.Source.Time, arch: o.Base.Arch,
-		config: v1.Config{Entrypoint: []string{"/sbin/init"}, StopSignal: "SIGRTMIN+3", Env: []string{"container=oci"}},
-	},
-		part{base, "Debian " + Suite},
-		part{files, "units and configuration"},
-		part{commands, "kairos and kairos-agent"})
-	if err != nil {
-		return v1.Hash{}, err
-	}
-	return writeLayout(o.Out, o.Source.Version, img)
+	layer, err := layerOf(append(slices.Clone(c.Programs), &entry{name: SBOMFile, mode: 0o644, data: bill}))
+	return layer, bill, err
 }
 
 // osFiles is the middle layer: what we add to Debian, apart from programs.
@@ -99,6 +139,8 @@ func osFiles(version string) ([]*entry, error) {
 		&entry{name: "etc/kairos", mode: 0o700, dir: true},
 		// Where the disk is mounted: the root is read-only there.
 		&entry{name: "oem", mode: 0o700, dir: true},
+		// Units that start before systemd-tmpfiles find it.
+		&entry{name: "var/lib/kairos", mode: 0o755, dir: true},
 		&entry{name: "efi", mode: 0o700, dir: true},
 	), nil
 }
@@ -127,14 +169,14 @@ HOME_URL="https://github.com/kairos-io/kairos"
 `, version, Suite)
 }
 
-// programs builds the layer of our own commands for one architecture.
+// programs builds our own commands for one architecture.
 type programs struct {
 	source  Source
 	arch    string
 	compile Compiler // nil: GoBuild
 }
 
-func (p programs) layer(ctx context.Context, list ...Program) (v1.Layer, error) {
+func (p programs) build(ctx context.Context, list ...Program) ([]*entry, error) {
 	compile := p.compile
 	if compile == nil {
 		compile = GoBuild
@@ -147,5 +189,5 @@ func (p programs) layer(ctx context.Context, list ...Program) (v1.Layer, error) 
 		}
 		entries = append(entries, &entry{name: program.Path, mode: 0o755, data: data})
 	}
-	return layerOf(entries)
+	return entries, nil
 }

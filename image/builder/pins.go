@@ -3,6 +3,8 @@ package builder
 import (
 	"slices"
 	"time"
+
+	"github.com/kairos-io/kairos/systemd"
 )
 
 // Third-party things that the images are made of, in one place.
@@ -34,7 +36,7 @@ var packages = []string{
 	// how a machine is told who it is, and reached
 	"cloud-init", "openssh-server",
 	// the disk: what the initrd is made with and of, the boot loader, the installer
-	"dracut", "zstd", "systemd-boot-efi", "systemd-boot-tools", "systemd-repart", "systemd-cryptsetup", "dosfstools",
+	"dracut", "zstd", "systemd-boot-efi", "systemd-boot-tools", "systemd-repart", "systemd-cryptsetup", "cryptsetup-bin", "fdisk", "dosfstools",
 }
 
 // Flavour says what kind of machine an image is for.
@@ -77,6 +79,7 @@ type account struct {
 }
 
 var accounts = []account{
+	{systemd.User, systemd.UserID, "/var/lib/kairos/overlay", true},
 	{"messagebus", 811, "/nonexistent", true},
 	{"polkitd", 812, "/", true},
 	{"sshd", 813, "/run/sshd", false},

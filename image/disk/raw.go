@@ -30,7 +30,7 @@ console-mode keep
 // seed, and a disk of the same release is the same, byte for byte.
 const makeDisk = `
 rm -f disk.raw
-systemd-repart --no-pager --empty=create --size=auto --offline=yes --dry-run=no --discard=no \
+systemd-repart --no-pager --empty=create --size=auto --offline=yes --dry-run=no \
 	--architecture="$1" --seed="$2" --definitions=/work/definitions --root=/work disk.raw
 `
 

@@ -30,7 +30,7 @@ type ReleaseOptions struct {
 }
 
 // sbomFile is where an OS image has its bill of materials.
-const sbomFile = "usr/share/kairos/sbom.spdx.json"
+const sbomFile = builder.SBOMFile
 
 // Release makes a release of an OS image and returns the digest of its index. It
 // is a function of the image and the options.
@@ -109,6 +109,11 @@ func (b *build) tree(context.Context) error {
 	if err := builder.Unpack(builder.UnpackOptions{Layout: b.Layout, Out: b.path("os"), Arch: b.Arch}); err != nil {
 		return err
 	}
+	// systemd takes this file's time for the earliest that it can be.
+	clock := filepath.Join(b.path("os"), "usr/lib/clock-epoch")
+	if err := errors.Join(os.WriteFile(clock, nil, 0o644), os.Chtimes(clock, b.epoch, b.epoch)); err != nil {
+		return err
+	}
 	if b.Extra == "" {
 		return nil
 	}
@@ -129,11 +134,12 @@ func (b *build) sbom(context.Context) error {
 	return os.WriteFile(b.path("sbom.json"), data, 0o644)
 }
 
-// makeRoot: the kernel is in the UKI. File times are the image's own, so that
-// /usr/lib/clock-epoch keeps a machine without a clock from starting in the past.
+// makeRoot: the kernel is in the UKI. What else is in /boot stays: by that
+// systemd-gpt-auto-generator knows to mount the ESP at /efi. No file is younger
+// than the image.
 const makeRoot = `
-mkfs.erofs --quiet -z"$1" -C65536 -Eztailpacking -T"$SOURCE_DATE_EPOCH" --all-time \
-	-U c0ffee00-6b61-4972-8f73-000000000001 --exclude-path=boot root.erofs /os
+mkfs.erofs --quiet -z"$1" -C65536 -Eztailpacking -T"$SOURCE_DATE_EPOCH" \
+	-U c0ffee00-6b61-4972-8f73-000000000001 --exclude-regex='^boot/vmlinuz-' root.erofs /os
 `
 
 func (b *build) filesystem(ctx context.Context) error {

@@ -136,6 +136,7 @@ const (
 	NoteCA         = "ca"            // hex SHA-256 of that API's CA
 	NoteWaiting    = "waiting"       // one line: what the node waits for
 	NoteReady      = "ready"         // "true" once the node serves
+	NoteImages     = "images"        // hex SHA-256 of the index of images it has to give; absent: none
 )
 
 // SignRequest is the body of POST /control/v1/sign. Context must start with

@@ -123,7 +123,9 @@ func prepare(env *Env, cmd *cobra.Command) {
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
 	cmd.CompletionOptions.HiddenDefaultCmd = true
 	if !cmd.HasSubCommands() {
-		cmd.Args = noArguments
+		if cmd.Args == nil {
+			cmd.Args = noArguments
+		}
 		verb := cmd.RunE
 		cmd.RunE = func(c *cobra.Command, args []string) error {
 			env.started = true
@@ -143,7 +145,7 @@ func prepare(env *Env, cmd *cobra.Command) {
 	}
 }
 
-// noArguments is for all our verbs: input comes by flags.
+// noArguments is for most of our verbs: input comes by flags.
 func noArguments(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil

@@ -13,7 +13,7 @@ func Kairos(env *Env) *cobra.Command {
   sudo kairos bridge --network-token-file FILE    join their network from here
   kairos get-kubeconfig > kubeconfig              in a second window`,
 	}
-	root.AddCommand(newGenerateToken(env), newBridge(env), newStatus(env), newGetKubeconfig(env), newVersion(env))
+	root.AddCommand(newGenerateToken(env), newBridge(env), newStatus(env), newGetKubeconfig(env), newInstall(env), newVersion(env))
 	return root
 }
 
@@ -24,6 +24,6 @@ func Agent(env *Env) *cobra.Command {
 		Short: "Run the parts of a Kairos node; started by systemd, rarely by hand",
 	}
 	root.AddCommand(newIntake(env), newFetch(env), newHostname(env), newConfig(env), newOverlay(env), newRun(env),
-		newBootCheck(env), newConsole(env), newVersion(env))
+		newBootCheck(env), newConsole(env), newInstaller(env), newVersion(env))
 	return root
 }

@@ -115,8 +115,8 @@ merge() {
 	{
 		while IFS= read -r line; do
 			other=$(grep "^${line%%:*}:" "$changed") || other=$line
-			for _ in 1 2 3 4; do
-				[ "$_" -le "$2" ] || break
+			for field in 1 2 3 4; do
+				[ "$field" -le "$2" ] || break
 				printf '%s:' "${line%%:*}"
 				line=${line#*:}
 				other=${other#*:}

@@ -1,0 +1,324 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	goruntime "runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/kairos-io/kairos/agent/health"
+	"github.com/kairos-io/kairos/agent/k3s"
+	"github.com/kairos-io/kairos/agent/oci"
+	"github.com/kairos-io/kairos/agent/seed"
+)
+
+// seedingPause is how often the images are looked at when nothing has changed:
+// somebody may have removed one.
+const seedingPause = 10 * time.Minute
+
+// Limits of what is copied from members: bytes of all images together, and the
+// part of the disk that stays free.
+const (
+	maxCopied = 32 << 30
+	keepFree  = 10 // per cent
+	unpacked  = 3  // an image takes about so many times its size: its blobs, and unpacked
+)
+
+// seeding brings images to containerd that pods can be started from without a
+// registry: those of this machine's OS, then those of members. It also knows
+// what this machine can give away. It is safe for concurrent use.
+type seeding struct {
+	baked  string // layout
+	images podImages
+	puller *puller
+	client *seed.Client
+	server *seed.Server
+	disk   func() (free, size uint64, err error) // of containerd, bytes
+	log    *slog.Logger
+
+	// Of run's goroutine.
+	own      []oci.Named     // of the OS
+	read     bool            // own is known
+	imported []k3s.PodImage  // found in containerd last
+	foreign  map[string]bool // names that were told to be somebody else's
+	hurried  string          // what members had when the puller was told of it
+
+	mu      sync.Mutex
+	shelf   map[string]spot // by digest
+	tag     string          // of the newest index
+	indexes []published     // the newest one first
+	problem error
+	changed chan struct{} // closed when tag or problem is another one
+}
+
+func (a *agent) openSeeding(images podImages) {
+	s := &seeding{baked: a.opt.Baked, images: images, puller: a.puller, log: a.log, disk: diskOf(a.opt.StateDir),
+		changed: make(chan struct{}), foreign: map[string]bool{}}
+	if s.baked == "" {
+		s.baked = oci.DefaultBaked
+	}
+	s.client = seed.NewClient(seed.Options{Peers: a.peers, Members: a.seedMembers, Arch: goruntime.GOARCH, Log: a.log})
+	s.server = seed.NewServer(s)
+	a.puller.baked = s.baked
+	a.puller.members = func() oci.Place { return &membersPlace{client: s.client} }
+	a.seeding = s
+}
+
+// Changed returns a channel that is closed when there is something new to tell.
+func (s *seeding) Changed() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.changed
+}
+
+// state returns the tag to announce and what is wrong.
+func (s *seeding) state() (tag string, problem error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tag, s.problem
+}
+
+// run goes on until ctx ends: a turn whenever members announce other images, the
+// k3s image has come, or a failed turn is to be tried again.
+func (s *seeding) run(ctx context.Context, w *world) error {
+	fails := 0
+	for ctx.Err() == nil {
+		offered, pulled := s.offered(), s.puller.Changed()
+		tctx, cancel := context.WithTimeout(ctx, pullLimit)
+		err := s.turn(tctx)
+		cancel()
+		if ctx.Err() != nil {
+			break
+		}
+		s.tell(err)
+		wait := seedingPause
+		if d, ok := s.client.Missing(); ok {
+			wait = max(d, time.Second)
+		}
+		if fails++; err == nil {
+			fails = 0
+		} else {
+			wait = min(wait, pauseAfter(fails))
+		}
+		s.waitForNews(ctx, wait, func() <-chan struct{} {
+			if s.offered() != offered {
+				return nil
+			}
+			return w.Changed()
+		}, pulled)
+	}
+	return nil
+}
+
+// waitForNews returns after d, when pulled is closed, or when changed returns nil;
+// it is called again whenever the channel that it gave is closed.
+func (s *seeding) waitForNews(ctx context.Context, d time.Duration, changed func() <-chan struct{}, pulled <-chan struct{}) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	for {
+		next := changed()
+		if next == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			return
+		case <-pulled:
+			return
+		case <-next:
+		}
+	}
+}
+
+// offered is all that members announce.
+func (s *seeding) offered() string {
+	_, members := s.client.Members()
+	tags := map[string]bool{}
+	for _, m := range members {
+		tags[m.Tag] = true
+	}
+	return strings.Join(slices.Sorted(maps.Keys(tags)), " ")
+}
+
+// turn brings what is missing. Nothing is removed; what an older version of the OS
+// brought becomes an ordinary image.
+func (s *seeding) turn(ctx context.Context) error {
+	own, errOwn := s.readOwn(ctx)
+	if err := s.refresh(ctx); err != nil {
+		return errors.Join(errOwn, err)
+	}
+	errs := []error{errOwn}
+	for _, img := range own {
+		if !s.isK3s(img) {
+			errs = append(errs, s.bring(ctx, k3s.PodImage{Name: img.Name, Baked: true, Blob: blobOf(img.Blob)}, oci.Options{Baked: s.baked}))
+		}
+	}
+	errs = append(errs, s.releaseOld(ctx, own))
+	if err := s.refresh(ctx); err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	// k3s' own image comes first: nothing runs without it.
+	if has, err := s.puller.has(ctx); err != nil || !has {
+		s.hurryPuller(ctx)
+		return errors.Join(errs...)
+	}
+	errs = append(errs, s.copyFromMembers(ctx))
+	return errors.Join(append(errs, s.refresh(ctx))...)
+}
+
+// hurryPuller tells the puller, once for each change of what members have, that
+// they have the k3s image.
+func (s *seeding) hurryPuller(ctx context.Context) {
+	offered := s.offered()
+	if offered == s.hurried {
+		return
+	}
+	if _, err := s.client.Find(ctx, s.puller.ref.Name(), s.puller.ref.Digest()); err == nil {
+		s.hurried = offered
+		s.puller.hurry()
+	}
+}
+
+func (s *seeding) readOwn(ctx context.Context) ([]oci.Named, error) {
+	if s.read {
+		return s.own, nil
+	}
+	list, err := oci.ReadLayout(ctx, s.baked, goruntime.GOARCH)
+	s.own, s.read = list, err == nil
+	return list, err
+}
+
+// isK3s reports whether an image of the OS is the one that k3s runs from.
+func (s *seeding) isK3s(img oci.Named) bool {
+	if d := s.puller.ref.Digest(); d != "" {
+		return img.Digest == d || img.Manifest.Digest == d
+	}
+	return img.Name == s.puller.ref.Name()
+}
+
+// bring imports one image unless it is here; a failure says which.
+func (s *seeding) bring(ctx context.Context, img k3s.PodImage, opts oci.Options) error {
+	here := func(x k3s.PodImage) bool { return x.Name == img.Name && x.Digest == img.Digest && x.Baked == img.Baked }
+	if slices.ContainsFunc(s.imported, here) || s.foreign[img.Name] {
+		return nil
+	}
+	ref, err := oci.DigestRef(img.Digest)
+	if err != nil {
+		return fmt.Errorf("%s: %w", img.Name, err)
+	}
+	err = s.images.ImportPodImage(ctx, img, func(ctx context.Context, st k3s.Store) (k3s.Blob, error) {
+		got, err := oci.Pull(ctx, ref, contentStore{st}, opts)
+		return blobOf(got.Blob), err
+	})
+	switch {
+	case errors.Is(err, k3s.ErrForeign):
+		s.foreign[img.Name] = true
+		s.log.Info("an image that came with the network is not used: there is one of this name", "image", img.Name, "digest", img.Digest)
+		return nil
+	case err != nil:
+		return fmt.Errorf("%s: %w", img.Name, err)
+	}
+	s.log.Info("an image for pods is here", "image", img.Name, "digest", img.Digest, "baked", img.Baked)
+	return nil
+}
+
+// releaseOld lets go of what this machine's OS does not bring any more.
+func (s *seeding) releaseOld(ctx context.Context, own []oci.Named) error {
+	if !s.read {
+		return nil // it is not known what the OS brings
+	}
+	var errs []error
+	for _, img := range s.imported {
+		if img.Baked && !slices.ContainsFunc(own, func(n oci.Named) bool { return n.Name == img.Name }) {
+			errs = append(errs, s.images.ReleasePodImage(ctx, img))
+			s.log.Info("an image is not part of the OS any more", "image", img.Name, "digest", img.Digest)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// copyFromMembers gets what members have and this machine lacks. What its own OS
+// brings under a name counts more than what members say.
+func (s *seeding) copyFromMembers(ctx context.Context) error {
+	offers, err := s.client.Offers(ctx)
+	errs := []error{err}
+	var copied int64
+	for _, img := range offers {
+		baked := func(x k3s.PodImage) bool { return x.Name == img.Name && (x.Baked || x.Digest == img.Digest) }
+		if copied += img.Total; copied > maxCopied {
+			return errors.Join(append(errs, fmt.Errorf("%s: more than %d GB of images are offered", img.Name, maxCopied>>30))...)
+		}
+		if slices.ContainsFunc(s.imported, baked) {
+			continue
+		}
+		if err := s.room(img.Total); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", img.Name, err))
+			continue
+		}
+		place := &membersPlace{client: s.client}
+		err := s.bring(ctx, k3s.PodImage{Name: img.Name, Blob: k3s.Blob{Digest: img.Digest}}, oci.Options{Members: place})
+		if errs = append(errs, err); ctx.Err() != nil {
+			break
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// room refuses an image that would fill the disk: the kubelet would begin to evict pods.
+func (s *seeding) room(size int64) error {
+	free, all, err := s.disk()
+	if err != nil {
+		return fmt.Errorf("look at the free disk space: %w", err)
+	}
+	if need := uint64(size)*unpacked + all/100*keepFree; free < need {
+		return fmt.Errorf("%d MB of free disk space are too few, it takes %d MB", free>>20, need>>20)
+	}
+	return nil
+}
+
+// tell keeps what went wrong for the conditions.
+func (s *seeding) tell(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if (err == nil) == (s.problem == nil) && (err == nil || err.Error() == s.problem.Error()) {
+		return
+	}
+	s.problem = err
+	s.wakeLocked()
+}
+
+func (s *seeding) wakeLocked() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// raiseSeeding adds the condition for images that are missing.
+func (a *agent) raiseSeeding(out *outcome) {
+	_, err := a.seeding.state()
+	if err == nil || errors.Is(err, k3s.ErrNoRuntime) { // told by whoever needs containerd first
+		return
+	}
+	c := health.Condition{Severity: health.Warning, Text: "images that came with the network: " + oneLine(err),
+		Hint: "pods that need them wait, unless a registry has them"}
+	if errors.Is(err, seed.ErrDisagree) {
+		c.Hint = "bake the same image into all OS images, or name it by its digest"
+	}
+	out.raise(c, health.CodePodImages)
+}
+
+// oneLine is the first of several errors, and how many there are.
+func oneLine(err error) string {
+	first, more, _ := strings.Cut(err.Error(), "\n")
+	if more == "" {
+		return first
+	}
+	return fmt.Sprintf("%s (and %d more)", first, strings.Count(more, "\n")+1)
+}

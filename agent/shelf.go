@@ -1,0 +1,225 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	goruntime "runtime"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kairos-io/kairos/agent/k3s"
+	"github.com/kairos-io/kairos/agent/oci"
+	"github.com/kairos-io/kairos/agent/seed"
+	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/overlay/identity"
+)
+
+// spot is where a blob that may be given away is.
+type spot struct {
+	blob  k3s.Blob
+	baked bool // in the layout, else in containerd
+	pods  bool // there among the images for pods, else with k3s
+}
+
+// refresh finds out what images are here, and with it what can be given away.
+func (s *seeding) refresh(ctx context.Context) error {
+	imported, err := s.images.PodImages(ctx)
+	if err != nil {
+		return err
+	}
+	k3sBlobs, err := s.images.K3sContent(ctx, s.puller.ref.String())
+	if err != nil {
+		return err
+	}
+	s.imported = imported
+	var index seed.Index
+	shelf := map[string]spot{}
+	add := func(img seed.Image, where spot, blobs []k3s.Blob) {
+		if slices.ContainsFunc(index.Images, func(x seed.Image) bool { return x.Name == img.Name && x.Use == img.Use }) {
+			return // listed as baked
+		}
+		index.Images = append(index.Images, img)
+		for _, b := range blobs {
+			if _, ok := shelf[b.Digest]; !ok {
+				where.blob = b
+				shelf[b.Digest] = where
+			}
+		}
+	}
+	for _, n := range s.own {
+		img, blobs := entryOf(n.Name, piecesOf(n.Image))
+		if img.Baked = true; s.isK3s(n) {
+			img.Use = seed.ForK3s
+		}
+		add(img, spot{baked: true}, blobs)
+	}
+	for _, p := range imported {
+		img, blobs := entryOf(p.Name, p.Blobs)
+		add(img, spot{pods: true}, blobs)
+	}
+	if len(k3sBlobs) > 0 {
+		img, blobs := entryOf(s.puller.ref.Name(), k3sBlobs)
+		img.Use = seed.ForK3s
+		add(img, spot{}, blobs)
+	}
+	return s.putOut(index, shelf)
+}
+
+// keptIndexes is how many are kept for those who have not heard of the newest one yet.
+const keptIndexes = 8
+
+// published is an index of which others may have heard.
+type published struct {
+	tag string
+	raw []byte
+}
+
+func (s *seeding) putOut(index seed.Index, shelf map[string]spot) error {
+	raw, tag, err := index.Encode()
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.shelf = shelf; tag == s.tag {
+		return nil
+	}
+	s.tag = tag
+	s.indexes = append([]published{{tag, raw}}, s.indexes[:min(len(s.indexes), keptIndexes-1)]...)
+	s.wakeLocked()
+	return nil
+}
+
+// piecesOf lists an image of a layout the way containerd's are listed.
+func piecesOf(img oci.Image) []k3s.Blob {
+	out := []k3s.Blob{blobOf(img.Blob)}
+	if img.Manifest.Digest != img.Digest {
+		out = append(out, blobOf(img.Manifest))
+	}
+	for _, b := range img.Content {
+		out = append(out, blobOf(b))
+	}
+	return out
+}
+
+// entryOf describes an image by its pieces.
+func entryOf(name string, blobs []k3s.Blob) (seed.Image, []k3s.Blob) {
+	root, rest := blobs[0], blobs[1:]
+	img := seed.Image{Name: name, Digest: root.Digest, Size: root.Size, Manifest: root.Digest, ManifestSize: root.Size,
+		Arch: goruntime.GOARCH, Use: seed.ForPods}
+	if len(root.Manifests) > 0 {
+		img.Manifest, img.ManifestSize, rest = rest[0].Digest, rest[0].Size, rest[1:]
+	}
+	for _, b := range rest {
+		img.Total += b.Size
+	}
+	return img, blobs
+}
+
+// Index implements seed.Shelf.
+func (s *seeding) Index(tag string) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, x := range s.indexes {
+		if x.tag == tag {
+			return x.raw
+		}
+	}
+	return nil
+}
+
+// Open implements seed.Shelf.
+func (s *seeding) Open(ctx context.Context, digest string) (seed.Content, int64, error) {
+	s.mu.Lock()
+	at, ok := s.shelf[digest]
+	s.mu.Unlock()
+	if !ok {
+		return nil, 0, seed.ErrNobody
+	}
+	if !at.baked {
+		body, err := s.images.OpenBlob(ctx, at.blob, at.pods)
+		return body, at.blob.Size, err
+	}
+	f, err := oci.OpenBlob(s.baked, digest)
+	if err != nil {
+		return nil, 0, err
+	}
+	return f, at.blob.Size, nil
+}
+
+// handleImages lists what this machine can give.
+func (a *agent) handleImages(w http.ResponseWriter, r *http.Request) {
+	if _, err := a.nodeOnly(r); err != nil {
+		api.WriteError(w, err)
+		return
+	}
+	a.seeding.server.ServeIndex(w, r)
+}
+
+// handleBlob gives a piece of an image.
+func (a *agent) handleBlob(w http.ResponseWriter, r *http.Request) {
+	c, err := a.nodeOnly(r)
+	if err != nil {
+		api.WriteError(w, err)
+		return
+	}
+	a.seeding.server.ServeBlob(w, r, c.ID)
+}
+
+// seedMembers are the machines that images can be asked of.
+func (a *agent) seedMembers() (self identity.ID, others []seed.Member) {
+	w := a.world.get()
+	servers := a.store.State().Servers
+	for _, n := range w.nodes {
+		if n.Self || !n.Connected || n.Kind != api.KindNode || n.NetworkID != a.cfg.NetworkID {
+			continue
+		}
+		others = append(others, seed.Member{ID: n.ID, Name: n.Name, Server: slices.Contains(servers, n.ID),
+			RTT: time.Duration(n.RTT), Tag: n.Annotations[api.NoteImages]})
+	}
+	return w.status.ID, others
+}
+
+// membersPlace lets package oci read from members: the two do not know each
+// other. It is good for one pull.
+type membersPlace struct {
+	client *seed.Client
+	image  string // digest of what Root found
+}
+
+// Name implements oci.Place.
+func (*membersPlace) Name() string { return "members" }
+
+// Root implements oci.Place.
+func (p *membersPlace) Root(ctx context.Context, ref oci.Ref) (oci.Blob, error) {
+	img, err := p.client.Find(ctx, ref.Name(), ref.Digest())
+	if errors.Is(err, seed.ErrNobody) {
+		return oci.Blob{}, fmt.Errorf("%w: %w", oci.ErrNotFound, err)
+	}
+	p.image = img.Digest
+	return oci.Blob{Digest: img.Digest, Size: img.Size}, err
+}
+
+// Open implements oci.Place.
+func (p *membersPlace) Open(ctx context.Context, b oci.Blob, offset int64) (io.ReadCloser, error) {
+	return p.client.Open(ctx, seed.Blob{Image: p.image, Digest: b.Digest, Size: b.Size}, offset), nil
+}
+
+// Blame implements oci.Place.
+func (p *membersPlace) Blame(b oci.Blob) bool { return p.client.Blame(b.Digest) }
+
+// diskOf returns how to measure the disk that holds dir; containerd's is the same one.
+func diskOf(dir string) func() (free, size uint64, err error) {
+	return func() (uint64, uint64, error) {
+		var st unix.Statfs_t
+		if err := unix.Statfs(dir, &st); err != nil {
+			return 0, 0, err
+		}
+		return st.Bavail * uint64(st.Bsize), st.Blocks * uint64(st.Bsize), nil
+	}
+}
