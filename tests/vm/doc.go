@@ -20,7 +20,7 @@
 // if that is killed, and takes its namespaces along; what is left then are files
 // below build/vm, which the next Open removes.
 //
-// Nothing here waits by the clock: Console.Wait and Machine.AwaitSSH return when
+// Nothing here waits by the clock: Console.Wait and Machine.AwaitBoot return when
 // what they wait for happens, or with the end of their context. Deadlines are
 // generous because two machines share two cores with whatever else runs.
 package vm

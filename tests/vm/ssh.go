@@ -201,11 +201,8 @@ func (m *Machine) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	return conn, nil
 }
 
-// AwaitLogin waits until one can log in, which is some time after the boot, and
-// returns the kernel's identifier of this boot.
-func (m *Machine) AwaitLogin(ctx context.Context) (string, error) { return m.AwaitBoot(ctx, "") }
-
-// AwaitBoot is AwaitLogin for a boot other than the one with the given identifier.
+// AwaitBoot waits until one can log in to a boot other than the one with the
+// given identifier, and returns the kernel's identifier of this one.
 func (m *Machine) AwaitBoot(ctx context.Context, before string) (string, error) {
 	for {
 		try, cancel := context.WithTimeout(ctx, oneTry)
@@ -229,18 +226,4 @@ func (m *Machine) AwaitBoot(ctx context.Context, before string) (string, error) 
 
 func (m *Machine) loginFailure(why, last error) error {
 	return fmt.Errorf("wait to log in to %s: %w; the last try: %w; the end of its console:\n%s", m.Name, why, last, m.Console.Tail())
-}
-
-// Reboot has the machine reboot itself and waits until one can log in again.
-func (m *Machine) Reboot(ctx context.Context) error {
-	before, err := m.AwaitLogin(ctx)
-	if err != nil {
-		return err
-	}
-	if _, err := m.Exec(ctx, "systemctl reboot --no-block"); err != nil {
-		return err
-	}
-	m.login.drop()
-	_, err = m.AwaitBoot(ctx, before)
-	return err
 }

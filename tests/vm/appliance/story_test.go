@@ -4,12 +4,15 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/crypto/ssh"
 
 	"github.com/kairos-io/kairos/overlay/api"
 	"github.com/kairos-io/kairos/overlay/token"
@@ -129,7 +132,8 @@ const overlayOnly = "cluster: {enabled: false}"
 // guest is a machine of a story.
 type guest struct {
 	*vm.Machine
-	s *story
+	s    *story
+	boot string // the kernel's identifier of the boot that was seen last
 }
 
 // machine makes a machine of the story's LAN. Its first disk is the flashed
@@ -168,18 +172,26 @@ func (g *guest) up(since time.Time) *guest {
 	g.s.Helper()
 	ctx, cancel := g.s.within(aBoot)
 	defer cancel()
-	_, err := g.AwaitLogin(ctx)
-	g.s.must(err)
+	g.s.must(g.awaitReboot(ctx))
 	g.s.Logf("%s: login after %.0f s", g.Name, time.Since(since).Seconds())
 	return g
+}
+
+// awaitReboot waits until one can log in to a boot that was not seen before.
+func (g *guest) awaitReboot(ctx context.Context) error {
+	id, err := g.AwaitBoot(ctx, g.boot)
+	if err == nil {
+		g.boot = id
+	}
+	return err
 }
 
 // reboot has the machine reboot itself, and waits until one can log in again.
 func (g *guest) reboot() {
 	g.s.Helper()
-	ctx, cancel := g.s.within(aBoot)
-	defer cancel()
-	g.s.must(g.Reboot(ctx))
+	began := time.Now()
+	g.run("systemctl reboot --no-block")
+	g.up(began)
 }
 
 // run is what a person types as root.
@@ -190,6 +202,18 @@ func (g *guest) run(script string) string {
 	out, err := g.Exec(ctx, script)
 	g.s.must(err)
 	return out
+}
+
+// last is run for a command with which the machine goes down, so that its end
+// may not be told any more.
+func (g *guest) last(script string) {
+	g.s.Helper()
+	ctx, cancel := g.s.within(aCommand)
+	defer cancel()
+	var exit *ssh.ExitError
+	if _, err := g.Exec(ctx, script); errors.As(err, &exit) {
+		g.s.Fatal(err)
+	}
 }
 
 // fails is run for what must not work; the error has to contain why.
