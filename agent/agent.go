@@ -13,6 +13,7 @@ import (
 
 	"github.com/kairos-io/kairos/agent/config"
 	"github.com/kairos-io/kairos/agent/k3s"
+	"github.com/kairos-io/kairos/agent/kube"
 	"github.com/kairos-io/kairos/agent/peer"
 	"github.com/kairos-io/kairos/agent/podnet"
 	"github.com/kairos-io/kairos/agent/role"
@@ -50,6 +51,7 @@ type Options struct {
 	PodNet        podnet.Host // the zero value is this machine
 	HostsDir      string      // containerd's mirrors; empty: oci.DefaultHostsDir
 	Baked         string      // layout of the images that the OS brought; empty: oci.DefaultBaked
+	LeftFile      string      // empty: DefaultLeftFile
 	PeerPort      uint16      // 0: peer.Port
 	Notify        Notifier
 	// Watchdog runs beside the loop, calling alive now and then; nil: none.
@@ -92,6 +94,7 @@ type containers interface {
 type prober interface {
 	Ready(ctx context.Context) error
 	Node(ctx context.Context, name string) (k3s.Node, error)
+	Do(ctx context.Context, method, path string, body []byte) (status int, answer []byte, err error)
 }
 
 // agent is one run. The loop's goroutine owns everything that has no other word on it.
@@ -108,6 +111,9 @@ type agent struct {
 	prober  func(k3s.Probe) prober
 	world   *world  // safe for concurrent use
 	voting  *voting // safe for concurrent use
+	leave   *leaving
+	lock    *kube.Lock
+	life    context.Context // the agent's own, set before anything is served
 
 	storeStatus  role.StoreStatus
 	storeProblem string
@@ -166,6 +172,8 @@ func (a *agent) assemble(rt containers) (err error) {
 	a.world = newWorld(a.overlay, a.cfg.NetworkID, a.log)
 	a.openSeeding(rt)
 	a.voting = &voting{changed: make(chan struct{})}
+	a.leave = newLeaving(a.opt.LeftFile)
+	a.lock = &kube.Lock{API: localAPI{a}}
 	a.report.log = a.log
 	a.beat()
 	return nil
@@ -197,7 +205,7 @@ func (a *agent) loadState() {
 
 func (a *agent) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	a.voting.base, a.puller.base = ctx, ctx
+	a.life, a.voting.base, a.puller.base = ctx, ctx, ctx
 	g.Go(func() error { return a.world.watch(ctx) })
 	g.Go(func() error { return a.watchdog(ctx) })
 	g.Go(func() error { return a.serveSocket(ctx) })
@@ -216,10 +224,11 @@ func (a *agent) run(ctx context.Context) error {
 func (a *agent) loop(ctx context.Context) error {
 	defer a.puller.wait()
 	defer a.voting.stop()
+	defer a.leave.wait()
 	a.firstLook(ctx)
 	for ctx.Err() == nil {
 		// Taken before looking, so that no change is missed.
-		woken := []<-chan struct{}{a.world.Changed(), a.voting.Changed(), a.puller.Changed(), a.seeding.Changed()}
+		woken := []<-chan struct{}{a.world.Changed(), a.voting.Changed(), a.puller.Changed(), a.seeding.Changed(), a.leave.Changed()}
 		pause := a.turn(ctx)
 		a.watchExit(ctx)
 		a.beat()
@@ -232,6 +241,7 @@ func (a *agent) loop(ctx context.Context) error {
 		case <-woken[1]:
 		case <-woken[2]:
 		case <-woken[3]:
+		case <-woken[4]:
 		case <-a.exit.done:
 			a.exit.done = nil
 		}
@@ -261,6 +271,7 @@ func (a *agent) turn(life context.Context) time.Duration {
 	ctx, cancel := context.WithTimeout(life, turnLimit)
 	defer cancel()
 	f := a.observe(ctx)
+	a.leave.observe(f)
 	plan := role.Plan(f)
 	outcome := a.act(ctx, f, plan)
 	if life.Err() != nil {

@@ -23,6 +23,7 @@ import (
 
 	"github.com/kairos-io/kairos/agent/config"
 	"github.com/kairos-io/kairos/agent/k3s"
+	"github.com/kairos-io/kairos/agent/kube/kubetest"
 	"github.com/kairos-io/kairos/agent/podnet"
 	"github.com/kairos-io/kairos/overlay/api"
 	"github.com/kairos-io/kairos/overlay/identity"
@@ -164,15 +165,6 @@ func (d *daemon) certify(public []byte) [][]byte {
 	return [][]byte{leafDER, rootDER}
 }
 
-// fakeProbe is a k3s that is always well.
-type fakeProbe struct{ cidr netip.Prefix }
-
-func (fakeProbe) Ready(context.Context) error { return nil }
-
-func (p fakeProbe) Node(context.Context, string) (k3s.Node, error) {
-	return k3s.Node{PodCIDR: p.cidr, Ready: true}, nil
-}
-
 // machine is one node: what stays when its agent is killed.
 type machine struct {
 	daemon  *daemon
@@ -180,6 +172,7 @@ type machine struct {
 	dir     string
 	port    uint16
 	token   token.Token
+	kube    *kubetest.Cluster // what its k3s serves; nil: nothing
 }
 
 // config is the configuration that all machines of these tests share.
@@ -194,14 +187,15 @@ func (m *machine) agent(t *testing.T, cfg config.Config) *agent {
 	t.Helper()
 	a := &agent{cfg: cfg, log: slog.New(slog.DiscardHandler), overlay: api.NewClient(filepath.Join(m.dir, "overlay.sock")), runtime: m.runtime,
 		prober: func(k3s.Probe) prober {
-			return fakeProbe{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 42, byte(m.daemon.index), 0}), 24)}
+			return fakeProbe{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 42, byte(m.daemon.index), 0}), 24), m.kube}
 		},
 		opt: Options{Config: cfg, Socket: filepath.Join(m.dir, "agent.sock"), StateDir: filepath.Join(m.dir, "state"), Files: m.runtime.files,
-			Containerd: "/c.sock", HostsDir: m.dir, Baked: filepath.Join(m.dir, "images"), PeerPort: m.port, PodNet: podnet.Host{ConfDir: filepath.Join(m.dir, "cni"), ProcSys: filepath.Join(m.dir, "sys"),
+			Containerd: "/c.sock", HostsDir: m.dir, Baked: filepath.Join(m.dir, "images"), LeftFile: filepath.Join(m.dir, "run", "left"), PeerPort: m.port, PodNet: podnet.Host{ConfDir: filepath.Join(m.dir, "cni"), ProcSys: filepath.Join(m.dir, "sys"),
 				NFT: func(context.Context, string) error { return nil }, Run: func(context.Context, string, ...string) error { return nil }}}}
 	if err := a.assemble(m.runtime); err != nil {
 		t.Fatal(err)
 	}
+	a.leave.times = leaveTimes{pace: 5 * time.Millisecond, forced: 50 * time.Millisecond, missing: 200 * time.Millisecond, retire: deadline, remove: 200 * time.Millisecond}
 	return a
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"github.com/kairos-io/kairos/agent/config"
 	"github.com/kairos-io/kairos/agent/k3s"
+	"github.com/kairos-io/kairos/agent/kube/kubetest"
 	"github.com/kairos-io/kairos/agent/store"
 	"github.com/kairos-io/kairos/overlay/identity"
 )
@@ -197,6 +198,25 @@ func mustContain(t *testing.T, what, got string, want ...string) {
 			t.Errorf("%s: %q does not say %q", what, got, w)
 		}
 	}
+}
+
+// fakeProbe is a k3s that is always well.
+type fakeProbe struct {
+	cidr netip.Prefix
+	kube *kubetest.Cluster // nil: its API does not answer
+}
+
+func (p fakeProbe) Do(ctx context.Context, method, path string, body []byte) (int, []byte, error) {
+	if p.kube == nil {
+		return 0, nil, k3s.ErrNotReady
+	}
+	return p.kube.Do(ctx, method, path, body)
+}
+
+func (fakeProbe) Ready(context.Context) error { return nil }
+
+func (p fakeProbe) Node(context.Context, string) (k3s.Node, error) {
+	return k3s.Node{PodCIDR: p.cidr, Ready: true}, nil
 }
 
 // sick is a k3s that runs and answers nothing.

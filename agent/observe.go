@@ -36,6 +36,7 @@ func (a *agent) observe(ctx context.Context) role.Facts {
 		NetworkID:      a.cfg.NetworkID,
 		Wanted:         string(a.cfg.Role),
 		ClusterEnabled: a.cfg.Cluster.Enabled,
+		Leaving:        a.leave.asked(),
 		Store:          a.storeStatus,
 		StateProblem:   a.storeProblem,
 		State:          a.store.State(),
@@ -48,7 +49,7 @@ func (a *agent) observe(ctx context.Context) role.Facts {
 		f.Published = self.Annotations
 	}
 	a.observeDisk(&f)
-	if !f.ClusterEnabled {
+	if !f.ClusterEnabled || f.Leaving {
 		a.observeRetired(ctx, &f, w)
 		return f
 	}

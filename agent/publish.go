@@ -135,8 +135,12 @@ func sameCluster(a, b api.Cluster) bool { return fmt.Sprint(a) == fmt.Sprint(b) 
 
 // document is the cluster as this node knows it.
 func (a *agent) document(f role.Facts, out outcome) api.Cluster {
-	if !f.ClusterEnabled {
-		return api.Cluster{NetworkID: a.cfg.NetworkID, Phase: phaseDisabled, Waiting: out.waiting}
+	if f.Leaving || !f.ClusterEnabled {
+		c := api.Cluster{NetworkID: a.cfg.NetworkID, Phase: phaseDisabled, Waiting: out.waiting}
+		if f.Leaving {
+			c.Phase = phaseLeaving
+		}
+		return c
 	}
 	st := a.store.State()
 	c := api.Cluster{
@@ -163,8 +167,12 @@ func (a *agent) document(f role.Facts, out outcome) api.Cluster {
 	return c
 }
 
-// phaseDisabled is shown where cluster.enabled is false.
-const phaseDisabled = "disabled"
+// phaseDisabled is shown where cluster.enabled is false, phaseLeaving from when
+// a person asked this node to leave until the next boot.
+const (
+	phaseDisabled = "disabled"
+	phaseLeaving  = "leaving"
+)
 
 func phaseName(p store.Phase) string {
 	if p == store.Idle {

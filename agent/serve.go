@@ -24,6 +24,9 @@ import (
 // joinPath is where a server's agent gives workers what they join with.
 const joinPath = "/v1/join"
 
+// maxControl bounds the body of a request on the agent's own socket, in bytes.
+const maxControl = 64 << 10
+
 // hintSoon marks a refusal that ends by itself.
 const hintSoon = "it will be ready soon"
 
@@ -35,6 +38,7 @@ func (a *agent) servePeers(ctx context.Context) error {
 	mux.HandleFunc("POST "+kubeconfig.Path, a.handleGrant)
 	mux.HandleFunc("GET "+seed.IndexPath, a.handleImages)
 	mux.HandleFunc("GET "+seed.BlobPath, a.handleBlob)
+	mux.HandleFunc("POST "+leavePath, a.handleLeaving)
 	for ctx.Err() == nil {
 		changed := a.world.Changed()
 		addr := a.world.get().address()
@@ -169,8 +173,12 @@ func (a *agent) serveSocket(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.Handle("/control/v1/kubeconfig", client.Handler())
 	mux.HandleFunc("GET /api/v1/agent", a.handleStatus)
+	mux.HandleFunc("POST /control/v1/lock", a.handleLock)
+	mux.HandleFunc("DELETE /control/v1/lock", a.handleUnlock)
+	mux.HandleFunc("GET /control/v1/leave", a.handleLeave)
+	mux.HandleFunc("POST /control/v1/leave", a.handleLeave)
 	server := &http.Server{
-		Handler:           mux,
+		Handler:           http.MaxBytesHandler(mux, maxControl),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      time.Minute,

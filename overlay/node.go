@@ -39,6 +39,7 @@ type Node struct {
 	names    *names
 	server   *api.Server
 	socket   net.Listener // nil without a socket
+	abstract net.Listener // nil without an abstract socket
 	tcp      net.Listener // nil without an API address
 
 	ctx      context.Context // ends when the node begins to stop
@@ -209,6 +210,12 @@ func (n *Node) listen() (err error) {
 			return err
 		}
 	}
+	if n.opts.Socket != "" && n.opts.Abstract {
+		// Whoever holds the name must not keep the network from starting.
+		if n.abstract, err = api.ListenAbstract(n.opts.Socket); err != nil {
+			n.opts.Log.Warn("other containers cannot reach this one", "err", err)
+		}
+	}
 	if n.opts.API.IsValid() {
 		if n.tcp, err = listenTCP(n.opts.API); err != nil {
 			return err
@@ -258,12 +265,15 @@ func (n *Node) serve() {
 	if n.tcp != nil {
 		n.running.Go(func() error { return n.server.ServeTCP(n.tcp) })
 	}
+	var guests []int
+	if n.opts.SocketUID >= 0 {
+		guests = append(guests, n.opts.SocketUID)
+	}
 	if n.socket != nil {
-		var guests []int
-		if n.opts.SocketUID >= 0 {
-			guests = append(guests, n.opts.SocketUID)
-		}
 		n.running.Go(func() error { return n.server.ServeUnix(n.socket, guests...) })
+	}
+	if n.abstract != nil {
+		n.running.Go(func() error { return n.server.ServeAbstract(n.abstract, guests...) })
 	}
 }
 
@@ -342,7 +352,7 @@ func (n *Node) release() {
 	if n.device != nil {
 		n.warn("close the interface", n.device.Close())
 	}
-	for _, l := range []net.Listener{n.socket, n.tcp} {
+	for _, l := range []net.Listener{n.socket, n.abstract, n.tcp} {
 		if l != nil {
 			_ = l.Close() // closed already if it was served
 		}

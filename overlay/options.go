@@ -45,6 +45,7 @@ type Options struct {
 	API       netip.AddrPort // read-only HTTP, on loopback; zero: none
 	Socket    string         // control socket; empty: none
 	SocketUID int            // who owns the socket and may read and use Control on it, besides root; negative: this process's user
+	Abstract  bool           // serve guests on the socket's abstract name too: see api.Abstract
 	// Control are handlers of others on the socket: "kubeconfig" is served at
 	// /control/v1/kubeconfig.
 	Control map[string]http.Handler

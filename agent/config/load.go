@@ -100,9 +100,7 @@ func CheckPart(file, machineID string) error {
 	if err != nil && !errors.As(err, &problems) {
 		return err
 	}
-	if len(l.problems) == 0 { // a file that is not YAML is so for both
-		l.problems = problems
-	}
+	l.add(problems)
 	if len(l.out.Files) == 0 {
 		l.problems = append(l.problems, l.nearBlock...)
 	}
@@ -121,9 +119,7 @@ func CheckText(name string, raw []byte) error {
 	// Any ID will do: it is that of another machine.
 	system := systemLoader{machineID: strings.Repeat("0", 32), out: &System{}}
 	system.file(name, raw)
-	if len(l.problems) == 0 { // a text that is not YAML is so for both
-		l.problems = system.problems
-	}
+	l.add(system.problems)
 	_, err := l.finish([]string{name})
 	return err
 }
@@ -253,6 +249,16 @@ func (l *loader) finish(files []string) (*Loaded, error) {
 		return nil, l.problems.sorted(files)
 	}
 	return &l.out, nil
+}
+
+// add takes problems of the same file that are not known yet: what is not YAML
+// is so for whoever reads it.
+func (l *loader) add(more Problems) {
+	for _, p := range more {
+		if !slices.Contains(l.problems, p) {
+			l.problems = append(l.problems, p)
+		}
+	}
 }
 
 func (l *loader) complained(key string) bool {

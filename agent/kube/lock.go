@@ -54,9 +54,8 @@ func (e *HeldError) Error() string {
 // from when it first saw the lease as it is. An agent that was restarted counts
 // from the beginning, which only makes it wait longer.
 type Lock struct {
-	API  API
-	Node string           // this node's name in Kubernetes
-	Now  func() time.Time // nil: time.Now; its monotonic part counts
+	API API
+	Now func() time.Time // nil: time.Now; its monotonic part counts
 
 	mu      sync.Mutex
 	version string    // of the lease that another node holds
@@ -103,40 +102,40 @@ const (
 // errRaced: somebody else changed the lease in between.
 var errRaced = errors.New("the upgrade lock keeps changing")
 
-// Acquire takes the lock, or renews it where this node has it already. A lock of
-// another node is a *HeldError, until it was seen unchanged for its duration.
-func (l *Lock) Acquire(ctx context.Context, reason string) error {
+// Acquire takes the lock for node, or renews it where node has it already. A lock
+// of another node is a *HeldError, until it was seen unchanged for its duration.
+func (l *Lock) Acquire(ctx context.Context, node, reason string) error {
 	return l.change(ctx, func(old *lease) (*lease, error) {
 		now := l.now()
 		next := &lease{Spec: leaseSpec{Transitions: 1, Acquired: now.UTC().Format(microTime)}}
 		if old != nil {
-			if err := l.free(old, now); err != nil {
+			if err := l.free(old, node, now); err != nil {
 				return nil, err
 			}
 			next.Spec.Transitions = old.Spec.Transitions + 1
-			if old.Spec.Holder == l.Node {
+			if old.Spec.Holder == node {
 				next.Spec.Transitions, next.Spec.Acquired = old.Spec.Transitions, old.Spec.Acquired
 			}
 		}
-		next.Spec.Holder, next.Spec.Seconds, next.Spec.Renewed = l.Node, int(LockTTL/time.Second), now.UTC().Format(microTime)
+		next.Spec.Holder, next.Spec.Seconds, next.Spec.Renewed = node, int(LockTTL/time.Second), now.UTC().Format(microTime)
 		next.Metadata.Annotations = map[string]string{lockReason: reason}
 		return next, nil
 	})
 }
 
-// Release gives the lock back. One that this node does not have is left alone.
-func (l *Lock) Release(ctx context.Context) error {
+// Release gives node's lock back. One that node does not have is left alone.
+func (l *Lock) Release(ctx context.Context, node string) error {
 	return l.change(ctx, func(old *lease) (*lease, error) {
-		if old == nil || old.Spec.Holder != l.Node {
+		if old == nil || old.Spec.Holder != node {
 			return nil, nil
 		}
 		return &lease{Spec: leaseSpec{Transitions: old.Spec.Transitions, Renewed: l.now().UTC().Format(microTime)}}, nil
 	})
 }
 
-// free returns nil when the lock may be taken.
-func (l *Lock) free(old *lease, now time.Time) error {
-	if old.Spec.Holder == "" || old.Spec.Holder == l.Node {
+// free returns nil when node may take the lock.
+func (l *Lock) free(old *lease, node string, now time.Time) error {
+	if old.Spec.Holder == "" || old.Spec.Holder == node {
 		return nil
 	}
 	l.mu.Lock()

@@ -16,24 +16,30 @@ type clock struct{ t time.Time }
 
 func (c *clock) now() time.Time { return c.t }
 
-func newLock(c *kubetest.Cluster, node string) (*Lock, *clock) {
-	k := &clock{t: time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)}
-	return &Lock{API: c, Node: node, Now: k.now}, k
+// holder is a node with what it remembers of the lock.
+type holder struct {
+	*Lock
+	node string
 }
 
-func acquire(t *testing.T, l *Lock) {
+func newLock(c *kubetest.Cluster, node string) (holder, *clock) {
+	k := &clock{t: time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)}
+	return holder{&Lock{API: c, Now: k.now}, node}, k
+}
+
+func acquire(t *testing.T, l holder) {
 	t.Helper()
-	if err := l.Acquire(t.Context(), "upgrade to v2"); err != nil {
-		t.Fatalf("%s: %v", l.Node, err)
+	if err := l.Acquire(t.Context(), l.node, "upgrade to v2"); err != nil {
+		t.Fatalf("%s: %v", l.node, err)
 	}
 }
 
-func refused(t *testing.T, l *Lock) *HeldError {
+func refused(t *testing.T, l holder) *HeldError {
 	t.Helper()
-	err := l.Acquire(t.Context(), "upgrade to v3")
+	err := l.Acquire(t.Context(), l.node, "upgrade to v3")
 	var held *HeldError
 	if !errors.As(err, &held) {
-		t.Fatalf("%s: got %v, want that another node holds it", l.Node, err)
+		t.Fatalf("%s: got %v, want that another node holds it", l.node, err)
 	}
 	return held
 }
@@ -46,7 +52,7 @@ func TestLockIsForOne(t *testing.T) {
 	if held := refused(t, b); held.Holder != "a" || held.Left != LockTTL || held.Error() != "a holds the upgrade lock: upgrade to v2" {
 		t.Errorf("told: %v, %s left", held, held.Left)
 	}
-	if err := b.Release(t.Context()); err != nil { // not b's to give back
+	if err := b.Release(t.Context(), "b"); err != nil { // not b's to give back
 		t.Fatal(err)
 	}
 	refused(t, b)
@@ -56,7 +62,7 @@ func TestLockIsForOne(t *testing.T) {
 	if s := c.Lease.Spec; s.Holder != "a" || s.Transitions != 1 || s.Seconds != 3600 || s.Acquired != "2026-11-26T12:00:00.000000Z" {
 		t.Errorf("the lease is %+v", s)
 	}
-	if err := again.Release(t.Context()); err != nil {
+	if err := again.Release(t.Context(), "a"); err != nil {
 		t.Fatal(err)
 	}
 	acquire(t, b)
@@ -113,9 +119,9 @@ func TestLockRace(t *testing.T) {
 	for i := range cap(won) {
 		l, _ := newLock(c, string(rune('a'+i)))
 		wg.Go(func() {
-			switch err := l.Acquire(t.Context(), "").(type) {
+			switch err := l.Acquire(t.Context(), l.node, "").(type) {
 			case nil:
-				won <- l.Node
+				won <- l.node
 			case *HeldError:
 			default:
 				if !errors.Is(err, errRaced) {
@@ -170,13 +176,13 @@ func TestLockSaysWhy(t *testing.T) {
 	c := kubetest.New(t)
 	a, _ := newLock(c, "a")
 	c.Down = errors.New("connection refused")
-	if err := a.Acquire(t.Context(), ""); err == nil || err.Error() != "read the upgrade lock: connection refused" {
+	if err := a.Acquire(t.Context(), "a", ""); err == nil || err.Error() != "read the upgrade lock: connection refused" {
 		t.Errorf("no API: %v", err)
 	}
 	c.Down = nil
 	c.Before = func(r *http.Request) { r.URL.Path = "/broken/lease" }
 	var status *StatusError
-	if err := a.Acquire(t.Context(), ""); !errors.As(err, &status) || status.Status != http.StatusInternalServerError || !strings.HasSuffix(err.Error(), "so says the API: Internal Server Error") {
+	if err := a.Acquire(t.Context(), "a", ""); !errors.As(err, &status) || status.Status != http.StatusInternalServerError || !strings.HasSuffix(err.Error(), "so says the API: Internal Server Error") {
 		t.Errorf("refused: %v", err)
 	}
 }

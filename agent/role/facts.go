@@ -110,6 +110,7 @@ type Facts struct {
 	NetworkID      string
 	Wanted         string // a Wanted constant
 	ClusterEnabled bool   // cluster.enabled
+	Leaving        bool   // a person asked in this boot that this machine leaves its cluster
 
 	Store        StoreStatus
 	StateProblem string // why StoreUnusable

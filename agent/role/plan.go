@@ -80,8 +80,10 @@ func (p *planner) because(reason string) {
 func (p *planner) decide() {
 	f := &p.f
 	switch {
+	case f.Leaving: // also with a state that cannot be used: leaving is what a person does about it
+		p.retire("this machine leaves its cluster")
 	case !f.ClusterEnabled:
-		p.retire()
+		p.retire("cluster.enabled is false")
 	case f.Store == StoreUnusable:
 		// Not empty: this node may have voted, or be the server. What runs goes on.
 		p.ask(codeStateUnusable, "the agent's state cannot be used: "+f.StateProblem,
@@ -102,17 +104,18 @@ func (p *planner) decide() {
 	}
 }
 
-// retire takes this machine out of Kubernetes, because cluster.enabled is
-// false. Nothing is deleted but k3s' container: state, data and pods stay, and
-// with enabled: true the machine is again what it was.
-func (p *planner) retire() {
+// retire takes this machine out of Kubernetes, because cluster.enabled is false
+// or a person wants it to leave. Nothing is deleted but k3s' container: state,
+// data and pods stay, and with enabled: true, or after a reboot that wiped
+// nothing, the machine is again what it was.
+func (p *planner) retire(why string) {
 	f := &p.f
 	if f.AppliedPodCIDR.IsValid() && f.OverlayUp {
 		p.do(WithdrawNetwork{})
 	}
 	switch {
 	case f.K3s.Container == Present:
-		p.do(Stop{"cluster.enabled is false"})
+		p.do(Stop{why})
 	case f.K3s.Container == Unknown && f.Marker.Presence != Absent:
 		// Without a marker k3s never ran here, and containerd need not exist.
 		p.wait("", "waiting for containerd, to see whether k3s must be stopped", "see `systemctl status containerd`")
@@ -159,8 +162,13 @@ func (p *planner) annotations() map[string]string {
 			out[key] = value
 		}
 	}
-	set("role.wanted", f.Wanted)
 	set("waiting", p.waiting)
+	if f.Leaving {
+		// Who still agrees on a first server must not choose one that is going.
+		out["phase"], out["role.wanted"] = "leaving", WantedWorker
+		return out
+	}
+	set("role.wanted", f.Wanted)
 	if !f.ClusterEnabled {
 		out["phase"] = "disabled"
 		return out

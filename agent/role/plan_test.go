@@ -119,6 +119,11 @@ func TestPlan(t *testing.T) {
 			f.ClusterEnabled, f.K3s, f.AppliedPodCIDR = false, K3s{}, netip.Prefix{}
 		}, []string{"wait Waiting"}},
 		{"cluster disabled, no containerd, k3s never ran here", fresh(), func(f *Facts) { f.ClusterEnabled, f.K3s = false, K3s{} }, nil},
+		{"leaving, k3s runs", running(store.Worker), func(f *Facts) { f.Leaving = true }, []string{"withdraw network", "stop"}},
+		{"leaving, everything is gone already", running(store.Worker), func(f *Facts) { f.Leaving, f.K3s, f.AppliedPodCIDR = true, K3s{Container: Absent}, netip.Prefix{} }, nil},
+		{"leaving with a state that cannot be used", running(store.Worker), func(f *Facts) { f.Leaving, f.Store, f.StateProblem = true, StoreUnusable, "damaged" },
+			[]string{"withdraw network", "stop"}},
+		{"leaving before there is a cluster", fresh(), func(f *Facts) { f.Leaving = true }, nil},
 		{"first boot", fresh(), nil, []string{"genesis", "fetch image", "wait Waiting"}},
 		{"first boot, the image came with the OS", fresh(), func(f *Facts) { f.Image = Present }, []string{"genesis", "wait Waiting"}},
 		{"first boot without the overlay", fresh(), func(f *Facts) { f.OverlayUp = false }, []string{"wait OverlayDown"}},
@@ -374,6 +379,7 @@ func TestAnnotations(t *testing.T) {
 		{"decided server is no server yet", named(true, false), map[string]string{"phase": "decided", "role": "server", "cluster.uid": uidA,
 			"cluster.epoch": "1", "waiting": "asking the other machines for leave to start the cluster"}},
 		{"with images to give", func() Facts { f := fresh(); f.Images = "abc"; return f }(), map[string]string{"phase": "", "images": "abc", "waiting": "need 2 machines of 3 to agree, see 1"}},
+		{"leaving", func() Facts { f := running(store.Server); f.Leaving = true; return f }(), map[string]string{"phase": "leaving", "role.wanted": "worker"}},
 		{"disabled", func() Facts { f := fresh(); f.ClusterEnabled = false; return f }(), map[string]string{"phase": "disabled"}},
 	}
 	for _, tt := range tests {

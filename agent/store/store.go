@@ -137,8 +137,27 @@ func (s *Store) SaveRole(next State) error {
 	})
 }
 
-// Close releases the lock. It does not write.
-func (s *Store) Close() error { return s.lock.Close() }
+// Forget makes the node one that belongs to no cluster. Its votes stay: under the
+// same key it must not vote twice.
+func (s *Store) Forget() error {
+	return s.Update(func(st *State) error {
+		votes := st.Genesis
+		*st = State{Genesis: votes}
+		if len(votes) > 0 {
+			st.Phase = Promised
+		}
+		return nil
+	})
+}
+
+// Close releases the lock. It waits for a save that is under way, and lets none
+// happen after it: the state may be another process's by then.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.loaded = false
+	return s.lock.Close()
+}
 
 func encode(st State) ([]byte, error) {
 	if !st.Phase.Valid() {

@@ -176,6 +176,48 @@ func TestSaveRole(t *testing.T) {
 	}
 }
 
+func TestNothingIsSavedAfterClose(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, OS{})
+	if _, _, err := s.Load(); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.Save(State{Epoch: 1}), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Save(State{Epoch: 2}); !errors.Is(err, ErrNotLoaded) {
+		t.Errorf("saved without the lock: %v", err)
+	}
+}
+
+// A node that leaves its cluster is a member of none, and has still voted.
+func TestForget(t *testing.T) {
+	for name, votes := range map[string]json.RawMessage{"voted": json.RawMessage(`{"epoch":1}`), "never voted": nil} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := open(t, dir, OS{})
+			if err := s.Forget(); !errors.Is(err, ErrNotLoaded) {
+				t.Errorf("before it was loaded: %v", err)
+			}
+			if _, _, err := s.Load(); err != nil {
+				t.Fatal(err)
+			}
+			old := State{NetworkID: "home", Phase: Running, Role: Worker, ClusterUID: "a", Epoch: 1, CAHash: "c", Genesis: votes}
+			if err := errors.Join(s.Save(old), s.Forget(), s.Close()); err != nil {
+				t.Fatal(err)
+			}
+			got, found, err := open(t, dir, OS{}).Load()
+			want := State{Genesis: got.Genesis}
+			if len(votes) > 0 {
+				want.Phase = Promised
+			}
+			if err != nil || !found || !reflect.DeepEqual(got, want) || len(got.Genesis) == 0 != (len(votes) == 0) {
+				t.Errorf("got %+v, %v, %v", got, found, err)
+			}
+		})
+	}
+}
+
 func TestUpdateErrorWritesNothing(t *testing.T) {
 	s := open(t, t.TempDir(), OS{})
 	if _, _, err := s.Load(); err != nil {

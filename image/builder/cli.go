@@ -45,7 +45,7 @@ func cliImage(ctx context.Context, o CLIOptions, arch string) (v1.Image, []byte,
 		created: o.Source.Time, arch: arch,
 		config: v1.Config{
 			Entrypoint: []string{"/" + CLI.Path}, Cmd: []string{"--help"},
-			Env: []string{"PATH=/usr/bin"}, WorkingDir: "/",
+			Env: []string{"PATH=/usr/bin", "KAIROS_ABSTRACT_SOCKET=1"}, WorkingDir: "/",
 		},
 	}
 	c := Contents{Files: []*entry{

@@ -36,12 +36,12 @@ type Client struct {
 	peer string // what error messages call the other side
 }
 
-// NewClient returns a client of the unix socket at path. Nothing is dialled before the first call.
+// NewClient returns a client of the unix socket at path, or of an abstract one:
+// see Abstract. Nothing is dialled before the first call.
 func NewClient(path string) *Client {
-	var d net.Dialer
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return d.DialContext(ctx, "unix", path)
+			return dialUnix(ctx, path)
 		},
 		MaxIdleConns:    4,
 		IdleConnTimeout: 30 * time.Second,

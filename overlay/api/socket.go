@@ -246,7 +246,11 @@ func (g peerGuard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case ok && slices.Contains(g.guests, uid):
 		g.guest.ServeHTTP(w, r)
 	default:
-		g.log.Warn("refused a control connection", "uid", uid)
-		WriteError(w, &Error{Message: "permission denied", Hint: "this socket belongs to another user", Status: http.StatusForbidden})
+		g.refuse(w, uid)
 	}
+}
+
+func (g peerGuard) refuse(w http.ResponseWriter, uid int) {
+	g.log.Warn("refused a control connection", "uid", uid)
+	WriteError(w, &Error{Message: "permission denied", Hint: "this socket belongs to another user", Status: http.StatusForbidden})
 }

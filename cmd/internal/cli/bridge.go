@@ -29,6 +29,10 @@ var (
 	serviceRange = netip.MustParsePrefix("10.43.0.0/16")
 )
 
+// abstractEnv is set in the container image: its bridge shares no directory with
+// the container in which the next command runs.
+const abstractEnv = "KAIROS_ABSTRACT_SOCKET"
+
 // bridgeFlags are the flags of `kairos bridge`.
 type bridgeFlags struct {
 	token              tokenSource
@@ -37,6 +41,7 @@ type bridgeFlags struct {
 	api, socket        string
 	listen, peers      []string
 	noDNS, noMDNS      bool
+	abstract           bool
 	stateDir, logLevel string
 	mtu                int
 }
@@ -66,6 +71,7 @@ the other commands work. Ctrl-C removes everything that it made.`,
 	flags.IntVar(&f.mtu, "mtu", 0, "MTU of the interface, if the machines' configuration sets overlay.mtu")
 	flags.StringVar(&f.stateDir, "state-dir", "", "keep this member's identity and address here (default: new ones each time)")
 	flags.StringVar(&f.socket, "socket", overlaySocket, "control socket to make")
+	flags.BoolVar(&f.abstract, "abstract-socket", os.Getenv(abstractEnv) != "", "be found by get-kubeconfig in another container with the host's network (the default in the container image)")
 	flags.StringVar(&f.logLevel, "log-level", "warn", "debug, info, warn or error")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		opts, err := f.options(env, cmd)
@@ -114,7 +120,7 @@ func (f *bridgeFlags) options(env *Env, cmd *cobra.Command) (overlay.Options, er
 	o.Interface, o.Peers, o.MDNS, o.MTU, o.DNS = f.iface, f.peers, !f.noMDNS, f.mtu, !f.noDNS
 	o.Exclude = []netip.Prefix{podRange, serviceRange}
 	o.Routes = api.Routes{Accept: api.Accept{NetworkID: f.networkID, Range: podRange}}
-	o.StateDir, o.Socket, o.SocketUID = f.stateDir, f.socket, sudoUID()
+	o.StateDir, o.Socket, o.SocketUID, o.Abstract = f.stateDir, f.socket, sudoUID(), f.abstract
 	return o, nil
 }
 
@@ -141,7 +147,11 @@ func bridge(ctx context.Context, env *Env, opts overlay.Options) error {
 	if opts.API.IsValid() {
 		env.say("the nodes: `kairos status`, or http://localhost:%d", opts.API.Port())
 	}
-	env.say("in a second window: `kairos get-kubeconfig > kubeconfig`, then `kubectl --kubeconfig kubeconfig get nodes`")
+	if opts.Abstract {
+		env.say("in a second container with the host's network: `get-kubeconfig > kubeconfig`, then `kubectl --kubeconfig kubeconfig get nodes`")
+	} else {
+		env.say("in a second window: `kairos get-kubeconfig > kubeconfig`, then `kubectl --kubeconfig kubeconfig get nodes`")
+	}
 	env.say("Ctrl-C leaves the network")
 	go follow(node, func(line string) { env.say("%s", line) })
 	if err := node.Wait(); err != nil {

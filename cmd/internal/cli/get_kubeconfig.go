@@ -41,7 +41,7 @@ asker, which expires.`,
 		}
 		ctx, cancel := context.WithTimeout(cmd.Context(), kubeconfigTimeout)
 		defer cancel()
-		sockets := []string{agentSocket, overlaySocket}
+		sockets := []string{agentSocket, overlaySocket, api.Abstract(overlaySocket)} // the last one is a bridge's in another container
 		if socket != "" {
 			sockets = []string{socket}
 		}

@@ -249,7 +249,7 @@ func (i *installer) install(ctx context.Context, d install.Disk, text []byte) er
 	})
 	end()
 	if err != nil {
-		return withHint(fmt.Errorf("install on %s: %w", d.Path, err), "nothing boots from %s now; what went wrong may be in `dmesg`, and installing can be started over", d.Path)
+		return withHint(fmt.Errorf("install on %s: %w", d.Path, err), "%s may not boot now; `dmesg` may say what is wrong with it, and installing can be started over", d.Path)
 	}
 	i.env.say("installed on %s; remove the medium and reboot", d.Path)
 	if text == nil {

@@ -18,7 +18,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	bootPoll, bootSettle = 20*time.Millisecond, 60*time.Millisecond
+	bootPoll, bootSettle, leavePoll = 20*time.Millisecond, 60*time.Millisecond, time.Millisecond
 	testscript.Main(m, map[string]func(){
 		"kairos":       func() { os.Exit(Main(Kairos)) },
 		"kairos-agent": func() { os.Exit(Main(Agent)) },

@@ -121,6 +121,9 @@ func explainSocket(err error) error {
 	case errors.Is(err, api.ErrForbidden):
 		return withHint(err, "the socket belongs to another user: run the command with sudo, or as the user who started the bridge")
 	}
+	if errors.Is(err, api.ErrImpostor) {
+		return withHint(err, "see which program it is with `ss -xlp`; a bridge of your own can use another --socket")
+	}
 	var answer *api.Error
 	if errors.As(err, &answer) && answer.Hint != "" {
 		return withHint(errors.New(answer.Message), "%s", answer.Hint)

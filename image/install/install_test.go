@@ -1,0 +1,285 @@
+package install
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kairos-io/kairos/image/release"
+	"github.com/kairos-io/kairos/image/slots"
+)
+
+const block = release.BlockSize
+
+// tiny is a system of a few blocks that package slots takes for one: a root, its
+// hash tree and a program with the root hash on its command line.
+type tiny struct {
+	slots.Release
+	content map[slots.Part][]byte
+}
+
+func newTiny() tiny {
+	root := bytes.Repeat([]byte("the root........"), 12*block/16)
+	hashes := make([]byte, block)
+	for i := range 12 {
+		sum := sha256.Sum256(root[i*block : (i+1)*block])
+		copy(hashes[i*32:], sum[:])
+	}
+	top := sha256.Sum256(hashes)
+	hash := hex.EncodeToString(top[:])
+	super := make([]byte, block) // cryptsetup's format, without a salt
+	le := binary.LittleEndian
+	copy(super, "verity\x00\x00")
+	le.PutUint32(super[8:], 1)
+	le.PutUint32(super[12:], 1)
+	copy(super[32:], "sha256")
+	le.PutUint32(super[64:], block)
+	le.PutUint32(super[68:], block)
+	le.PutUint64(super[72:], 12)
+	t := tiny{content: map[slots.Part][]byte{slots.Root: root, slots.Verity: append(super, hashes...), slots.Kernel: program("roothash=" + hash)}}
+	t.Release = slots.Release{Image: "r.example/os:v1", Config: release.Config{Version: "v1", Arch: "amd64", Flavour: "cloud", RootHash: hash}, Pieces: map[slots.Part]slots.Piece{}}
+	for part, c := range t.content {
+		t.Pieces[part] = slots.Piece{Size: int64(len(c))}
+	}
+	return t
+}
+
+func (t tiny) Fetch(_ context.Context, p slots.Part, write func(io.Reader) error) error {
+	return write(bytes.NewReader(t.content[p]))
+}
+
+// program is a PE file with one section.
+func program(cmdline string) []byte {
+	out := make([]byte, 4096)
+	le := binary.LittleEndian
+	copy(out, "MZ")
+	le.PutUint32(out[60:], 128)
+	copy(out[128:], "PE\x00\x00")
+	le.PutUint16(out[132:], 0x8664)
+	le.PutUint16(out[134:], 1)
+	h := out[128+24:]
+	copy(h, ".cmdline")
+	le.PutUint32(h[8:], uint32(len(cmdline)))
+	le.PutUint32(h[16:], 512)
+	le.PutUint32(h[20:], 1024)
+	copy(out[1024:], cmdline)
+	return out
+}
+
+// bench is a machine with the medium it runs from and a disk to install on.
+type bench struct {
+	dir    string
+	table  []byte // what systemd-repart makes
+	did    []string
+	broken string // the step that fails
+}
+
+func newBench(t *testing.T) (*bench, Order) {
+	t.Helper()
+	f, err := os.Open("../slots/testdata/gpt.img.gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{dir: t.TempDir()}
+	if b.table, err = io.ReadAll(z); err != nil {
+		t.Fatal(err)
+	}
+	system := newTiny()
+	medium, esp := slots.Device{Path: b.disk("sda")}, slots.Directory(b.mounted("sda", 1))
+	b.put(t, b.disk("sda"), string(b.table))
+	b.put(t, b.disk("vda"), strings.Repeat("old", len(b.table)/3+1)[:len(b.table)])
+	facts, err := slots.ReadFacts(medium, esp, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := slots.PlanInstall(facts, system.Release)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := slots.Writer{Disk: medium, ESP: esp, Source: system, Release: system.Release}
+	if err := w.Run(t.Context(), plan); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"EFI/BOOT/BOOTX64.EFI": "boot", "EFI/systemd/systemd-bootx64.efi": "boot", "loader/loader.conf": "timeout 0\n",
+		"loader/random-seed": "SECRET", "loader/keys/auto/db.auth": "SECRET", "config.yaml": "SECRET", "EFI/Linux/kairos-000001.efi.extra.d/live.addon.efi": "kairos.live",
+	} {
+		b.put(t, filepath.Join(string(esp), name), text)
+	}
+	return b, Order{
+		From: slots.Machine{Disk: medium, RootHash: system.Config.RootHash, Live: true},
+		Disk: b.disk("vda"), Definitions: "defs", Config: []byte("#cloud-config\n"), At: time.Unix(0, 0).UTC(),
+		Say: func(string) {}, Progress: func(string, int64, int64) {},
+	}
+}
+
+func (b *bench) disk(name string) string { return filepath.Join(b.dir, name) }
+
+func (b *bench) mounted(disk string, part int) string {
+	return filepath.Join(b.dir, "mnt", disk, string(rune('0'+part)))
+}
+
+func (b *bench) put(t *testing.T, name, text string) {
+	t.Helper()
+	if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, []byte(text), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (b *bench) step(s string) error {
+	b.did = append(b.did, s)
+	if s == b.broken {
+		return errors.New("broken")
+	}
+	return nil
+}
+
+func (b *bench) Repart(_ context.Context, disk, definitions string) error {
+	if err := b.step("repart " + filepath.Base(disk) + " " + definitions); err != nil {
+		return err
+	}
+	return os.WriteFile(disk, b.table, 0o600)
+}
+
+func (b *bench) Mount(_ context.Context, m Mount) (string, func() error, error) {
+	name := filepath.Base(m.Disk) + " " + m.Partition.Label + " " + m.Type
+	if m.ReadOnly {
+		name += " ro"
+	}
+	dir := b.mounted(filepath.Base(m.Disk), m.Partition.Number)
+	if err := b.step("mount " + name); err != nil {
+		return "", nil, err
+	}
+	return dir, func() error { return b.step("unmount " + name) }, os.MkdirAll(dir, 0o755)
+}
+
+func TestRun(t *testing.T) {
+	b, o := newBench(t)
+	var said []string
+	o.Say = func(line string) { said = append(said, line) }
+	copied := map[string]int64{}
+	o.Progress = func(what string, done, _ int64) { copied[what] = done }
+	if err := Run(t.Context(), b, o); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"mount sda kairos-esp vfat ro", "repart vda defs",
+		"mount vda kairos-data ext4", "unmount vda kairos-data ext4",
+		"mount vda kairos-esp vfat", "unmount vda kairos-esp vfat",
+		"unmount sda kairos-esp vfat ro",
+	}
+	if !slices.Equal(b.did, want) {
+		t.Errorf("steps\n%q, want\n%q", b.did, want)
+	}
+	if len(said) != 3 || copied["write the root"] != 12*block {
+		t.Errorf("told %q, %v", said, copied)
+	}
+
+	// The new disk holds the same system, in slot a, with boots that are not counted.
+	esp := slots.Directory(b.mounted("vda", 1))
+	facts, err := slots.ReadFacts(slots.Device{Path: o.Disk}, esp, o.From.RootHash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, err := slots.Inspect(facts)
+	if err != nil || status.Booted.Slot != slots.A || status.Trial() || status.Booted.Record == nil || !status.Booted.Record.StagedAt.Equal(o.At) {
+		t.Errorf("%+v, %v", status, err)
+	}
+	for name, text := range map[string]string{"EFI/BOOT/BOOTX64.EFI": "boot", "EFI/systemd/systemd-bootx64.efi": "boot", "loader/loader.conf": "timeout 0\n"} {
+		if raw, err := os.ReadFile(filepath.Join(string(esp), name)); err != nil || string(raw) != text {
+			t.Errorf("%s: %q, %v", name, raw, err)
+		}
+	}
+	for _, name := range []string{"loader/random-seed", "loader/keys/auto/db.auth", "config.yaml", "EFI/Linux/kairos-000001.efi.extra.d"} {
+		if _, err := os.Stat(filepath.Join(string(esp), name)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s was copied: %v", name, err)
+		}
+	}
+	data := b.mounted("vda", 6)
+	for name, mode := range map[string]os.FileMode{"lib": 0o755, "lib/kairos": 0o755, "lib/kairos/oem": 0o700, configFile: 0o600} {
+		if info, err := os.Stat(filepath.Join(data, name)); err != nil || info.Mode().Perm() != mode {
+			t.Errorf("%s: %v, %v", name, info, err)
+		}
+	}
+	if raw, err := os.ReadFile(filepath.Join(data, configFile)); err != nil || string(raw) != string(o.Config) {
+		t.Errorf("configuration %q, %v", raw, err)
+	}
+}
+
+func TestRunWithoutConfiguration(t *testing.T) {
+	b, o := newBench(t)
+	o.Config, o.From.Live, o.From.ESP = nil, false, slots.Directory(b.mounted("sda", 1)) // from an installed machine
+	if err := Run(t.Context(), b, o); err != nil {
+		t.Fatal(err)
+	}
+	if slices.ContainsFunc(b.did, func(s string) bool { return strings.Contains(s, "data") || strings.Contains(s, "sda") }) {
+		t.Errorf("steps %q", b.did)
+	}
+}
+
+// Whatever fails, everything is unmounted, and the disk boots nothing.
+func TestRunThatFails(t *testing.T) {
+	_, o := newBench(t)
+	tests := []string{"mount sda kairos-esp vfat ro", "repart vda defs", "mount vda kairos-data ext4", "unmount vda kairos-data ext4", "mount vda kairos-esp vfat"}
+	for _, broken := range tests {
+		t.Run(broken, func(t *testing.T) {
+			var b *bench
+			b, o = newBench(t)
+			b.broken = broken
+			if err := Run(t.Context(), b, o); err == nil || !strings.Contains(err.Error(), "broken") {
+				t.Errorf("got %v", err)
+			}
+			open := 0
+			for _, s := range b.did {
+				switch {
+				case s == b.broken:
+				case strings.HasPrefix(s, "mount"):
+					open++
+				case strings.HasPrefix(s, "unmount"):
+					open--
+				}
+			}
+			if strings.HasPrefix(broken, "unmount") {
+				open--
+			}
+			if open != 0 {
+				t.Errorf("%d still mounted: %q", open, b.did)
+			}
+			if names, err := filepath.Glob(b.mounted("vda", 1) + "/EFI/Linux/*.efi"); err != nil || len(names) > 0 {
+				t.Errorf("it would boot: %v, %v", names, err)
+			}
+		})
+	}
+}
+
+// A medium that is not the running system installs nothing, and the disk is as it was.
+func TestRunWithoutASystem(t *testing.T) {
+	b, o := newBench(t)
+	o.From.RootHash = strings.Repeat("0", 64)
+	before, err := os.ReadFile(o.Disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Run(t.Context(), b, o); !errors.Is(err, slots.ErrLayout) {
+		t.Errorf("got %v", err)
+	}
+	if after, err := os.ReadFile(o.Disk); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("the disk was changed (%v)", err)
+	}
+}
