@@ -11,9 +11,10 @@ import (
 )
 
 var (
-	soak  = flag.Bool("soak", false, "the full numbers: 20 upgrades of each kind, 50 power cuts, 1000 state writes")
-	seed  = flag.Uint64("seed", 0, "of the random choices; 0: by the clock")
-	given = flag.String("disk", "", "use this disk image instead of building one")
+	soak     = flag.Bool("soak", false, "the full numbers: 20 upgrades of each kind, 50 power cuts, 1000 state writes")
+	seed     = flag.Uint64("seed", 0, "of the random choices; 0: by the clock")
+	patience = flag.Float64("patience", 1, "multiplies every deadline, for a machine with other work to do")
+	given    = flag.String("disk", "", "use this disk image instead of building one")
 )
 
 func TestMain(m *testing.M) {

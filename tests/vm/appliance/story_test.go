@@ -156,7 +156,9 @@ func (s *story) seed(name, config string) vm.Disk {
 	return vm.Disk{Image: path}
 }
 
+// within bounds a wait.
 func (s *story) within(d time.Duration) (context.Context, context.CancelFunc) {
+	d = time.Duration(float64(d) * *patience)
 	return context.WithTimeoutCause(s.ctx, d, fmt.Errorf("%s are over", d))
 }
 
