@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -20,7 +21,7 @@ func TestRepository(t *testing.T) {
 	if len(all) < 10 {
 		t.Fatalf("found only %d packages: looking at the wrong place?", len(all))
 	}
-	for _, fault := range append(checkImports(all), checkStyle(all)...) {
+	for _, fault := range slices.Concat(checkImports(all), checkStyle(all), checkPins(all)) {
 		t.Error(fault)
 	}
 }
@@ -42,7 +43,7 @@ func TestRulesFindTheirFaults(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := strings.Join(append(checkImports(all), checkStyle(all)...), "\n")
+			got := strings.Join(slices.Concat(checkImports(all), checkStyle(all), checkPins(all)), "\n")
 			if want := strings.TrimSpace(string(archive.Comment)); got != want {
 				t.Errorf("found:\n%s\nwant:\n%s", got, want)
 			}

@@ -15,6 +15,9 @@ const (
 	// nor the environment, nor this machine's own apt says otherwise.
 	Mirror         = "http://deb.debian.org/debian"
 	SecurityMirror = "http://deb.debian.org/debian-security"
+	// K3s is what machines run when nothing else is configured. It is the agent that
+	// says so, and why this one; a test holds the two together.
+	K3s = "docker.io/rancher/k3s:v1.35.5-k3s1"
 	// Pause is the sandbox image of pods, as containerd is told to name it.
 	Pause = "registry.k8s.io/pause:3.10"
 )
@@ -37,6 +40,12 @@ var packages = []string{
 	"cloud-init", "openssh-server",
 	// the disk: what the initrd is made with and of, the boot loader, the installer
 	"dracut", "zstd", "systemd-boot-efi", "systemd-boot-tools", "systemd-repart", "systemd-cryptsetup", "cryptsetup-bin", "fdisk", "dosfstools",
+}
+
+// Toolbox has the packages of the Debian system in which disks are made.
+var Toolbox = []string{
+	"systemd", "systemd-repart", "systemd-ukify", "systemd-boot-efi", "erofs-utils", "cryptsetup-bin",
+	"dosfstools", "e2fsprogs", "mtools", "xorriso", "zstd", "util-linux", "libtss2-esys-3.0.2-0t64",
 }
 
 // Flavour says what kind of machine an image is for.

@@ -18,12 +18,6 @@ import (
 	"github.com/kairos-io/kairos/image/builder"
 )
 
-// tools are the packages of the toolbox.
-var tools = []string{
-	"systemd", "systemd-repart", "systemd-ukify", "systemd-boot-efi", "erofs-utils", "cryptsetup-bin",
-	"dosfstools", "e2fsprogs", "mtools", "xorriso", "zstd", "util-linux", "libtss2-esys-3.0.2-0t64",
-}
-
 // ToolboxOptions say where a toolbox comes from.
 type ToolboxOptions struct {
 	CacheDir string // keeps it, one directory for each list of packages
@@ -39,7 +33,7 @@ type Toolbox struct {
 
 // OpenToolbox returns the toolbox, making it if the cache does not have it.
 func OpenToolbox(ctx context.Context, o ToolboxOptions) (*Toolbox, error) {
-	sum := sha256.Sum256([]byte(builder.Suite + runtime.GOARCH + strings.Join(tools, " ")))
+	sum := sha256.Sum256([]byte(builder.Suite + runtime.GOARCH + strings.Join(builder.Toolbox, " ")))
 	cache, err := filepath.Abs(o.CacheDir)
 	if err != nil {
 		return nil, fmt.Errorf("open toolbox: %w", err)
@@ -61,7 +55,7 @@ func OpenToolbox(ctx context.Context, o ToolboxOptions) (*Toolbox, error) {
 	defer func() { _ = os.RemoveAll(tmp) }()
 	root := filepath.Join(tmp, "root")
 	if err := builder.Install(ctx, builder.Installation{
-		Arch: runtime.GOARCH, Mirrors: o.Mirrors, Packages: tools, Out: root, Log: o.Log,
+		Arch: runtime.GOARCH, Mirrors: o.Mirrors, Packages: builder.Toolbox, Out: root, Log: o.Log,
 		// Another user's file in a directory that stays would be in the way.
 		Options: []string{"--customize-hook=" + `mkdir -p "$1/work" "$1/os"`},
 	}); err != nil {

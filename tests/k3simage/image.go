@@ -41,7 +41,7 @@ const (
 )
 
 const (
-	suite = "trixie"
+	suite = builder.Suite
 	// layoutVersion changes when the way the image is put together does.
 	layoutVersion = "1"
 )

@@ -31,6 +31,7 @@ func TestCluster(t *testing.T) {
 	part("a restarted overlay leaves everything running", (*rig).testRestartOverlay)
 	part("a fourth machine joins", (*rig).testFourth)
 	part("a bridge from a fifth place", (*rig).testBridge)
+	part("a bridge in a container of Docker", (*rig).testDocker)
 	part("a reboot changes nothing", (*rig).testReboot)
 	part("no secret is to be seen", (*rig).testSecrets)
 }

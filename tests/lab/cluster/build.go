@@ -49,8 +49,13 @@ func Programs(ctx context.Context, root string) error {
 // and must not be written to. Older ones that no lab uses are removed.
 func RootFS(ctx context.Context, root string, log io.Writer) (string, error) {
 	fmt.Fprintln(log, "building the OS image")
-	layout := filepath.Join(root, "build", "os")
-	out, err := run.Do(ctx, run.Cmd{Args: []string{"go", "run", "./image", "os", "--out", layout}, Dir: root})
+	return rootFS(ctx, root, "os")
+}
+
+// rootFS builds an OS image with more flags of `image os` and unpacks it.
+func rootFS(ctx context.Context, root, name string, flags ...string) (string, error) {
+	layout := filepath.Join(root, "build", name)
+	out, err := run.Do(ctx, run.Cmd{Args: append([]string{"go", "run", "./image", "os", "--out", layout}, flags...), Dir: root})
 	if err != nil {
 		return "", err
 	}
@@ -59,8 +64,8 @@ func RootFS(ctx context.Context, root string, log io.Writer) (string, error) {
 		return "", fmt.Errorf("build the OS image: unexpected answer %q", out)
 	}
 	cache := filepath.Join(root, "build", "cache")
-	dir := filepath.Join(cache, "rootfs-"+digest[:16])
-	if err := prune(cache, dir); err != nil {
+	dir := filepath.Join(cache, "rootfs-"+name+"-"+digest[:16])
+	if err := prune(cache, name, dir); err != nil {
 		return "", err
 	}
 	if _, err := os.Stat(dir); err == nil {
@@ -72,8 +77,8 @@ func RootFS(ctx context.Context, root string, log io.Writer) (string, error) {
 	return dir, err
 }
 
-func prune(cache, keep string) error {
-	old, err := filepath.Glob(filepath.Join(cache, "rootfs-*"))
+func prune(cache, name, keep string) error {
+	old, err := filepath.Glob(filepath.Join(cache, "rootfs-"+name+"-*"))
 	if err != nil {
 		return fmt.Errorf("remove old images: %w", err)
 	}

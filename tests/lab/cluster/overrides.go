@@ -30,35 +30,48 @@ var without = []string{
 }
 
 // containerdDropIn prepares a machine that is a container for containers of
-// its own, and imports the images that pods use.
+// its own.
 const containerdDropIn = `[Service]
 ExecStartPre=/bin/sh ` + labDir + `/groups
-ExecStartPost=/bin/sh -c 'for i in ` + podImages + `/*.tar; do ctr -n k8s.io images import $i; done'
 # Lowering the score needs CAP_SYS_RESOURCE, which the lab's host may lack.
 OOMScoreAdjust=0
 `
 
-// Machine is a machine that boots the OS image with the given cloud-config.
-// More files, such as a second configuration, may be given.
+// importDropIn imports the images that pods use.
+const importDropIn = `[Service]
+ExecStartPost=/bin/sh -c 'for i in ` + podImages + `/*.tar; do ctr -n k8s.io images import $i; done'
+`
+
+// Machine is a machine that boots the OS image with the given cloud-config. More
+// files, such as a second configuration, may be given. It finds k3s and the images
+// of pods in directories of the host.
 func (b Built) Machine(name, config string, more ...lab.File) (lab.NspawnConfig, error) {
+	c, err := b.Bare(name, config, b.RootFS)
+	if err != nil {
+		return c, err
+	}
+	c.Binds = map[string]string{b.K3s.Layout: k3sLayout, filepath.Dir(b.K3s.Archives[0]): podImages}
+	c.Files = append(c.Files,
+		lab.File{Path: "/etc/kairos/90-lab.yaml", Mode: 0o600, Text: "#cloud-config\nkairos:\n  k3s:\n    image: \"" + b.k3sReference() + "\"\n"},
+		lab.File{Path: "/etc/systemd/system/containerd.service.d/91-import.conf", Text: importDropIn})
+	c.Files = append(c.Files, more...)
+	return c, nil
+}
+
+// Bare is a machine that has of Kubernetes what its image brings, if anything.
+func (b Built) Bare(name, config, rootFS string) (lab.NspawnConfig, error) {
 	groups, err := groupsScript()
 	if err != nil {
 		return lab.NspawnConfig{}, err
 	}
 	files := []lab.File{
 		{Path: "/oem/config.yaml", Text: config, Mode: 0o600},
-		{Path: "/etc/kairos/90-lab.yaml", Mode: 0o600, Text: "#cloud-config\nkairos:\n  k3s:\n    image: \"" + b.k3sReference() + "\"\n"},
 		{Path: labDir + "/groups", Text: groups},
 		{Path: "/etc/systemd/system/containerd.service.d/90-lab.conf", Text: containerdDropIn},
 		{Path: "/etc/systemd/system/kairos-overlay.service.d/90-lab.conf", Text: "[Service]\nOOMScoreAdjust=0\n"},
 		{Path: "/etc/systemd/system/kairos-agent.service.d/90-lab.conf", Text: "[Service]\nOOMScoreAdjust=0\n"},
 	}
-	return lab.NspawnConfig{
-		Name: name, Image: b.RootFS, Disks: disks,
-		Binds: map[string]string{b.K3s.Layout: k3sLayout, filepath.Dir(b.K3s.Archives[0]): podImages},
-		Files: append(files, more...),
-		Seeds: seeds(),
-	}, nil
+	return lab.NspawnConfig{Name: name, Image: rootFS, Disks: disks, Files: files, Seeds: seeds()}, nil
 }
 
 func (b Built) k3sReference() string { return "oci:" + k3sLayout + "@" + b.K3s.Digest }

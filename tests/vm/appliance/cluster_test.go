@@ -2,7 +2,6 @@ package appliance
 
 import (
 	"fmt"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +15,7 @@ import (
 // name server.
 func TestClusterOnALANOfItsOwn(t *testing.T) {
 	s := newStory(t, 2)
-	disk := s.flashable(s.withK3s(edit{}))
+	disk := s.flashable(edit{Seeded: true})
 	config := s.config("") + skipAddons()
 	began := time.Now()
 	one := s.machine(vm.Config{Name: "one", Memory: 3072}, disk, s.seed("one", config)).on()
@@ -94,30 +93,6 @@ spec:
 		}
 		pods[from].run("ping -n -c 2 -W 5 " + addr[to])
 	}
-}
-
-// Where the images are on the disk.
-const (
-	labDir    = "/usr/lib/kairos-test"
-	k3sLayout = labDir + "/k3s-image"
-	podImages = labDir + "/pod-images"
-)
-
-// withK3s adds k3s and the images of the test's pods to a system.
-func (s *story) withK3s(e edit) edit {
-	s.Helper()
-	k3s, err := k3simage.Build(s.ctx, s.system().root, s.Output())
-	s.must(err)
-	files := map[string]string{
-		"etc/kairos/90-test.yaml":                                  fmt.Sprintf("#cloud-config\nkairos:\n  k3s:\n    image: \"oci:%s@%s\"\n", k3sLayout, k3s.Digest),
-		"usr/lib/systemd/system/containerd.service.d/90-test.conf": fmt.Sprintf("[Service]\nExecStartPost=/bin/sh -c 'for i in %s/*.tar; do ctr -n k8s.io images import $i; done'\n", podImages),
-	}
-	for path, text := range e.Files {
-		files[path] = text
-	}
-	e.Files = files
-	e.Trees = map[string]string{strings.TrimPrefix(k3sLayout, "/"): k3s.Layout, strings.TrimPrefix(podImages, "/"): filepath.Dir(k3s.Archives[0])}
-	return e
 }
 
 // addons are k3s' own that need images from a registry. A file beside its

@@ -1,7 +1,6 @@
 package appliance
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -15,76 +14,90 @@ import (
 	"github.com/kairos-io/kairos/image/builder"
 	"github.com/kairos-io/kairos/image/disk"
 	"github.com/kairos-io/kairos/tests/internal/run"
+	"github.com/kairos-io/kairos/tests/k3simage"
+	"github.com/kairos-io/kairos/tests/lab/cluster"
 )
 
 // edit is what makes one release of the OS image different from another.
 type edit struct {
-	Version     string            // empty: the image's own
-	Files       map[string]string // path -> content, over the image's
-	Trees       map[string]string // path -> a directory of this host, over the image's
-	CommandLine []string          // more words for the kernel
+	Seeded  bool              // carries k3s and the images of pods
+	Version string            // empty: the image's own
+	Files   map[string]string // path -> content, over the image's
 }
 
 // system is the operating system of this checkout: the OS image and what is
 // made of it, kept in build/cache until the image changes.
 type system struct {
-	root   string // the repository
 	layout string // the OS image
-	digest string // hex
+	prefix string // of the names of everything in the cache that is made of it
 	tools  disk.ToolboxOptions
 }
 
-// built is the system, built once for all tests of this process.
-var built = struct {
+// systems are built once for all tests of this process: without images, and with.
+var systems = struct {
 	sync.Mutex
-	*system
+	plain, seeded *system
 }{}
 
 // system builds the OS image unless that is done.
-func (s *story) system() *system {
+func (s *story) system(seeded bool) *system {
 	s.Helper()
-	built.Lock()
-	defer built.Unlock()
-	if built.system == nil {
-		sys, err := buildSystem(s.ctx)
-		s.must(err)
-		built.system = sys
+	systems.Lock()
+	defer systems.Unlock()
+	name, built := "vm", &systems.plain
+	if seeded {
+		name, built = "vmseed", &systems.seeded
 	}
-	return built.system
+	if *built == nil {
+		sys, err := buildSystem(s, name, seeded)
+		s.must(err)
+		*built = sys
+	}
+	return *built
 }
 
-func buildSystem(ctx context.Context) (*system, error) {
+func buildSystem(s *story, name string, seeded bool) (*system, error) {
 	root, err := run.RepoRoot()
 	if err != nil {
 		return nil, err
 	}
-	b := &system{root: root, layout: filepath.Join(root, "build", "os-vm")}
-	out, err := run.Do(ctx, run.Cmd{Args: []string{"go", "run", "./image", "os", "--flavour", "cloud", "--out", b.layout}, Dir: root})
+	b := &system{layout: filepath.Join(root, "build", "os-"+name)}
+	args := []string{"go", "run", "./image", "os", "--flavour", "cloud", "--out", b.layout}
+	if seeded {
+		k3s, err := k3simage.Build(s.ctx, root, s.Output())
+		if err != nil {
+			return nil, err
+		}
+		flags, err := cluster.SeedFlags(root, k3s)
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, flags...)
+	}
+	out, err := run.Do(s.ctx, run.Cmd{Args: args, Dir: root})
 	if err != nil {
 		return nil, err
 	}
-	var ok bool
-	if _, b.digest, ok = strings.Cut(strings.TrimSpace(out), "sha256:"); !ok {
+	_, digest, ok := strings.Cut(strings.TrimSpace(out), "sha256:")
+	if !ok {
 		return nil, fmt.Errorf("build the OS image: unexpected answer %q", out)
 	}
 	b.tools.CacheDir = filepath.Join(root, "build", "cache")
+	b.prefix = filepath.Join(b.tools.CacheDir, name+"-"+digest[:12]+"-")
 	if b.tools.Mirrors, err = builder.FindMirrors(builder.Mirrors{}, os.Getenv, "/etc/apt"); err != nil {
 		return nil, err
 	}
-	return b, b.prune()
+	return b, b.prune(name)
 }
 
-// prefix begins the names of everything in the cache that is made of the image.
-func (b *system) prefix() string { return filepath.Join(b.tools.CacheDir, "vm-"+b.digest[:12]+"-") }
-
-// prune removes what was made of other images.
-func (b *system) prune() error {
-	old, err := filepath.Glob(filepath.Join(b.tools.CacheDir, "vm-????????????-*"))
+// prune removes what was made of other images of that name.
+func (b *system) prune(name string) error {
+	old, err := filepath.Glob(filepath.Join(b.tools.CacheDir, name+"-????????????-*"))
 	if err != nil {
 		return fmt.Errorf("remove old releases: %w", err)
 	}
 	for _, path := range old {
-		if !strings.HasPrefix(path, b.prefix()) {
+		if !strings.HasPrefix(path, b.prefix) {
 			if err := os.RemoveAll(path); err != nil {
 				return fmt.Errorf("remove old releases: %w", err)
 			}
@@ -101,7 +114,7 @@ func (b *system) make(kind string, e edit, f func(out string) error) (string, er
 		return "", err
 	}
 	sum := sha256.Sum256(key)
-	path := b.prefix() + kind + "-" + hex.EncodeToString(sum[:6])
+	path := b.prefix + kind + "-" + hex.EncodeToString(sum[:6])
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	} else if !errors.Is(err, os.ErrNotExist) {
@@ -117,14 +130,14 @@ func (b *system) make(kind string, e edit, f func(out string) error) (string, er
 // release is an OS release with the edit, as an OCI layout.
 func (s *story) release(e edit) string {
 	s.Helper()
-	b := s.system()
+	b := s.system(e.Seeded)
 	path, err := b.make("release", e, func(out string) error {
 		extra, err := extraTree(s.rack.Dir(), e)
 		if err != nil {
 			return err
 		}
 		_, err = disk.Release(s.ctx, disk.ReleaseOptions{
-			Layout: b.layout, Extra: extra, CommandLine: e.CommandLine, Fast: true, Version: e.Version, Out: out, Toolbox: b.tools,
+			Layout: b.layout, Extra: extra, Fast: true, Version: e.Version, Out: out, Toolbox: b.tools,
 		})
 		return err
 	})
@@ -151,11 +164,6 @@ func extraTree(parent string, e edit) (string, error) {
 			return "", err
 		}
 	}
-	for name, from := range e.Trees {
-		if err := os.CopyFS(filepath.Join(dir, name), os.DirFS(from)); err != nil {
-			return "", err
-		}
-	}
 	return dir, nil
 }
 
@@ -165,7 +173,7 @@ func (s *story) flashable(e edit) string {
 	if *given != "" {
 		return *given
 	}
-	b := s.system()
+	b := s.system(e.Seeded)
 	release := s.release(e)
 	path, err := b.make("disk", e, func(out string) error {
 		return disk.Raw(s.ctx, disk.RawOptions{Release: release, Out: out, Toolbox: b.tools})

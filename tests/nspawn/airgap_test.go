@@ -1,0 +1,114 @@
+package nspawn
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kairos-io/kairos/agent/k3s"
+	"github.com/kairos-io/kairos/tests/internal/run"
+	"github.com/kairos-io/kairos/tests/k3simage"
+	"github.com/kairos-io/kairos/tests/lab"
+	"github.com/kairos-io/kairos/tests/lab/cluster"
+	"github.com/kairos-io/kairos/tests/lab/labtest"
+)
+
+// A site without any network but its own. One of the machines was flashed with
+// images in it, the others with the plain OS; nothing about images is configured.
+// All of them become a cluster, and pods run on each.
+func TestAirGap(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots machines; not with -short")
+	}
+	root, err := run.RepoRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	built, err := cluster.Build(t.Context(), root, t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed, err := built.SeedFS(t.Context(), root, t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, l := labtest.New(t, lab.Options{})
+	c, err := cluster.New(ctx, l, built)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{T: t, Cluster: c, ctx: ctx}
+	t.Cleanup(r.showLogs)
+	began := time.Now()
+	for name, rootFS := range map[string]string{"node1": built.RootFS, "node2": seed, "node3": built.RootFS} {
+		config, err := built.Bare(name, c.Config, rootFS)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.AddNspawn(ctx, config); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.cutOff()
+	r.await()
+	t.Logf("RESULT an air-gapped site of three machines with one seed ready after %.0f s", time.Since(began).Seconds())
+	r.checkNodes()
+	r.checkSeeded()
+
+	manifest := filepath.Join(l.Dir(), "pods.yaml")
+	text := ""
+	for _, m := range l.Machines() {
+		text += r.pod("pod-"+m.Name(), m.Name())
+	}
+	if err := os.WriteFile(manifest, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.kubectl("apply", "-f", manifest)
+	r.kubectl("wait", "--for=condition=Ready", "pod/pod-node1", "pod/pod-node2", "pod/pod-node3", "--timeout=90s")
+	r.cutOff() // nothing has come back meanwhile, and has been of use
+}
+
+// cutOff leaves the machines no route but the one to each other.
+func (r *rig) cutOff() {
+	r.Helper()
+	for _, m := range r.Lab.Machines() {
+		r.eventually(time.Minute, m.Name()+" has no route out", func() error {
+			out, err := m.Exec(r.ctx, "sh", "-c", "ip route del default 2>/dev/null; ip -6 route del default 2>/dev/null; ip route show default; ip -6 route show default; ip -br addr show up scope global")
+			if err != nil {
+				return err
+			}
+			if strings.Contains(out, "default") || !strings.Contains(out, "UP") {
+				return fmt.Errorf("it has %q", out)
+			}
+			return nil
+		})
+	}
+}
+
+// checkSeeded looks at the images that the kubelets and k3s have by now.
+func (r *rig) checkSeeded() {
+	r.Helper()
+	for _, m := range r.Lab.Machines() {
+		r.eventually(time.Minute, m.Name()+" has all images", func() error {
+			out, err := m.Exec(r.ctx, "sh", "-c", "ctr -n kairos images ls; ctr -n k8s.io images ls")
+			if err != nil {
+				return err
+			}
+			for _, want := range []string{k3s.DefaultImage, k3simage.PauseName, k3simage.EchoName, "io.cri-containerd.pinned=pinned"} {
+				if !strings.Contains(out, want) {
+					return fmt.Errorf("no %s in\n%s", want, out)
+				}
+			}
+			return nil
+		})
+	}
+	if out := r.exec("node2", "ls", "/usr/lib/kairos/images/blobs/sha256"); strings.Count(out, "\n") < 9 {
+		r.Errorf("the seed's OS carries %q", out)
+	}
+	if out := r.exec("node1", "sh", "-c", "ls /usr/lib/kairos/images 2>&1 || :"); !strings.Contains(out, "No such file") {
+		r.Errorf("the plain OS carries images: %q", out)
+	}
+}

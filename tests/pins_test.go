@@ -1,0 +1,93 @@
+package tests
+
+import (
+	"fmt"
+	"go/ast"
+	"go/token"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/mod/modfile"
+
+	"github.com/kairos-io/kairos/agent/k3s"
+	"github.com/kairos-io/kairos/image/builder"
+)
+
+// pinsFile is where the versions of everything stand that others made and that is
+// no Go module: images, the Debian suite, archives, lists of packages.
+const pinsFile = "image/builder/pins.go"
+
+// pinned are the texts that name such a thing.
+var pinned = []struct {
+	what string
+	text *regexp.Regexp
+}{
+	{"an image", regexp.MustCompile(`^[a-z0-9-]+(\.[a-z0-9-]+)+(:[0-9]+)?/[a-z0-9._/-]+:[A-Za-z0-9._-]+$`)},
+	{"a Debian suite", regexp.MustCompile(`^(bookworm|trixie|forky|sid)(-updates|-security)?$`)},
+	{"a Debian archive", regexp.MustCompile(`^https?://[a-z0-9.-]*debian\.org/`)},
+}
+
+// pinnedElsewhere are the exceptions, by file. The agent cannot know the builder,
+// so it says again which k3s it was made for: TestPinsAgree holds the two together.
+var pinnedElsewhere = map[string]string{"agent/k3s/doc.go": builder.K3s}
+
+// checkPins finds versions that stand anywhere but in pinsFile. Tests and what
+// belongs to them make images of their own.
+func checkPins(all []*pkg) []string {
+	var faults []string
+	for _, p := range all {
+		if matches(p.path, "tests/...") {
+			continue
+		}
+		for _, s := range p.sources {
+			if s.test() || s.name == pinsFile {
+				continue
+			}
+			for n := range ast.Preorder(s.ast) {
+				lit, ok := n.(*ast.BasicLit)
+				if !ok || lit.Kind != token.STRING {
+					continue
+				}
+				text, err := strconv.Unquote(lit.Value)
+				if err != nil || text == pinnedElsewhere[s.name] {
+					continue
+				}
+				for _, pin := range pinned {
+					if pin.text.MatchString(text) {
+						faults = append(faults, fmt.Sprintf("%s: %q is %s: it belongs into %s", s.at(lit.Pos()), text, pin.what, pinsFile))
+					}
+				}
+			}
+		}
+	}
+	return faults
+}
+
+// Where the same version has to stand a second time, it is the same.
+func TestPinsAgree(t *testing.T) {
+	if k3s.DefaultImage != builder.K3s {
+		t.Errorf("the agent starts %s, the images are made for %s", k3s.DefaultImage, builder.K3s)
+	}
+	raw, err := os.ReadFile("../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mod, err := modfile.Parse("go.mod", raw, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	minor := strings.Join(strings.Split(mod.Go.Version, ".")[:2], ".")
+	earthfile, err := os.ReadFile("../Earthfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(earthfile)) {
+		image, ok := strings.CutPrefix(strings.TrimSpace(line), "FROM ")
+		if ok && !strings.HasPrefix(image, "+") && image != "golang:"+minor+"-"+builder.Suite {
+			t.Errorf("Earthfile builds from %s; go.mod and %s say Go %s on %s", image, pinsFile, minor, builder.Suite)
+		}
+	}
+}
