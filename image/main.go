@@ -3,6 +3,7 @@
 //	go run ./image os --out build/os
 //	go run ./image cli --out build/cli
 //	go run ./image release --layout build/os --out build/release
+//	go run ./image sign --layout build/release --key key.pem
 //	go run ./image disk --release build/release --out build/kairos.raw
 //	go run ./image unpack --layout build/os --out build/rootfs
 //	go run ./image digest --layout build/os
@@ -29,6 +30,7 @@ const usage = `usage: image COMMAND [flags]
 
   os      build the OS image as an OCI layout
   release turn the OS image into a release: what nodes upgrade to (needs root)
+  sign    sign what is in a layout, for os.verify_key
   disk    make a disk of a release, to be flashed (needs root)
   cli     build the command line's image as an OCI layout
   unpack  turn an OCI layout into a root file system (needs root)
@@ -55,7 +57,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	commands := map[string]func(context.Context, []string) error{
-		"os": runOS, "release": runRelease, "disk": runDisk, "cli": runCLI, "unpack": runUnpack, "digest": runDigest,
+		"os": runOS, "release": runRelease, "sign": runSign, "disk": runDisk, "cli": runCLI, "unpack": runUnpack, "digest": runDigest,
 	}
 	if len(args) > 0 {
 		if command, ok := commands[args[0]]; ok {

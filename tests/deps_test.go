@@ -26,7 +26,7 @@ var (
 // rooms is what ARCHITECTURE.md calls the borders: dependencies point down only,
 // and siblings do not know each other.
 var rooms = []room{
-	{name: "cmd/internal/...", may: []string{"cmd/internal/...", "agent/...", "overlay/...", "systemd", "image/assess/...", "image/install", "image/slots"}},
+	{name: "cmd/internal/...", may: []string{"cmd/internal/...", "agent/...", "overlay/...", "systemd", "image/assess/...", "image/install", "image/slots/...", "image/upgrade/..."}},
 	{name: "cmd/...", may: []string{"cmd/internal/..."}},
 
 	{name: "overlay", may: []string{"overlay/..."}},
@@ -46,8 +46,10 @@ var rooms = []room{
 	{name: "agent/...", may: ofAgent},
 
 	{name: "systemd"},
-	{name: "image", may: []string{"image/...", "systemd"}},
-	// What is baked into an image is chosen and verified as a node does it.
+	{name: "image", may: []string{"image/...", "systemd", "agent/oci"}},
+	// What a registry may say, and how it is verified, is the same for every image.
+	{name: "image/signature", may: []string{"image/...", "agent/oci"}},
+	{name: "image/upgrade/...", may: []string{"image/...", "agent/oci"}},
 	{name: "image/builder", may: []string{"image/...", "systemd", "agent/oci"}},
 	{name: "image/assess", may: []string{"agent/store"}, plain: true},
 	{name: "image/...", may: []string{"image/...", "systemd"}},

@@ -64,6 +64,28 @@ func TestStalledTransferIsGivenUp(t *testing.T) {
 	}
 }
 
+// A registry that sends a request round in circles is left at once.
+func TestRedirectsInCircles(t *testing.T) {
+	var asked atomic.Int64
+	var circles atomic.Bool
+	host := serve(t, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !circles.Load() || !strings.Contains(r.URL.Path, "/blobs/") {
+				next.ServeHTTP(w, r)
+				return
+			}
+			asked.Add(1)
+			http.Redirect(w, r, r.URL.Path, http.StatusTemporaryRedirect)
+		})
+	})
+	push(t, host+"/k3s:v1", testImage(t, "amd64"))
+	circles.Store(true)
+	_, err := Pull(t.Context(), mustRef(t, host+"/k3s:v1"), newMemory(), Options{Arch: "amd64", Attempts: 1})
+	if err == nil || !strings.Contains(err.Error(), "stopped after 10 redirects") || asked.Load() != maxRedirects+1 {
+		t.Errorf("got %v after %d requests", err, asked.Load())
+	}
+}
+
 // A slow transfer is no stalled one, however long it takes.
 func TestWatched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -220,7 +220,7 @@ func temporary(err error) bool {
 	switch {
 	case errors.Is(err, errOther):
 		return true
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
+	case errors.As(err, new(*writeError)), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
 		errors.Is(err, ErrDigest), errors.Is(err, ErrPlatform), errors.Is(err, ErrTooLarge), errors.Is(err, ErrNotFound):
 		return false
 	}

@@ -67,6 +67,7 @@ func (s *layoutSource) entry(raw []byte) (d v1.Descriptor, whole bool, err error
 		return d, false, fmt.Errorf("decode index.json: %w", err)
 	}
 	var names []string
+	var images []v1.Descriptor
 	for _, d := range index.Manifests {
 		n := d.Annotations[refNameAnnotation]
 		byDigest := s.ref.digest != (v1.Hash{}) && d.Digest == s.ref.digest
@@ -74,13 +75,17 @@ func (s *layoutSource) entry(raw []byte) (d v1.Descriptor, whole bool, err error
 		if byDigest || byTag {
 			return d, false, nil
 		}
+		if IsSignatureTag(n) {
+			continue
+		}
+		images = append(images, d)
 		names = append(names, strings.TrimSpace(n+" "+d.Digest.String()))
 	}
 	switch {
 	case s.ref.digest != (v1.Hash{}) || s.ref.tag != "":
 		return d, false, fmt.Errorf("%w: the layout holds %q", ErrNotFound, names)
-	case len(index.Manifests) == 1:
-		return index.Manifests[0], false, nil
+	case len(images) == 1:
+		return images[0], false, nil
 	}
 	return d, true, nil
 }

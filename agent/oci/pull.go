@@ -143,29 +143,31 @@ func pullFrom(ctx context.Context, src source, p pull) (Image, error) {
 }
 
 // eachSource tries one source after the other until one succeeds.
-func eachSource(ctx context.Context, ref Ref, opts Options, f func(source) (Image, error)) (Image, error) {
+func eachSource[T any](ctx context.Context, ref Ref, opts Options, f func(source) (T, error)) (T, error) {
+	var none T
 	sources, err := sourcesOf(ref, opts)
 	if err != nil {
-		return Image{}, err
+		return none, err
 	}
 	var errs []error
 	for _, src := range sources {
-		img, err := f(src)
+		got, err := f(src)
 		if err == nil {
-			return img, nil
+			return got, nil
 		}
 		if _, ok := src.(shortcut); ok && errors.Is(err, ErrNotFound) {
 			continue // it had not been expected there
 		}
 		errs = append(errs, fmt.Errorf("get %s from %s: %w", ref, src.name(), err))
-		if ctx.Err() != nil {
+		var own *writeError
+		if ctx.Err() != nil || errors.As(err, &own) {
 			break
 		}
 	}
 	if len(errs) == 0 {
-		return Image{}, fmt.Errorf("get %s: %w", ref, ErrNotFound)
+		return none, fmt.Errorf("get %s: %w", ref, ErrNotFound)
 	}
-	return Image{}, errors.Join(errs...)
+	return none, errors.Join(errs...)
 }
 
 func (o Options) withDefaults() Options {
@@ -190,19 +192,9 @@ type picked struct {
 }
 
 func resolveFrom(ctx context.Context, src source, ref Ref, opts Options) (Image, picked, error) {
-	var raw []byte
-	var mt types.MediaType
-	err := retry(ctx, opts, func(ctx context.Context, _ func()) (err error) {
-		raw, mt, err = src.root(ctx)
-		return err
-	})
+	raw, mt, err := readRoot(ctx, src, ref, opts)
 	if err != nil {
 		return Image{}, picked{}, err
-	}
-	if ref.digest != (v1.Hash{}) {
-		if err := checkBytes(raw, ref.digest); err != nil {
-			return Image{}, picked{}, err
-		}
 	}
 	var index []byte
 	rootType := mt
@@ -231,6 +223,18 @@ func resolveFrom(ctx context.Context, src source, ref Ref, opts Options) (Image,
 		img.Blob = Blob{MediaType: string(rootType), Digest: hashOf(index).String(), Size: int64(len(index)), Manifests: []string{img.Manifest.Digest}}
 	}
 	return img, m, nil
+}
+
+// readRoot reads the index or manifest that the reference names.
+func readRoot(ctx context.Context, src source, ref Ref, opts Options) (raw []byte, mt types.MediaType, err error) {
+	err = retry(ctx, opts, func(ctx context.Context, _ func()) (err error) {
+		raw, mt, err = src.root(ctx)
+		return err
+	})
+	if err == nil && ref.digest != (v1.Hash{}) {
+		err = checkBytes(raw, ref.digest)
+	}
+	return raw, mt, err
 }
 
 func imageOf(m picked, mt types.MediaType) Image {

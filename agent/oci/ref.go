@@ -86,6 +86,21 @@ func (r Ref) Digest() string {
 // Local reports whether the image is on this machine's disk, so that resolving it is cheap.
 func (r Ref) Local() bool { return r.dir != "" }
 
+// WithTag returns a reference to another tag of the same repository or layout.
+func (r Ref) WithTag(tag string) Ref {
+	out := Ref{dir: r.dir, tag: tag}
+	if r.Local() {
+		out.text = layoutScheme + r.dir + ":" + tag
+		return out
+	}
+	t := r.remote.Context().Tag(tag)
+	out.remote, out.text, out.named = t, t.Name(), repositoryOf(t)+":"+tag
+	return out
+}
+
+// IsZero reports whether r is not a reference.
+func (r Ref) IsZero() bool { return r.text == "" }
+
 // Name returns registry/repository:tag the way containerd calls images: with the
 // registry's host and the tag written out. Without a tag but with a digest it is
 // registry/repository@digest; a layout has no name, nor has a digest alone.

@@ -99,7 +99,7 @@ func (s *registrySource) options(ctx context.Context) []remote.Option {
 	if s.opts.Keychain != nil {
 		o = append(o, remote.WithAuthFromKeychain(s.opts.Keychain))
 	}
-	return append(o, remote.WithTransport(smallManifests{base}))
+	return append(o, remote.WithTransport(bounded{base}))
 }
 
 func (s *registrySource) root(ctx context.Context) ([]byte, types.MediaType, error) {
@@ -136,11 +136,21 @@ func explainRemote(err error) error {
 	return err
 }
 
-// smallManifests bounds the body of manifest answers, which are read whole into memory.
-type smallManifests struct{ next http.RoundTripper }
+// maxRedirects is that of net/http's own client, which the library's replaces by no limit.
+const maxRedirects = 10
+
+// bounded limits what an answer may cost: the number of redirects, and the body
+// of manifests, which are read whole into memory.
+type bounded struct{ next http.RoundTripper }
 
 // RoundTrip implements http.RoundTripper.
-func (t smallManifests) RoundTrip(req *http.Request) (*http.Response, error) {
+func (t bounded) RoundTrip(req *http.Request) (*http.Response, error) {
+	hops := 0
+	for r := req.Response; r != nil && r.Request != nil; r = r.Request.Response {
+		if hops++; hops > maxRedirects {
+			return nil, fmt.Errorf("stopped after %d redirects", maxRedirects)
+		}
+	}
 	resp, err := t.next.RoundTrip(req)
 	if err != nil || !strings.Contains(req.URL.Path, "/manifests/") {
 		return resp, err

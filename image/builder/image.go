@@ -11,6 +11,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/kairos-io/kairos/image/signature"
 )
 
 // part is a layer with the words that `history` commands show for it.
@@ -154,8 +156,9 @@ func Digest(dir string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read layout %s: %w", dir, err)
 	}
-	if len(m.Manifests) != 1 {
-		return "", fmt.Errorf("read layout %s: it holds %d images, want one", dir, len(m.Manifests))
+	images := signature.Images(m.Manifests)
+	if len(images) != 1 {
+		return "", fmt.Errorf("read layout %s: it holds %d images, want one", dir, len(images))
 	}
-	return m.Manifests[0].Digest.String(), nil
+	return images[0].Digest.String(), nil
 }

@@ -16,6 +16,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/kairos-io/kairos/image/signature"
 )
 
 // UnpackOptions say what to unpack and how much of it is still believable.
@@ -77,10 +79,11 @@ func findImage(path layout.Path, arch string) (v1.Descriptor, error) {
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
-	if len(list.Manifests) != 1 {
-		return v1.Descriptor{}, fmt.Errorf("it holds %d images, want one", len(list.Manifests))
+	images := signature.Images(list.Manifests)
+	if len(images) != 1 {
+		return v1.Descriptor{}, fmt.Errorf("it holds %d images, want one", len(images))
 	}
-	desc := list.Manifests[0]
+	desc := images[0]
 	if desc.MediaType.IsIndex() {
 		return pickArch(path, desc.Digest, arch)
 	}

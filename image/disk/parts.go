@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 
 	"github.com/kairos-io/kairos/image/release"
+	"github.com/kairos-io/kairos/image/signature"
 )
 
 // parts are the blobs of a release in a layout of this machine.
@@ -41,10 +42,11 @@ func readRelease(path layout.Path, arch string) (parts, error) {
 	if err != nil {
 		return parts{}, err
 	}
-	if len(list.Manifests) != 1 || !list.Manifests[0].MediaType.IsIndex() {
+	images := signature.Images(list.Manifests)
+	if len(images) != 1 || !images[0].MediaType.IsIndex() {
 		return parts{}, errors.New("the layout does not hold one release\nhint: make it with `image release`")
 	}
-	p := parts{digest: list.Manifests[0].Digest}
+	p := parts{digest: images[0].Digest}
 	index, err := path.Bytes(p.digest)
 	if err != nil {
 		return parts{}, err

@@ -228,8 +228,12 @@ func Select(raw []byte, arch string) (v1.Descriptor, error) {
 	}
 	var found []v1.Descriptor
 	var have []string
+	inner := 0
 	for _, d := range index.Manifests {
 		if d.ArtifactType != ArtifactType {
+			if d.MediaType.IsIndex() {
+				inner++
+			}
 			continue
 		}
 		if d.Platform == nil || d.Platform.OS != OS {
@@ -241,6 +245,8 @@ func Select(raw []byte, arch string) (v1.Descriptor, error) {
 		have = append(have, shorten(d.Platform.Architecture))
 	}
 	switch {
+	case len(have) == 0 && inner > 0:
+		return v1.Descriptor{}, invalid("it names %d indexes: add the tag or the digest of one", inner)
 	case len(have) == 0:
 		return v1.Descriptor{}, invalid("it is an image without a release manifest, which cannot be put on a disk")
 	case len(found) == 0:

@@ -169,6 +169,10 @@ func TestSelect(t *testing.T) {
 	}{
 		{"for other machines", func(x *v1.IndexManifest) { x.Manifests = x.Manifests[3:] }, `not for amd64 machines but for ["arm64"]`},
 		{"a container image only", func(x *v1.IndexManifest) { x.Manifests = x.Manifests[:2] }, "without a release manifest"},
+		{"a layout of several", func(x *v1.IndexManifest) {
+			x.Manifests = x.Manifests[:2]
+			x.Manifests[0].MediaType, x.Manifests[1].MediaType = types.OCIImageIndex, types.OCIImageIndex
+		}, "it names 2 indexes: add the tag"},
 		{"nothing", func(x *v1.IndexManifest) { x.Manifests = nil }, "without a release manifest"},
 		{"two for one architecture", func(x *v1.IndexManifest) { x.Manifests = append(x.Manifests, x.Manifests[2]) }, "2 release manifests for amd64"},
 		{"no platform", func(x *v1.IndexManifest) { x.Manifests[2].Platform = nil }, "has no platform of kairos"},

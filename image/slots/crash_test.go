@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"github.com/kairos-io/kairos/image/slots/slotstest"
 )
 
 // variants is how many disks are looked at for each moment of a power cut.
@@ -14,7 +16,7 @@ const variants = 6
 // flashed returns a machine as it comes from the factory: one system in slot a.
 func flashed(t testing.TB, s system) *machine {
 	t.Helper()
-	m := &machine{disk: newBlob(gptImage(t)), files: map[string]*blob{}, made: map[string]*blob{}, gone: map[string]*blob{}}
+	m := &machine{disk: newBlob(slotstest.Disk()), files: map[string]*blob{}, made: map[string]*blob{}, gone: map[string]*blob{}}
 	f := m.facts(t, "")
 	p, err := PlanInstall(f, s.Release)
 	if err != nil {

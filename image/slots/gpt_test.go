@@ -2,33 +2,13 @@ package slots
 
 import (
 	"bytes"
-	"compress/gzip"
 	"encoding/binary"
-	"io"
 	"os"
 	"path/filepath"
 	"testing"
-)
 
-// gptImage is a disk of 256 KiB as sfdisk (util-linux 2.38) made it, with the
-// partitions of a machine.
-func gptImage(t testing.TB) []byte {
-	t.Helper()
-	f, err := os.Open("testdata/gpt.img.gz")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = f.Close() }()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := io.ReadAll(z)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return raw
-}
+	"github.com/kairos-io/kairos/image/slots/slotstest"
+)
 
 func uuid(t testing.TB, text string) UUID {
 	t.Helper()
@@ -40,7 +20,7 @@ func uuid(t testing.TB, text string) UUID {
 }
 
 func TestPartitions(t *testing.T) {
-	img := gptImage(t)
+	img := slotstest.Disk()
 	got, err := Partitions(bytes.NewReader(img), int64(len(img)))
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +71,7 @@ func setIn(t *testing.T, d Device, number int, u UUID) error {
 
 // Both copies have the new UUID, and nothing else has changed.
 func TestSetUUID(t *testing.T) {
-	before, want := gptImage(t), uuid(t, "0123456789abcdef0123456789abcdef")
+	before, want := slotstest.Disk(), uuid(t, "0123456789abcdef0123456789abcdef")
 	for _, tc := range []struct {
 		name   string
 		damage func(img []byte)
@@ -151,7 +131,7 @@ func TestSetUUID(t *testing.T) {
 // A disk of 4096-byte sectors has its table elsewhere.
 func TestPartitionsOfLargeSectors(t *testing.T) {
 	const sector = 4096
-	small := gptImage(t)
+	small := slotstest.Disk()
 	t1, err := readTable(bytes.NewReader(small), 512, 512)
 	if err != nil {
 		t.Fatal(err)
@@ -177,7 +157,7 @@ func TestPartitionsOfLargeSectors(t *testing.T) {
 }
 
 func TestDisksWithoutATable(t *testing.T) {
-	good := gptImage(t)
+	good := slotstest.Disk()
 	for _, tc := range []struct {
 		name string
 		edit func(img []byte) []byte
@@ -205,7 +185,7 @@ func TestDisksWithoutATable(t *testing.T) {
 }
 
 func FuzzPartitions(f *testing.F) {
-	img := gptImage(f)
+	img := slotstest.Disk()
 	f.Add(img[:34*512])
 	f.Fuzz(func(t *testing.T, img []byte) {
 		if got, err := Partitions(bytes.NewReader(img), int64(len(img))); err == nil && len(got) > maxPartitions {

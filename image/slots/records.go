@@ -19,9 +19,14 @@ const (
 // it changes no directory and no allocation.
 const recordsSize = 4096
 
+// recordsDoc is the form of the file.
+type recordsDoc struct {
+	Slots Records `json:"slots"`
+}
+
 // EncodeRecords returns the content of slots.json.
 func EncodeRecords(r Records) ([]byte, error) {
-	raw, err := json.MarshalIndent(r, "", "  ")
+	raw, err := json.MarshalIndent(recordsDoc{r}, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("encode slots.json: %w", err)
 	}
@@ -50,9 +55,9 @@ func ReadRecords(esp ESP) (Records, error) {
 		if err != nil {
 			return Records{}, fmt.Errorf("read %s: %w", name, err)
 		}
-		var r Records
-		if json.Unmarshal(bytes.TrimRight(raw[:n], "\x00"), &r) == nil {
-			return r, nil
+		var doc recordsDoc
+		if json.Unmarshal(bytes.TrimRight(raw[:n], "\x00"), &doc) == nil {
+			return doc.Slots, nil
 		}
 	}
 	return Records{}, nil

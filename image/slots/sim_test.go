@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -15,6 +14,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/kairos-io/kairos/image/slots/slotstest"
 )
 
 // A disk whose power can be cut. What is not synced may be on it or not, sector
@@ -225,31 +226,6 @@ func (m *machine) after(rnd *rand.Rand) *machine {
 	return out
 }
 
-// makeUKI makes a program that is one as far as this package and systemd-boot look.
-func makeUKI(arch, cmdline string, size int) []byte {
-	out := make([]byte, max(size, 2048))
-	le := binary.LittleEndian
-	copy(out, "MZ")
-	le.PutUint32(out[60:], 128)
-	copy(out[128:], "PE\x00\x00")
-	le.PutUint16(out[132:], map[string]uint16{"amd64": 0x8664, "arm64": 0xaa64}[arch])
-	le.PutUint16(out[134:], 2)
-	le.PutUint16(out[148:], 240) // optional header
-	at := 128 + 24 + 240
-	for i, s := range []struct{ name, content string }{{".osrel", "NAME=Kairos\n"}, {".cmdline", cmdline}} {
-		h, place := out[at+i*40:], 1024+i*512
-		copy(h[:8], s.name)
-		le.PutUint32(h[8:], uint32(len(s.content)))
-		le.PutUint32(h[16:], 512)
-		le.PutUint32(h[20:], uint32(place))
-		copy(out[place:], s.content)
-	}
-	for i := 2048; i < len(out); i++ {
-		out[i] = byte(i) // a kernel
-	}
-	return out
-}
-
 // system is a release of test content.
 type system struct {
 	Release
@@ -258,12 +234,10 @@ type system struct {
 
 // newSystem makes a system of its own for each version.
 func newSystem(version string) system {
-	root := bytes.Repeat([]byte(fmt.Sprintf("%-16s", version)), 12*block/16)
-	tree, rootHash := makeTree(root)
-	s := system{content: map[Part][]byte{Root: root, Verity: tree,
-		Kernel: makeUKI("amd64", "gpt roothash="+rootHash+" panic=10", 3000)}}
+	c := slotstest.New(version, "amd64")
+	s := system{content: map[Part][]byte{Root: c.Root, Verity: c.Verity, Kernel: c.UKI}}
 	s.Release = Release{Image: "r.example/os:" + version, Digest: "sha256:" + strings.Repeat("0", 64), Pieces: map[Part]Piece{}}
-	s.Config.Version, s.Config.Arch, s.Config.Flavour, s.Config.RootHash = version, "amd64", "generic", rootHash
+	s.Config.Version, s.Config.Arch, s.Config.Flavour, s.Config.RootHash = version, "amd64", "generic", c.RootHash
 	for part, content := range s.content {
 		s.Pieces[part] = Piece{int64(len(content)), digestOf(content)}
 	}

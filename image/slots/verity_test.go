@@ -8,38 +8,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"testing"
-)
 
-// makeTree makes a hash tree as veritysetup does.
-func makeTree(data []byte) (tree []byte, rootHash string) {
-	salt, _ := hex.DecodeString("000102030405060708090a0b0c0d0e0f")
-	sum := func(b []byte) []byte {
-		h := sha256.Sum256(append(bytes.Clone(salt), b...))
-		return h[:]
-	}
-	sb := make([]byte, block)
-	copy(sb, "verity\x00\x00")
-	le := binary.LittleEndian
-	le.PutUint32(sb[8:], 1)
-	le.PutUint32(sb[12:], 1)
-	sb[31] = 1 // the UUID of the vectors
-	copy(sb[32:], "sha256")
-	le.PutUint32(sb[64:], block)
-	le.PutUint32(sb[68:], block)
-	le.PutUint64(sb[72:], uint64(len(data)/block))
-	le.PutUint16(sb[80:], uint16(len(salt)))
-	copy(sb[88:], salt)
-	var levels []byte
-	for len(data) > block {
-		var up []byte
-		for i := 0; i < len(data); i += block {
-			up = append(up, sum(data[i:i+block])...)
-		}
-		up = append(up, make([]byte, (block-len(up)%block)%block)...)
-		levels, data = append(bytes.Clone(up), levels...), up
-	}
-	return append(sb, levels...), hex.EncodeToString(sum(data))
-}
+	"github.com/kairos-io/kairos/image/slots/slotstest"
+)
 
 func pattern(blocks int) []byte {
 	out := make([]byte, blocks*block)
@@ -64,7 +35,7 @@ var vectors = []struct {
 func TestVerify(t *testing.T) {
 	for _, v := range vectors {
 		data := pattern(v.blocks)
-		tree, rootHash := makeTree(data)
+		tree, rootHash := slotstest.Tree(data)
 		if sum := sha256.Sum256(tree); rootHash != v.rootHash || hex.EncodeToString(sum[:]) != v.tree {
 			t.Fatalf("%d blocks: root hash %s, tree %x", v.blocks, rootHash, sum)
 		}
@@ -86,7 +57,7 @@ func TestVerify(t *testing.T) {
 // Every changed byte is found, wherever it is.
 func TestVerifyFindsDamage(t *testing.T) {
 	data := pattern(300)
-	tree, rootHash := makeTree(data)
+	tree, rootHash := slotstest.Tree(data)
 	for _, tc := range []struct {
 		name string
 		edit func(data, tree []byte) ([]byte, []byte, string)
@@ -124,7 +95,7 @@ func TestVerifyFindsDamage(t *testing.T) {
 }
 
 func TestTreesThatAreNone(t *testing.T) {
-	good, _ := makeTree(pattern(2))
+	good, _ := slotstest.Tree(pattern(2))
 	for _, tc := range []struct {
 		name string
 		edit func(sb []byte)

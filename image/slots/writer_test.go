@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/kairos-io/kairos/image/slots/slotstest"
 )
 
 // bad is a source that gives something else for one part.
@@ -51,7 +53,7 @@ func TestBadContent(t *testing.T) {
 	must(t, upgraded.run(t, two, upgradeTo(two), one.Config.RootHash))
 	upgraded.rename(t, "kairos-000002+3.efi", "kairos-000002.efi") // found good; v1 is the way back
 	network := errors.New("connection lost")
-	other := makeUKI("amd64", "roothash="+two.Config.RootHash, 3000)
+	other := slotstest.UKI("amd64", "roothash="+two.Config.RootHash, 3000)
 	for _, tc := range []struct {
 		name   string
 		part   Part
@@ -65,8 +67,8 @@ func TestBadContent(t *testing.T) {
 		{"kernel too long", Kernel, func(b []byte) []byte { return append(b, 0) }, nil, "more than the promised 3000 bytes", true},
 		{"kernel without end", Kernel, func(b []byte) []byte { return bytes.Repeat(b, 2000) }, nil, "more than the promised", true},
 		{"kernel of another system", Kernel, func([]byte) []byte { return other }, nil, "another root hash", true},
-		{"kernel without a root hash", Kernel, func([]byte) []byte { return makeUKI("amd64", "quiet", 3000) }, nil, "another root hash", true},
-		{"kernel for other machines", Kernel, func([]byte) []byte { return makeUKI("arm64", "roothash="+three.Config.RootHash, 3000) }, nil, `a program for "arm64" machines`, true},
+		{"kernel without a root hash", Kernel, func([]byte) []byte { return slotstest.UKI("amd64", "quiet", 3000) }, nil, "another root hash", true},
+		{"kernel for other machines", Kernel, func([]byte) []byte { return slotstest.UKI("arm64", "roothash="+three.Config.RootHash, 3000) }, nil, `a program for "arm64" machines`, true},
 		{"kernel that is none", Kernel, func(b []byte) []byte { return make([]byte, len(b)) }, nil, "not a unified kernel image", true},
 		{"connection lost in the kernel", Kernel, func(b []byte) []byte { return b[:2500] }, network, "connection lost", true},
 		{"root cut short", Root, func(b []byte) []byte { return b[:4096] }, nil, "4096 bytes came instead of 49152", false},
@@ -244,6 +246,11 @@ func TestRecords(t *testing.T) {
 	if r, err := ReadRecords(onESP{&machine{files: map[string]*blob{}}}); err != nil || r != (Records{}) {
 		t.Errorf("no file: %+v, %v", r, err)
 	}
+	// As a disk is made: without padding.
+	m.files[recordsFile].seen = []byte(`{"slots": {"a": {"digest": "sha256:1", "version": "v0", "root_hash": "` + hashA + `", "generation": 1}}}` + "\n")
+	if r, err := ReadRecords(onESP{m}); err != nil || r.A == nil || r.A.Version != "v0" || r.A.RootHash != hashA {
+		t.Errorf("as flashed: %+v, %v", r, err)
+	}
 	m.files[recordsFile].seen = []byte("{torn")
 	if r, err := ReadRecords(onESP{m}); err != nil || r.A == nil || r.A.Version != "v1" {
 		t.Errorf("the spare copy: %+v, %v", r, err)
@@ -266,7 +273,7 @@ func TestMedium(t *testing.T) {
 	if rel.Config.Version != "v1" || rel.Config.Arch != "amd64" || rel.Pieces[Root].Size != one.Pieces[Root].Size || rel.Pieces[Verity].Size != one.Pieces[Verity].Size {
 		t.Errorf("got %+v", rel)
 	}
-	fresh := &machine{disk: newBlob(gptImage(t)), files: map[string]*blob{}, made: map[string]*blob{}, gone: map[string]*blob{}}
+	fresh := &machine{disk: newBlob(slotstest.Disk()), files: map[string]*blob{}, made: map[string]*blob{}, gone: map[string]*blob{}}
 	p, err := PlanInstall(fresh.facts(t, ""), rel)
 	must(t, err)
 	w := &Writer{Disk: onDisk{fresh}, ESP: onESP{fresh}, Source: src, Release: rel}
@@ -283,7 +290,7 @@ func TestMedium(t *testing.T) {
 }
 
 func TestReadUKI(t *testing.T) {
-	good := makeUKI("arm64", "gpt roothash="+hashA+"\n", 4096)
+	good := slotstest.UKI("arm64", "gpt roothash="+hashA+"\n", 4096)
 	if u, err := ReadUKI(bytes.NewReader(good)); err != nil || u.Arch != "arm64" || u.RootHash != hashA {
 		t.Errorf("got %+v, %v", u, err)
 	}
@@ -312,7 +319,7 @@ func TestReadUKI(t *testing.T) {
 }
 
 func FuzzReadUKI(f *testing.F) {
-	f.Add(makeUKI("amd64", "roothash="+hashA, 2048))
+	f.Add(slotstest.UKI("amd64", "roothash="+hashA, 2048))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		if u, err := ReadUKI(bytes.NewReader(raw)); err == nil && len(u.RootHash) > maxCmdline {
 			t.Errorf("%d", len(u.RootHash))
