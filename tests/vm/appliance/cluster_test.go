@@ -15,8 +15,9 @@ import (
 // name server.
 func TestClusterOnALANOfItsOwn(t *testing.T) {
 	s := newStory(t, 2)
-	disk := s.flashable(edit{Seeded: true})
-	config := s.config("") + skipAddons()
+	r := s.serveRegistry()
+	disk := s.flashable(seeded(named("v1")))
+	config := s.config("os: {health_timeout: 5m}") + skipAddons()
 	began := time.Now()
 	one := s.machine(vm.Config{Name: "one", Memory: 3072}, disk, s.seed("one", config)).on()
 	two := s.machine(vm.Config{Name: "two", Memory: 3072}, disk, s.seed("two", config)).on()
@@ -30,7 +31,40 @@ func TestClusterOnALANOfItsOwn(t *testing.T) {
 		server, worker = two, one
 	}
 	s.step("a pod on each, and they reach each other", func() { s.podsReachEachOther(server, worker) })
+	s.step("a worker gives up a system under which Kubernetes does not call it ready", func() {
+		worker.Eject(1)
+		before := worker.boots()
+		worker.upgrade(r.publish(t, s.release(seeded(neverReady)), "never-ready"))
+		worker.fallsBackTo("v1", "ready")
+		if n := worker.boots() - before - 1; n < 1 || n > 3 {
+			s.Errorf("the bad system booted %d times", n)
+		}
+		s.clusterReady(one, two)
+		s.podsReachEachOther(server, worker)
+	})
+	s.step("a worker that is reset joins again as another machine", func() {
+		worker.Insert(1)
+		before := worker.node()
+		worker.wipes("kairos reset --yes")
+		s.clusterReady(one, two)
+		if nodes := server.kubectl("get", "nodes", "-o", "name"); strings.Contains(nodes, before) || !strings.Contains(nodes, worker.node()) {
+			s.Errorf("the worker was %s, is %s, and the cluster has\n%s", before, worker.node(), nodes)
+		}
+	})
 }
+
+// seeded is the system with k3s and the images of pods in it.
+func seeded(e edit) edit {
+	e.Seeded = true
+	return e
+}
+
+// neverReady: k3s runs, and its kubelet does not understand its own arguments.
+var neverReady = named("never-ready").with("etc/kairos/90-test.yaml", `#cloud-config
+kairos:
+  k3s:
+    args: ["--kubelet-arg=feature-gates=NoSuchGate=true"]
+`)
 
 // aCluster is how long two emulated machines may take to be two ready nodes,
 // from where one can log in to both.

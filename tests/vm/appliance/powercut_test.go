@@ -1,6 +1,8 @@
 package appliance
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -10,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/crypto/ssh"
 
 	"github.com/kairos-io/kairos/tests/vm"
 )
@@ -68,6 +72,73 @@ func TestPowerCutsWhileStateIsWritten(t *testing.T) {
 		t.Errorf("it was\n%s\nand is\n%s", who, now)
 	}
 	t.Logf("RESULT %d state writes with %d power cuts: nothing promised was lost", promised, want)
+}
+
+// Power fails at any moment of an upgrade, from its first byte to the end of the
+// first boot of the new system: the machine always comes up, with the old system
+// or the new one, and can be upgraded further.
+func TestPowerCutsWhileUpgrading(t *testing.T) {
+	s := newStory(t, 1)
+	dice := s.dice()
+	r := s.serveRegistry()
+	refs := map[string]string{}
+	for _, name := range []string{"v2", "v3"} {
+		refs[name] = r.publish(t, s.release(named(name)), name)
+	}
+	next := map[string]string{"v1": "v2", "v2": "v3", "v3": "v2"}
+	m := s.machine(vm.Config{Name: "one"}, s.flashable(named("v1")), s.seed("one", s.config(overlayOnly, healthTimeout))).on().up(time.Now())
+	m.overlayReady()
+	m.Eject(1)
+	who := m.self()
+	began := time.Now()
+	m.upgrade(refs["v2"])
+	m.comesBackAs("v2")
+	m.isKept()
+	whole := time.Since(began)
+
+	now, kept := "v2", 0
+	want, _ := cuts()
+	for n := range want {
+		moment := time.Duration(dice.Int64N(int64(whole)))
+		m.upgradeCutAfter(refs[next[now]], moment)
+		m.on().up(time.Now())
+		m.overlayReady()
+		was := now
+		if now = m.run("cat /" + nameFile); now != was && now != next[was] {
+			t.Fatalf("cut %d: it ran %s, was to run %s, and runs %s", n+1, was, next[was], now)
+		}
+		if now != was {
+			kept++
+			m.isKept()
+		}
+		t.Logf("cut %d, %.1f s after the start of an upgrade from %s to %s: runs %s", n+1, moment.Seconds(), was, next[was], now)
+	}
+	m.upgrade(refs[next[now]])
+	m.comesBackAs(next[now])
+	m.isKept()
+	if after := m.self(); after != who {
+		t.Errorf("it was\n%s\nand is\n%s", who, after)
+	}
+	t.Logf("RESULT %d power cuts within the %.0f s of an upgrade: %d came up with the new system, %d with the old one, none with none", want, whole.Seconds(), kept, want-kept)
+}
+
+// upgradeCutAfter begins an upgrade and cuts the power that long after.
+func (g *guest) upgradeCutAfter(ref string, moment time.Duration) {
+	g.s.Helper()
+	cut := time.AfterFunc(moment, g.Kill)
+	defer cut.Stop()
+	ctx, cancel := g.s.within(aCommand)
+	defer cancel()
+	_, err := g.Exec(ctx, "kairos upgrade --stage --image "+ref+" && systemctl reboot --no-block")
+	var exit *ssh.ExitError
+	if errors.As(err, &exit) {
+		g.s.Fatalf("%s: the upgrade failed by itself: %v", g.Name, err)
+	}
+	select {
+	case <-g.Off():
+	case <-g.s.ctx.Done():
+		g.s.Fatal(context.Cause(g.s.ctx))
+	}
 }
 
 // put copies a program of this host into the machine.
