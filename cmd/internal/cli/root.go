@@ -13,8 +13,8 @@ func Kairos(env *Env) *cobra.Command {
   sudo kairos bridge --network-token-file FILE    join their network from here
   kairos get-kubeconfig > kubeconfig              in a second window`,
 	}
-	root.AddCommand(newGenerateToken(env), newBridge(env), newStatus(env), newGetKubeconfig(env), newInstall(env), newReset(env),
-		newVersion(env))
+	root.AddCommand(newGenerateToken(env), newBridge(env), newStatus(env), newGetKubeconfig(env),
+		newInstall(env), newUpgrade(env), newRollback(env), newReset(env), newVersion(env))
 	return root
 }
 

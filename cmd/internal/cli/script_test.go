@@ -19,6 +19,7 @@ import (
 
 func TestMain(m *testing.M) {
 	bootPoll, bootSettle, leavePoll = 20*time.Millisecond, 60*time.Millisecond, time.Millisecond
+	osSystem.DevOf, osNetwork = fakeDevices, fakeNetwork
 	testscript.Main(m, map[string]func(){
 		"kairos":       func() { os.Exit(Main(Kairos)) },
 		"kairos-agent": func() { os.Exit(Main(Agent)) },
@@ -33,6 +34,10 @@ func TestMain(m *testing.M) {
 //	fake-agent SOCKET DIR       serves an agent's socket: the files of DIR are its
 //	                            answers (a path with _ for /, such as GET_api_v1_agent),
 //	                            and what is asked is appended to DIR/asked
+//	fake-machine DIR VERSION    makes DIR the root of a machine that was flashed
+//	make-release LAYOUT VERSION writes a release into an OCI layout
+//	sign-release LAYOUT VERSION FILE   signs it; the public key goes into FILE
+//	serve-layout LAYOUT         serves it as a registry and sets $REGISTRY to its host
 //	take-port                   listens on a loopback port and sets $PORT to it
 //	code N PROGRAM ARGS...      runs a program that must exit with N
 func TestScripts(t *testing.T) {
@@ -46,6 +51,10 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"fake-overlay": fakeOverlay,
 			"fake-agent":   fakeAgent,
+			"fake-machine": fakeMachine,
+			"make-release": makeRelease,
+			"sign-release": signRelease,
+			"serve-layout": serveLayout,
 			"take-port":    takePort,
 			"code":         exitCode,
 		},

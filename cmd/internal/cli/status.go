@@ -37,20 +37,27 @@ type statusReport struct {
 }
 
 func newStatus(env *Env) *cobra.Command {
-	var output, socket, addr string
+	var output, socket, addr, root string
+	var system bool
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show the nodes of the network, and what is being waited for",
 		Long: `Show the nodes of the network that this machine is part of, by its node or by a
 running bridge: name, role, address, the path packets take and the round-trip
-time. While something is missing, the last line says what is being waited for.`,
+time. While something is missing, the last line says what is being waited for.
+With --os, show what is in the slots of this machine's operating system instead.`,
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table, wide, json or yaml")
 	cmd.Flags().StringVar(&socket, "socket", overlaySocket, "control socket of the overlay")
 	cmd.Flags().StringVar(&addr, "api", defaultAPI, "address of the read-only API, asked when the socket cannot be")
+	cmd.Flags().BoolVar(&system, "os", false, "show the slots of the operating system: which version runs, which boots next, why one failed")
+	cmd.Flags().StringVar(&root, "root", "/", "with --os: where the machine's file system begins")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if !slices.Contains([]string{"table", "wide", "json", "yaml"}, output) {
 			return usagef("output must be table, wide, json or yaml, not %q", output)
+		}
+		if system {
+			return writeOSStatus(env, root, output)
 		}
 		ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
 		defer cancel()

@@ -1,0 +1,253 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kairos-io/kairos/agent/config"
+	"github.com/kairos-io/kairos/agent/oci"
+	"github.com/kairos-io/kairos/image/release"
+	"github.com/kairos-io/kairos/image/slots"
+	"github.com/kairos-io/kairos/image/upgrade"
+)
+
+// exitNothingNew is the code of `kairos upgrade --check` when there is nothing new.
+const exitNothingNew = 3
+
+type upgradeFlags struct {
+	restart
+	root, config, image, hosts string
+	check, stage, apply, yes   bool
+}
+
+func newUpgrade(env *Env) *cobra.Command {
+	var f upgradeFlags
+	cmd := &cobra.Command{
+		Use:   "upgrade",
+		Short: "Put a new version of the operating system on this machine",
+		Long: `Put a new version of the operating system on this machine: fetch it into the slot
+that is not running, verify it, and reboot into it. It has three tries to become
+healthy; otherwise the machine goes back to the version that runs now by itself.
+
+--check exits with 0 when there is something new and with 3 when there is not.
+--stage does all but the reboot, --apply reboots into what was staged.`,
+		Example: `  kairos upgrade
+  kairos upgrade --image registry.example/os:stable --check
+  kairos upgrade --image oci:/mnt/usb/release --stage`,
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.image, "image", "", "where from: a reference, or oci:/path of a layout (default: os.image, else where the last one came from)")
+	flags.BoolVar(&f.check, "check", false, "only look whether there is something new")
+	flags.BoolVar(&f.stage, "stage", false, "do not reboot: the new version boots next")
+	flags.BoolVar(&f.apply, "apply", false, "reboot into the version that was staged")
+	flags.BoolVarP(&f.yes, "yes", "y", false, "do not ask before the reboot")
+	flags.BoolVar(&f.ignoreLock, "ignore-lock", false, "reboot even when the cluster's upgrade lock cannot be had")
+	flags.StringVar(&f.config, "config", filepath.Join(defaultConfigDir, config.KairosFile), "configuration")
+	flags.StringVar(&f.hosts, "hosts-dir", oci.DefaultHostsDir, "containerd's hosts.toml files, for mirrors")
+	restartFlags(cmd, &f.restart, &f.root)
+	cmd.MarkFlagsMutuallyExclusive("check", "stage", "apply")
+	cmd.MarkFlagsMutuallyExclusive("apply", "image")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return (&upgrader{env: env, f: f}).run(cmd.Context())
+	}
+	return cmd
+}
+
+// restartFlags are those of every command that reboots.
+func restartFlags(cmd *cobra.Command, r *restart, root *string) {
+	cmd.Flags().StringVar(root, "root", "/", "where the machine's file system begins")
+	cmd.Flags().StringVar(&r.overlay, "overlay-socket", overlaySocket, "control socket of the overlay")
+	cmd.Flags().StringVar(&r.agent, "agent-socket", agentSocket, "control socket of the agent")
+}
+
+// upgrader is one run of the command. Above write it only looks.
+type upgrader struct {
+	env *Env
+	f   upgradeFlags
+	m   *osMachine
+	cfg config.OS
+}
+
+func (u *upgrader) run(ctx context.Context) error {
+	if !u.f.check && !u.f.stage && !u.f.yes && !u.env.interactive() {
+		return withHint(usagef("the reboot needs a confirmation, and standard input is not a terminal"), "add --yes, or --stage to reboot later")
+	}
+	var err error
+	if u.m, err = openMachine(u.env, u.f.root); err != nil {
+		return err
+	}
+	if !u.f.check {
+		unlock, err := u.m.lock()
+		if err != nil {
+			return err
+		}
+		defer unlock()
+	}
+	if u.f.apply {
+		return u.apply(ctx)
+	}
+	offer, err := u.find(ctx)
+	if err != nil {
+		return err
+	}
+	return u.take(ctx, offer)
+}
+
+// apply reboots into what is staged.
+func (u *upgrader) apply(ctx context.Context) error {
+	if other := u.m.status.Other; other.State != slots.Staged {
+		return withHint(fmt.Errorf("nothing is staged: the other slot is %s", other.State), "stage something with `kairos upgrade --stage`")
+	}
+	return u.boot(ctx)
+}
+
+// find looks for the release.
+func (u *upgrader) find(ctx context.Context) (*upgrade.Offer, error) {
+	cfg, err := config.LoadFile(u.f.config)
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // a machine that was not configured insists on nothing
+		u.cfg = config.Default().OS
+	case err != nil:
+		return nil, configError(err)
+	default:
+		u.cfg = cfg.OS
+	}
+	image := u.image()
+	if image == "" {
+		return nil, withHint(usagef("it is not known where upgrades come from"), "give --image, or set os.image in the configuration")
+	}
+	ref, err := oci.ParseRef(image)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	mirrors, err := oci.Mirrors(u.f.hosts, ref.Registry())
+	if err != nil {
+		return nil, err
+	}
+	offer, err := upgrade.Find(ctx, upgrade.Options{Ref: ref, OCI: oci.Options{Mirrors: mirrors}, Key: u.cfg.VerifyKey.Key()})
+	return offer, explainOffer(err)
+}
+
+// image is where to look: what was asked for, else configured, else used last.
+func (u *upgrader) image() string {
+	if u.f.image != "" {
+		return u.f.image
+	}
+	if u.cfg.Image != "" {
+		return u.cfg.Image
+	}
+	image, last := "", uint64(0)
+	for _, r := range []*slots.Record{u.m.facts.Records.A, u.m.facts.Records.B} {
+		if r != nil && r.Image != "" && r.Generation >= last {
+			image, last = r.Image, r.Generation
+		}
+	}
+	return image
+}
+
+func explainOffer(err error) error {
+	switch {
+	case errors.Is(err, upgrade.ErrSignature):
+		return withHint(err, "sign it with `image sign` or cosign, with the key that os.verify_key is the public one of")
+	case errors.Is(err, release.ErrInvalid):
+		return withHint(err, "a release is made with `image release`; nothing was changed on this machine")
+	case errors.Is(err, oci.ErrNotFound):
+		return withHint(err, "check the name and its tag; a mirror goes into %s, a layout on disk is written oci:/path", oci.DefaultHostsDir)
+	}
+	return err
+}
+
+// take does with the offer what was asked for.
+func (u *upgrader) take(ctx context.Context, offer *upgrade.Offer) error {
+	st := u.m.status
+	news, named := offer.NewsOf(st), fmt.Sprintf("%s (%s)", offer.Config.Version, offer.Digest)
+	if u.f.check {
+		u.report(news, named)
+		return nil
+	}
+	switch news {
+	case upgrade.Current:
+		fmt.Fprintf(u.env.result(), "%s is running already\n", named)
+		return nil
+	case upgrade.Waiting:
+		u.env.say("%s is staged already", named)
+	default:
+		if err := u.write(ctx, offer); err != nil {
+			return err
+		}
+	}
+	if u.f.stage {
+		fmt.Fprintf(u.env.result(), "%s is staged and boots next; `kairos upgrade --apply` reboots\n", named)
+		return nil
+	}
+	return u.boot(ctx)
+}
+
+// report is the answer to --check.
+func (u *upgrader) report(news upgrade.News, named string) {
+	runs := nameOf(u.m.status.Booted)
+	text := map[upgrade.News]string{
+		upgrade.New:     "new: %s; this machine runs %s",
+		upgrade.Again:   "tried before, and failed: %s; this machine runs %s",
+		upgrade.Earlier: "earlier: %s is in the other slot; this machine runs %s",
+		upgrade.Waiting: "staged: %s boots next; this machine runs %s",
+		upgrade.Current: "nothing new: %s is what runs",
+	}[news]
+	if news == upgrade.Current {
+		fmt.Fprintf(u.env.result(), text+"\n", named)
+	} else {
+		fmt.Fprintf(u.env.result(), text+"\n", named, runs)
+	}
+	if news != upgrade.New {
+		u.env.code = exitNothingNew
+	}
+}
+
+// write stages the offer.
+func (u *upgrader) write(ctx context.Context, offer *upgrade.Offer) error {
+	rel := offer.Release(time.Now())
+	p, err := slots.PlanUpgrade(u.m.facts, rel)
+	if errors.Is(err, slots.ErrTrial) {
+		return withHint(err, "wait until it was found good: see `kairos status --os`")
+	}
+	if err != nil {
+		return explainMachine(err)
+	}
+	if old := u.m.status.Booted.Record; old != nil && old.Flavour != "" && old.Flavour != rel.Config.Flavour {
+		u.env.say("note: this is the %s flavour, and the machine runs %s", rel.Config.Flavour, old.Flavour)
+	}
+	if offer.Signed {
+		u.env.say("%s from %s, signed with the configured key", rel.Config.Version, offer.From)
+	} else {
+		u.env.say("%s from %s", rel.Config.Version, offer.From)
+	}
+	// Before the new system can be booted: whoever cuts the power then gets it judged all the same.
+	if err := u.m.noteExpect(ctx, u.f.sockets); err != nil {
+		return err
+	}
+	if err := u.m.carryOut(ctx, p, slots.Writer{Source: offer, Release: rel}); err != nil {
+		return withHint(err, "this machine goes on with %s; run the command again", nameOf(u.m.status.Booted))
+	}
+	return nil
+}
+
+// boot asks, and reboots into the other slot.
+func (u *upgrader) boot(ctx context.Context) error {
+	name := nameOf(u.m.status.Other)
+	err := u.env.confirm(ctx, u.f.yes, "reboot into "+name+" now?")
+	if errors.Is(err, errDeclined) {
+		u.env.say("%s boots next, whenever that is; `kairos upgrade --apply` reboots, `kairos rollback` drops it", name)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	u.f.reason = "upgrade to " + name
+	return u.m.reboot(ctx, u.f.restart)
+}
