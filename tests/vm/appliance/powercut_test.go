@@ -127,9 +127,9 @@ func (g *guest) upgradeCutAfter(ref string, moment time.Duration) {
 	g.s.Helper()
 	cut := time.AfterFunc(moment, g.Kill)
 	defer cut.Stop()
-	ctx, cancel := g.s.within(aCommand)
+	ctx, cancel := g.s.within(aStaging)
 	defer cancel()
-	_, err := g.Exec(ctx, "kairos upgrade --stage --image "+ref+" && systemctl reboot --no-block")
+	_, err := g.Exec(ctx, upgradeTo(ref))
 	var exit *ssh.ExitError
 	if errors.As(err, &exit) {
 		g.s.Fatalf("%s: the upgrade failed by itself: %v", g.Name, err)

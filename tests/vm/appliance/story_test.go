@@ -25,6 +25,7 @@ import (
 const (
 	aBoot    = 6 * time.Minute
 	aCommand = 2 * time.Minute
+	aStaging = 10 * time.Minute
 	aWait    = 5 * time.Minute
 )
 
@@ -210,7 +211,12 @@ func (g *guest) run(script string) string {
 // may not be told any more.
 func (g *guest) last(script string) {
 	g.s.Helper()
-	ctx, cancel := g.s.within(aCommand)
+	g.lastWithin(aCommand, script)
+}
+
+func (g *guest) lastWithin(d time.Duration, script string) {
+	g.s.Helper()
+	ctx, cancel := g.s.within(d)
 	defer cancel()
 	var exit *ssh.ExitError
 	if _, err := g.Exec(ctx, script); errors.As(err, &exit) {

@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"context"
+	"encoding/json"
 	"regexp"
 	"strconv"
 	"strings"
@@ -41,6 +42,8 @@ var (
 	noNetwork = named("no-network").with("usr/lib/systemd/network/00-test.network", "[Match]\nType=ether\n[Link]\nUnmanaged=yes\n")
 )
 
+var aboutToPanic = regexp.MustCompile("about to panic")
+
 // healthTimeout is short for a machine that is not emulated, and still several
 // times of what a good boot takes here.
 const healthTimeout = "os: {health_timeout: 3m}"
@@ -63,61 +66,56 @@ func TestUpgradesAreKeptOrGivenUp(t *testing.T) {
 		m.Eject(1) // read once, and not needed again
 	}
 
-	s.step("a good system is kept", func() {
-		two.upgrade(r.publish(t, s.release(named("v2")), "v2"))
-		two.comesBackAs("v2")
-		two.isKept()
-		two.meets(1)
-	})
-	s.step("systems that work only in part are given up", func() {
-		bootsOne, bootsTwo := one.boots(), two.boots()
-		one.upgrade(r.publish(t, s.release(agentExits), "agent-exits"))
-		two.upgrade(r.publish(t, s.release(noNetwork), "no-network"))
-		one.fallsBackTo("v1", "agent")
-		two.fallsBackTo("v2", "network")
-		// The one that fell back is a boot too.
-		for m, before := range map[*guest]int{one: bootsOne, two: bootsTwo} {
-			if n := m.boots() - before - 1; n < 1 || n > 3 {
-				s.Errorf("%s: the bad system booted %d times", m.Name, n)
+	for range rounds() {
+		s.step("systems that work only in part are given up", func() {
+			bootsOne, bootsTwo := one.boots(), two.boots()
+			one.upgrade(r.publish(t, s.release(agentExits), "agent-exits"))
+			two.upgrade(r.publish(t, s.release(noNetwork), "no-network"))
+			one.fallsBackTo("v1", "the agent to answer")
+			two.fallsBackTo("v1", "network card")
+			one.gaveUpWithin(3, bootsOne)
+			two.gaveUpWithin(3, bootsTwo)
+		})
+		s.step("a system that panics is given up", func() {
+			before := one.Console.Count(aboutToPanic)
+			one.upgrade(r.publish(t, s.release(panics), "panics"))
+			one.fallsBackTo("v1", "crashed")
+			if n := one.Console.Count(aboutToPanic) - before; n < 1 || n > 3 {
+				s.Errorf("the bad system booted %d times", n)
 			}
-		}
-	})
-	s.step("a system that panics is given up", func() {
-		one.upgrade(r.publish(t, s.release(panics), "panics"))
-		one.fallsBackTo("v1", "tries")
-		if n := one.Console.Count(regexp.MustCompile("about to panic")); n < 1 || n > 3 {
-			s.Errorf("the bad system booted %d times", n)
-		}
-	})
-	s.step("a person goes back", func() {
-		two.run("kairos rollback --yes")
-		two.reboots()
-		two.comesBackAs("v1")
-		two.isKept()
-	})
-	s.step("an upgrade after all that is kept", func() {
-		one.upgrade(r.publish(t, s.release(named("v2")), "v2"))
-		one.comesBackAs("v2")
-		one.isKept()
-		one.meets(1)
-		one.pings(two)
-	})
+		})
+		s.step("a good system is kept, also after bad ones", func() {
+			one.upgrade(r.publish(t, s.release(named("v2")), "v2"))
+			one.comesBackAs("v2")
+			one.isKept()
+			one.meets(1)
+			one.pings(two)
+		})
+		s.step("a person goes back", func() {
+			one.last("kairos rollback --yes")
+			one.comesBackAs("v1")
+			one.isKept()
+		})
+	}
 }
 
-// upgrade stages a system, and has the machine reboot into it.
+// rounds is how often each kind of upgrade is tried.
+func rounds() int {
+	if *soak {
+		return 20
+	}
+	return 1
+}
+
+// upgrade puts a system on the machine, which reboots into it.
 func (g *guest) upgrade(ref string) {
 	g.s.Helper()
 	began := time.Now()
-	g.run("kairos upgrade --stage --image " + ref)
-	g.s.Logf("%s: %s staged after %.0f s", g.Name, ref, time.Since(began).Seconds())
-	g.reboots()
+	g.lastWithin(aStaging, upgradeTo(ref))
+	g.s.Logf("%s: reboots into %s after %.0f s", g.Name, ref, time.Since(began).Seconds())
 }
 
-// reboots has the machine reboot, and does not wait for it.
-func (g *guest) reboots() {
-	g.s.Helper()
-	g.run("systemctl reboot --no-block")
-}
+func upgradeTo(ref string) string { return "kairos upgrade --yes --image " + ref }
 
 // system is the name of the system that runs.
 func (g *guest) system(ctx context.Context) (string, error) {
@@ -163,12 +161,41 @@ func (g *guest) fallsBackTo(name, why string) {
 	}
 }
 
-// isKept waits until the running system's entry has no tries left to count.
+// osStatus is what the tests read of `kairos status --os -o json`.
+type osStatus struct {
+	Booted, Other struct {
+		State, Version string
+		Trial          bool
+	}
+}
+
+func (g *guest) osStatus() osStatus {
+	g.s.Helper()
+	var v osStatus
+	g.s.must(json.Unmarshal([]byte(g.run("kairos status --os -o json")), &v))
+	return v
+}
+
+// isKept waits until the running system's boots are not counted any more, and
+// checks that there is a way back.
 func (g *guest) isKept() {
 	g.s.Helper()
-	g.until("the system is kept", `! kairos status --os | grep -qi trial`)
-	entries := g.run("ls /efi/EFI/Linux")
-	g.s.Logf("%s: entries %s", g.Name, strings.Join(strings.Fields(entries), " "))
+	g.until("the system is kept", `kairos status --os -o json | tr -d ' \n' | grep -q '"booted":{[^}]*"trial":false'`)
+	if st := g.osStatus(); st.Booted.State != "booted" || st.Other.State != "rollback" {
+		g.s.Errorf("%s: the slots are %+v", g.Name, st)
+	}
+	if entries := g.run("ls /efi/EFI/Linux"); strings.Contains(entries, "+") {
+		g.s.Errorf("%s: an entry is counted: %s", g.Name, entries)
+	}
+}
+
+// gaveUpWithin checks how often a bad system booted, by what the machine's boots
+// were before it. The boot after it was the good system's.
+func (g *guest) gaveUpWithin(most, before int) {
+	g.s.Helper()
+	if n := g.boots() - before - 1; n < 1 || n > most {
+		g.s.Errorf("%s: the bad system booted %d times, at most %d are allowed", g.Name, n, most)
+	}
 }
 
 // boots is how often the machine has booted with a journal.
