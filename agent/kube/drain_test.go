@@ -124,12 +124,14 @@ func TestUncordonAndRemove(t *testing.T) {
 func TestBelongsTo(t *testing.T) {
 	c := kubetest.New(t)
 	c.Nodes["n1"] = &kubetest.Node{Address: "10.77.0.2"}
+	c.Nodes["10.77.0.3"] = &kubetest.Node{Address: "10.77.0.4"}
 	tests := []struct {
 		name, node, addr string
 		belongs, found   bool
 	}{
 		{"its own", "n1", "10.77.0.2", true, true},
 		{"another's", "n1", "10.77.0.3", false, true},
+		{"a name that looks like the address", "10.77.0.3", "10.77.0.3", false, true},
 		{"no such node", "n2", "10.77.0.2", false, false},
 	}
 	for _, tt := range tests {

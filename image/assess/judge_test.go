@@ -139,6 +139,8 @@ func TestJudge(t *testing.T) {
 
 		// Good by grace: an outage.
 		{"the cable is out", worker(), with(cutOff, noCarrier), late, Good, "the system is not at fault: no carrier on ens3"},
+		{"the cable of a configured address is out", func() *Expect { e := meshed(); e.NICs[0].Static = true; return e }(), with(cutOff, noCarrier), late, Good, "no carrier"},
+		{"a node on the link is silent, and its link layer too", worker(), with(cutOff, onLink(alpha, Silent, false)), late, Good, "nobody that was known before answers"},
 		{"nobody leases an address", worker(), with(cutOff, noLease), late, Good, "no answer to DHCP or router solicitation on ens3"},
 		{"the line behind the gateway is dead", worker(), with(cutOff, onLink(gateway, Accepted, true), heard(beta, Silent)), late, Good,
 			"the gateway is there, but no other node"},

@@ -2,11 +2,7 @@ package install
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"io"
 	"os"
@@ -18,37 +14,22 @@ import (
 
 	"github.com/kairos-io/kairos/image/release"
 	"github.com/kairos-io/kairos/image/slots"
+	"github.com/kairos-io/kairos/image/slots/slotstest"
 )
 
 const block = release.BlockSize
 
-// tiny is a system of a few blocks that package slots takes for one: a root, its
-// hash tree and a program with the root hash on its command line.
+// tiny is a system of a few blocks.
 type tiny struct {
 	slots.Release
 	content map[slots.Part][]byte
 }
 
 func newTiny() tiny {
-	root := bytes.Repeat([]byte("the root........"), 12*block/16)
-	hashes := make([]byte, block)
-	for i := range 12 {
-		sum := sha256.Sum256(root[i*block : (i+1)*block])
-		copy(hashes[i*32:], sum[:])
-	}
-	top := sha256.Sum256(hashes)
-	hash := hex.EncodeToString(top[:])
-	super := make([]byte, block) // cryptsetup's format, without a salt
-	le := binary.LittleEndian
-	copy(super, "verity\x00\x00")
-	le.PutUint32(super[8:], 1)
-	le.PutUint32(super[12:], 1)
-	copy(super[32:], "sha256")
-	le.PutUint32(super[64:], block)
-	le.PutUint32(super[68:], block)
-	le.PutUint64(super[72:], 12)
-	t := tiny{content: map[slots.Part][]byte{slots.Root: root, slots.Verity: append(super, hashes...), slots.Kernel: program("roothash=" + hash)}}
-	t.Release = slots.Release{Image: "r.example/os:v1", Config: release.Config{Version: "v1", Arch: "amd64", Flavour: "cloud", RootHash: hash}, Pieces: map[slots.Part]slots.Piece{}}
+	s := slotstest.New("v1", "amd64")
+	t := tiny{content: map[slots.Part][]byte{slots.Root: s.Root, slots.Verity: s.Verity, slots.Kernel: s.UKI}}
+	t.Release = slots.Release{Image: "r.example/os:v1", Pieces: map[slots.Part]slots.Piece{},
+		Config: release.Config{Version: "v1", Arch: "amd64", Flavour: "cloud", RootHash: s.RootHash}}
 	for part, c := range t.content {
 		t.Pieces[part] = slots.Piece{Size: int64(len(c))}
 	}
@@ -57,24 +38,6 @@ func newTiny() tiny {
 
 func (t tiny) Fetch(_ context.Context, p slots.Part, write func(io.Reader) error) error {
 	return write(bytes.NewReader(t.content[p]))
-}
-
-// program is a PE file with one section.
-func program(cmdline string) []byte {
-	out := make([]byte, 4096)
-	le := binary.LittleEndian
-	copy(out, "MZ")
-	le.PutUint32(out[60:], 128)
-	copy(out[128:], "PE\x00\x00")
-	le.PutUint16(out[132:], 0x8664)
-	le.PutUint16(out[134:], 1)
-	h := out[128+24:]
-	copy(h, ".cmdline")
-	le.PutUint32(h[8:], uint32(len(cmdline)))
-	le.PutUint32(h[16:], 512)
-	le.PutUint32(h[20:], 1024)
-	copy(out[1024:], cmdline)
-	return out
 }
 
 // bench is a machine with the medium it runs from and a disk to install on.
@@ -87,19 +50,7 @@ type bench struct {
 
 func newBench(t *testing.T) (*bench, Order) {
 	t.Helper()
-	f, err := os.Open("../slots/testdata/gpt.img.gz")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = f.Close() }()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := &bench{dir: t.TempDir()}
-	if b.table, err = io.ReadAll(z); err != nil {
-		t.Fatal(err)
-	}
+	b := &bench{dir: t.TempDir(), table: slotstest.Disk()}
 	system := newTiny()
 	medium, esp := slots.Device{Path: b.disk("sda")}, slots.Directory(b.mounted("sda", 1))
 	b.put(t, b.disk("sda"), string(b.table))

@@ -39,20 +39,31 @@ func (Linux) Repart(ctx context.Context, disk, definitions string) error {
 
 // Mount implements System.
 func (Linux) Mount(_ context.Context, m Mount) (string, func() error, error) {
+	return mount(slots.PartitionPath(m.Disk, m.Partition.Number), m.ReadOnly, m.Type)
+}
+
+// Text reads a file of a volume, whether it is mounted somewhere or not.
+func Text(device, name string) (raw []byte, err error) {
+	dir, unmount, err := mount(device, true, "vfat", "iso9660")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, unmount()) }()
+	return os.ReadFile(filepath.Join(dir, name))
+}
+
+// mount mounts a device, by the first type that it has, in a new directory.
+func mount(device string, readOnly bool, types ...string) (string, func() error, error) {
 	dir, err := os.MkdirTemp("/run", "kairos-install-")
 	if err != nil {
 		return "", nil, err
 	}
-	flags := uintptr(unix.MS_NODEV | unix.MS_NOSUID | unix.MS_NOEXEC)
-	if m.ReadOnly {
-		flags |= unix.MS_RDONLY
+	for _, fstype := range types {
+		if err = mountAt(device, dir, fstype, readOnly); err == nil {
+			break
+		}
 	}
-	data := ""
-	if m.Type == "vfat" {
-		data = "umask=0077"
-	}
-	device := slots.PartitionPath(m.Disk, m.Partition.Number)
-	if err := unix.Mount(device, dir, m.Type, flags, data); err != nil {
+	if err != nil {
 		return "", nil, errors.Join(fmt.Errorf("mount %s: %w", device, err), os.Remove(dir))
 	}
 	return dir, func() error {
@@ -63,22 +74,28 @@ func (Linux) Mount(_ context.Context, m Mount) (string, func() error, error) {
 	}, nil
 }
 
-// Text reads a file of a file system that nobody has mounted.
-func Text(device, name string) ([]byte, error) {
-	dir, err := os.MkdirTemp("/run", "kairos-install-")
-	if err != nil {
-		return nil, err
+func mountAt(device, dir, fstype string, readOnly bool) error {
+	const flags = unix.MS_NODEV | unix.MS_NOSUID | unix.MS_NOEXEC
+	data := ""
+	if fstype == "vfat" {
+		data = "umask=0077"
 	}
-	for _, fstype := range []string{"iso9660", "vfat"} {
-		if err = unix.Mount(device, dir, fstype, unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOSUID|unix.MS_NOEXEC, ""); err == nil {
-			break
-		}
+	if !readOnly {
+		return unix.Mount(device, dir, fstype, flags, data)
 	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("mount %s: %w", device, err), os.Remove(dir))
+	err := unix.Mount(device, dir, fstype, flags|unix.MS_RDONLY|unix.MS_SILENT, data)
+	if !errors.Is(err, unix.EBUSY) {
+		return err
 	}
-	raw, err := os.ReadFile(filepath.Join(dir, name))
-	return raw, errors.Join(err, unix.Unmount(dir, 0), os.Remove(dir))
+	// Somebody has it mounted for writing, and all mounts share one file system:
+	// only this mount is read-only then.
+	if err := unix.Mount(device, dir, fstype, flags|unix.MS_SILENT, data); err != nil {
+		return err
+	}
+	if err := unix.Mount("", dir, "", flags|unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
+		return errors.Join(err, unix.Unmount(dir, 0))
+	}
+	return nil
 }
 
 // ESP is the device of the ESP on the medium that the system runs from.

@@ -26,6 +26,7 @@ const (
 	resetRequest = "var/lib/kairos/reset"        // read by the initrd, which wipes
 	persistRules = "usr/lib/kairos/persist.conf" // says what survives
 	liveMark     = "run/kairos/live"
+	container    = "run/systemd/container" // systemd's own mark: no initrd ran
 )
 
 // leavePoll is how often is asked how far leaving is; tests have less patience.
@@ -109,8 +110,8 @@ func (r *resetter) survivors() ([]string, error) {
 		return nil, withHint(errors.New("this machine runs from its installation medium: there is nothing to reset"), "reboot it")
 	}
 	rules, err := os.ReadFile(r.path(persistRules))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, withHint(errors.New("this machine was not installed from a kairos disk image, so nothing here carries a reset out"),
+	if _, inside := os.Stat(r.path(container)); inside == nil || errors.Is(err, fs.ErrNotExist) {
+		return nil, withHint(errors.New("this machine does not boot from a kairos disk, so nothing here carries a reset out"),
 			"stop kairos-agent and kairos-overlay, and remove /var/lib/kairos and /var/lib/rancher")
 	}
 	if err != nil {
