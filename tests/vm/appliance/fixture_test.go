@@ -176,7 +176,7 @@ func (s *story) flashable(e edit) string {
 	b := s.system(e.Seeded)
 	release := s.release(e)
 	path, err := b.make("disk", e, func(out string) error {
-		return disk.Raw(s.ctx, disk.RawOptions{Release: release, Out: out, Toolbox: b.tools})
+		return disk.Raw(s.ctx, disk.MediumOptions{Release: release, Out: out, Toolbox: b.tools})
 	})
 	s.must(err)
 	return path

@@ -141,8 +141,18 @@ type guest struct {
 // image; then come the given ones.
 func (s *story) machine(c vm.Config, disk string, more ...vm.Disk) *guest {
 	s.Helper()
-	c.Disks = append([]vm.Disk{{Image: disk, Size: diskSize}}, more...)
-	c.LAN = s.lan
+	return s.newMachine(c, append([]vm.Disk{{Image: disk, Size: diskSize}}, more...))
+}
+
+// empty is machine with nothing on its first disk.
+func (s *story) empty(c vm.Config, more ...vm.Disk) *guest {
+	s.Helper()
+	return s.newMachine(c, append([]vm.Disk{{Size: diskSize}}, more...))
+}
+
+func (s *story) newMachine(c vm.Config, disks []vm.Disk) *guest {
+	s.Helper()
+	c.Disks, c.LAN = disks, s.lan
 	m, err := s.rack.NewMachine(s.ctx, c)
 	s.must(err)
 	return &guest{Machine: m, s: s}
