@@ -18,6 +18,9 @@ import (
 // whiteout is how a layer says that a file of a lower layer is gone.
 const whiteout = ".wh."
 
+// maxOwner is the largest user or group.
+const maxOwner = 1<<32 - 2
+
 // extractor applies tar entries to a directory. os.Root keeps every access
 // inside of it, symlinks included.
 type extractor struct {
@@ -25,6 +28,7 @@ type extractor struct {
 	limits  Limits
 	bytes   int64
 	entries int64
+	read    int64 // bytes of tar
 	dirs    []dirTime
 }
 
@@ -36,8 +40,11 @@ type dirTime struct {
 }
 
 func (x *extractor) entry(h *tar.Header, body io.Reader) error {
-	if x.entries++; x.entries > x.limits.Entries {
-		return fmt.Errorf("%w: more than %d files", ErrUnsafe, x.limits.Entries)
+	if err := x.count(); err != nil {
+		return err
+	}
+	if h.Uid < 0 || h.Gid < 0 || h.Uid > maxOwner || h.Gid > maxOwner {
+		return fmt.Errorf("%w: owner %d:%d", ErrUnsafe, h.Uid, h.Gid) // the kernel takes -1 for "as it is"
 	}
 	name, err := safeName(h.Name)
 	if err != nil {
@@ -47,8 +54,11 @@ func (x *extractor) entry(h *tar.Header, body io.Reader) error {
 		return nil
 	}
 	if hidden, ok := strings.CutPrefix(path.Base(name), whiteout); ok {
-		if hidden == "" || strings.HasPrefix(hidden, whiteout) {
+		switch {
+		case hidden == "" || strings.HasPrefix(hidden, whiteout):
 			return errors.New("opaque whiteouts are not supported")
+		case hidden == "." || hidden == "..":
+			return fmt.Errorf("%w: it would remove a directory above it", ErrUnsafe)
 		}
 		return x.root.RemoveAll(path.Join(path.Dir(name), hidden))
 	}
@@ -86,7 +96,7 @@ func safeName(name string) (string, error) {
 // clear makes room for an entry: parents exist, and nothing else has its name.
 // A directory stays when a directory comes.
 func (x *extractor) clear(name string, dir bool) error {
-	if err := x.root.MkdirAll(path.Dir(name), 0o755); err != nil {
+	if err := x.parents(path.Dir(name)); err != nil {
 		return err
 	}
 	old, err := x.root.Lstat(name)
@@ -97,6 +107,36 @@ func (x *extractor) clear(name string, dir bool) error {
 		return err
 	}
 	return x.root.RemoveAll(name)
+}
+
+// parents makes the directories that nobody has described. They count: a name
+// may ask for thousands.
+func (x *extractor) parents(dir string) error {
+	if dir == "." {
+		return nil
+	}
+	info, err := x.root.Stat(dir)
+	switch {
+	case err == nil && !info.IsDir():
+		return fmt.Errorf("%w: %s is not a directory", ErrUnsafe, dir)
+	case err == nil || !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	if err := x.parents(path.Dir(dir)); err != nil {
+		return err
+	}
+	if err := x.count(); err != nil {
+		return err
+	}
+	return x.root.Mkdir(dir, 0o755)
+}
+
+// count counts something that will have a name.
+func (x *extractor) count() error {
+	if x.entries++; x.entries > x.limits.Entries {
+		return fmt.Errorf("%w: more than %d files", ErrUnsafe, x.limits.Entries)
+	}
+	return nil
 }
 
 func (x *extractor) dir(name string, h *tar.Header) error {

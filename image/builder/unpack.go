@@ -119,11 +119,21 @@ func pickArch(path layout.Path, index v1.Hash, arch string) (v1.Descriptor, erro
 	return v1.Descriptor{}, fmt.Errorf("it holds no image for %s", arch)
 }
 
+// maxDocument bounds manifests and indexes, in bytes.
+const maxDocument = 4 << 20
+
 // document reads a small blob and checks it.
 func document(path layout.Path, digest v1.Hash) ([]byte, error) {
-	raw, err := path.Bytes(digest)
+	blob, err := path.Blob(digest)
 	if err != nil {
 		return nil, err
+	}
+	raw, err := io.ReadAll(io.LimitReader(blob, maxDocument+1))
+	if err := errors.Join(err, blob.Close()); err != nil {
+		return nil, err
+	}
+	if len(raw) > maxDocument {
+		return nil, fmt.Errorf("%w: %s has more than %d bytes", ErrUnsafe, digest, maxDocument)
 	}
 	if sum := sha256.Sum256(raw); hex.EncodeToString(sum[:]) != digest.Hex {
 		return nil, fmt.Errorf("%w: %s is not what its digest says", ErrUnsafe, digest)
@@ -146,6 +156,26 @@ func unpackLayers(path layout.Path, manifest *v1.Manifest, dir string, limits Li
 	return x.finish()
 }
 
+// headroom is what a tar may hold per file besides its content, in bytes: the
+// header, its padding, and one of the PAX headers that say more.
+const headroom = 4 << 10
+
+// metered bounds what a compressed layer grows to, which is more than its files:
+// headers that say nothing make a bomb as well.
+type metered struct {
+	io.Reader
+	x *extractor
+}
+
+// Read implements io.Reader.
+func (m *metered) Read(p []byte) (int, error) {
+	n, err := m.Reader.Read(p)
+	if m.x.read += int64(n); m.x.read > m.x.limits.Bytes+m.x.limits.Entries*headroom {
+		return 0, fmt.Errorf("%w: its layers do not end", ErrUnsafe)
+	}
+	return n, err
+}
+
 func unpackLayer(path layout.Path, desc v1.Descriptor, x *extractor) error {
 	blob, err := path.Blob(desc.Digest)
 	if err != nil {
@@ -164,7 +194,7 @@ func unpackLayer(path layout.Path, desc v1.Descriptor, x *extractor) error {
 	default:
 		return fmt.Errorf("layers of type %s are not supported", desc.MediaType)
 	}
-	tr := tar.NewReader(plain)
+	tr := tar.NewReader(&metered{plain, x})
 	for {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
@@ -174,7 +204,7 @@ func unpackLayer(path layout.Path, desc v1.Descriptor, x *extractor) error {
 			return fmt.Errorf("read tar: %w", err)
 		}
 		if err := x.entry(h, tr); err != nil {
-			return fmt.Errorf("%q: %w", h.Name, err)
+			return fmt.Errorf("%.100q: %w", h.Name, err)
 		}
 	}
 	// What follows the last entry belongs to the digest too.

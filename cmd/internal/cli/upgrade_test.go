@@ -63,6 +63,31 @@ func TestUpgradeAtATerminal(t *testing.T) {
 	}
 }
 
+// Two at once would write to one slot.
+func TestOneUpgradeAtATime(t *testing.T) {
+	root := t.TempDir()
+	if err := newMachine(root, "v1"); err != nil {
+		t.Fatal(err)
+	}
+	m, err := openMachine(&Env{}, root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock, err := m.lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.lock(); err == nil || !strings.Contains(err.Error(), "another upgrade or rollback is at work") {
+		t.Errorf("a second one: %v", err)
+	}
+	unlock()
+	again, err := m.lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again()
+}
+
 // What a slot's line says, and why a system failed.
 func TestOSSlot(t *testing.T) {
 	at := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
