@@ -37,8 +37,12 @@ func runRelease(ctx context.Context, args []string) error {
 	return report(os.Stdout, digest, err)
 }
 
-func runDisk(ctx context.Context, args []string) error {
-	fs := flag.NewFlagSet("disk", flag.ContinueOnError)
+func runDisk(ctx context.Context, args []string) error { return runMedium(ctx, "disk", disk.Raw, args) }
+
+func runISO(ctx context.Context, args []string) error { return runMedium(ctx, "iso", disk.ISO, args) }
+
+func runMedium(ctx context.Context, name string, write func(context.Context, disk.MediumOptions) error, args []string) error {
+	fs := flag.NewFlagSet(name, flag.ContinueOnError)
 	release := fs.String("release", "", "OCI layout of a release")
 	out := fs.String("out", "", "file to write")
 	arch := fs.String("arch", runtime.GOARCH, "amd64 or arm64")
@@ -50,7 +54,7 @@ func runDisk(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	return disk.Raw(ctx, disk.RawOptions{Release: *release, Arch: *arch, Out: *out, Toolbox: options})
+	return write(ctx, disk.MediumOptions{Release: *release, Arch: *arch, Out: *out, Toolbox: options})
 }
 
 // toolboxFlags returns a function that reads them after parsing.

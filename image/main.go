@@ -5,6 +5,7 @@
 //	go run ./image release --layout build/os --out build/release
 //	go run ./image sign --layout build/release --key key.pem
 //	go run ./image disk --release build/release --out build/kairos.raw
+//	go run ./image iso --release build/release --out build/kairos.iso
 //	go run ./image unpack --layout build/os --out build/rootfs
 //	go run ./image digest --layout build/os
 package main
@@ -32,6 +33,7 @@ const usage = `usage: image COMMAND [flags]
   release turn the OS image into a release: what nodes upgrade to (needs root)
   sign    sign what is in a layout, for os.verify_key
   disk    make a disk of a release, to be flashed (needs root)
+  iso     make an installer of a release, for USB sticks and optical drives (needs root)
   cli     build the command line's image as an OCI layout
   unpack  turn an OCI layout into a root file system (needs root)
   digest  print the digest of an OCI layout
@@ -57,7 +59,8 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	commands := map[string]func(context.Context, []string) error{
-		"os": runOS, "release": runRelease, "sign": runSign, "disk": runDisk, "cli": runCLI, "unpack": runUnpack, "digest": runDigest,
+		"os": runOS, "release": runRelease, "sign": runSign,
+		"disk": runDisk, "iso": runISO, "cli": runCLI, "unpack": runUnpack, "digest": runDigest,
 	}
 	if len(args) > 0 {
 		if command, ok := commands[args[0]]; ok {

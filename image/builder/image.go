@@ -75,15 +75,6 @@ func writeLayout(dir, ref string, images ...v1.Image) (v1.Hash, error) {
 // name ref, and returns its digest. A layout that is there is replaced; any
 // other non-empty directory is refused.
 func WriteLayout(dir, ref string, top mutate.Appendable) (v1.Hash, error) {
-	return writeTop(dir, ref, top)
-}
-
-// WriteIndex puts an index into the OCI layout dir, under the same rules.
-func WriteIndex(dir, ref string, index v1.ImageIndex) (v1.Hash, error) {
-	return writeTop(dir, ref, index)
-}
-
-func writeTop(dir, ref string, top mutate.Appendable) (v1.Hash, error) {
 	outer := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), mutate.IndexAddendum{
 		Add:        top,
 		Descriptor: v1.Descriptor{Annotations: map[string]string{"org.opencontainers.image.ref.name": ref}},

@@ -129,6 +129,9 @@ func osFiles(version string) ([]*entry, error) {
 		list = append(list, &entry{name: l.Path, link: l.Target})
 	}
 	return append(list,
+		// What a boot with a new /usr would bring up to date is so already.
+		&entry{name: "etc/.updated", mode: 0o644},
+		&entry{name: "var/.updated", mode: 0o644},
 		// The first boot must not wait for somebody to answer its questions.
 		&entry{name: "etc/systemd/system/systemd-firstboot.service", link: "/dev/null"},
 		&entry{name: "usr/lib/os-release", mode: 0o644, data: osRelease(version)},

@@ -45,7 +45,7 @@ var packages = []string{
 // Toolbox has the packages of the Debian system in which disks are made.
 var Toolbox = []string{
 	"systemd", "systemd-repart", "systemd-ukify", "systemd-boot-efi", "erofs-utils", "cryptsetup-bin",
-	"dosfstools", "e2fsprogs", "mtools", "xorriso", "zstd", "util-linux", "libtss2-esys-3.0.2-0t64",
+	"dosfstools", "e2fsprogs", "fdisk", "mtools", "xorriso", "zstd", "util-linux", "libtss2-esys-3.0.2-0t64",
 }
 
 // Flavour says what kind of machine an image is for.

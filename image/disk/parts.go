@@ -1,13 +1,9 @@
 package disk
 
 import (
-	"bytes"
 	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -15,6 +11,7 @@ import (
 
 	"github.com/kairos-io/kairos/image/release"
 	"github.com/kairos-io/kairos/image/signature"
+	"github.com/kairos-io/kairos/image/slots"
 )
 
 // parts are the blobs of a release in a layout of this machine.
@@ -76,58 +73,21 @@ func readRelease(path layout.Path, arch string) (parts, error) {
 	return p, nil
 }
 
-// partitionIDs are the UUIDs by which systemd-veritysetup-generator finds the
-// partitions of a root hash: its first and its last 128 bits.
-func partitionIDs(rootHash string) (root, verity string) {
-	return uuid(rootHash[:32]), uuid(rootHash[32:])
-}
-
-// uuid writes 32 hexadecimal digits in the form of a UUID.
-func uuid(digits string) string {
-	return digits[:8] + "-" + digits[8:12] + "-" + digits[12:16] + "-" + digits[16:20] + "-" + digits[20:32]
-}
-
 // derivedUUID is a version 8 UUID (RFC 9562) that follows from text.
 func derivedUUID(text string) string {
 	sum := sha256.Sum256([]byte("kairos " + text))
 	sum[6] = sum[6]&0x0f | 0x80
 	sum[8] = sum[8]&0x3f | 0x80
-	return uuid(hex.EncodeToString(sum[:16]))
+	return slots.UUID(sum[:16]).String()
 }
 
-// slot is what a machine's ESP says of an OS in one of its slots.
-type slot struct {
-	Image      string `json:"image,omitempty"`
-	Digest     string `json:"digest"`
-	Version    string `json:"version"`
-	RootHash   string `json:"root_hash"`
-	Generation int    `json:"generation"`
-}
-
-// firstGeneration is the generation of the OS that a disk is made with.
+// firstGeneration is the generation of the system that a medium is made with.
 const firstGeneration = 1
 
-func slotsFile(p parts) ([]byte, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetIndent("", "  ")
-	err := enc.Encode(map[string]any{"slots": map[string]slot{
-		"a": {Digest: p.digest.String(), Version: p.config.Version, RootHash: p.config.RootHash, Generation: firstGeneration},
+// records is the ESP's note of what is in slot A.
+func (p parts) records() ([]byte, error) {
+	return slots.EncodeRecords(slots.Records{A: &slots.Record{
+		Digest: p.digest.String(), Version: p.config.Version, Flavour: p.config.Flavour,
+		RootHash: p.config.RootHash, Generation: firstGeneration,
 	}})
-	return b.Bytes(), err
-}
-
-// definitions writes the partition definitions of the OS image into dir, those
-// named in extra only, each with more lines.
-func definitions(from, dir string, extra map[string]string) error {
-	for name, lines := range extra {
-		text, err := os.ReadFile(filepath.Join(from, name))
-		if err != nil {
-			return fmt.Errorf("read partition definitions: %w", err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, name), append(text, lines...), 0o644); err != nil {
-			return fmt.Errorf("write partition definitions: %w", err)
-		}
-	}
-	return nil
 }

@@ -4,15 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
+
+	"github.com/kairos-io/kairos/image/slots"
 )
 
-// RawOptions say what a disk is made from.
-type RawOptions struct {
+// MediumOptions say what a disk or an installer medium is made from.
+type MediumOptions struct {
 	Release string // OCI layout of a release
 	Arch    string // empty: this machine's
 	Out     string // file to write
@@ -29,24 +33,60 @@ console-mode keep
 // makeDisk: everything is written without loop devices; all UUIDs follow from the
 // seed, and a disk of the same release is the same, byte for byte.
 const makeDisk = `
-rm -f disk.raw
 systemd-repart --no-pager --empty=create --size=auto --offline=yes --dry-run=no \
-	--architecture="$1" --seed="$2" --definitions=/work/definitions --root=/work disk.raw
+	--architecture="$1" --seed="$2" --definitions=/work/definitions --root=/work medium
 `
 
 // Raw writes a disk with the release in slot A. It ends behind the first slot:
 // the machine's first boot adds the second, and gives the rest of the disk to its
 // data.
-func Raw(ctx context.Context, o RawOptions) error {
-	if o.Arch == "" {
-		o.Arch = runtime.GOARCH
-	}
-	box, err := OpenToolbox(ctx, o.Toolbox)
+func Raw(ctx context.Context, o MediumOptions) error {
+	return o.make(ctx, (*medium).raw)
+}
+
+func (m *medium) raw(ctx context.Context) error {
+	root, verity, err := slots.UUIDs(m.parts.config.RootHash)
 	if err != nil {
 		return err
 	}
-	m := &medium{box: box}
+	if err := m.esp(nil); err != nil {
+		return err
+	}
+	if err := os.Mkdir(m.path("definitions"), 0o755); err != nil {
+		return err
+	}
+	for name, lines := range map[string]string{
+		"10-esp.conf":      "CopyFiles=/esp:/\n",
+		"20-root-a.conf":   "CopyBlocks=/root.erofs\nUUID=" + root.String() + "\n",
+		"30-verity-a.conf": "CopyBlocks=/root.verity\nUUID=" + verity.String() + "\n",
+	} {
+		text, err := os.ReadFile(m.path("image/" + name))
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(m.path("definitions/"+name), append(text, lines...), 0o644); err != nil {
+			return err
+		}
+	}
+	err = m.box.work(ctx, m.dir, job{epoch: diskEpoch, script: makeDisk, args: []string{m.arch.repart, derivedUUID("disk " + m.parts.digest.Hex)}})
+	if err != nil {
+		return fmt.Errorf("run systemd-repart: %w", err)
+	}
+	return nil
+}
+
+// make runs step on a directory with the parts of the release, and moves the file
+// "medium" that it makes there to where it belongs.
+func (o MediumOptions) make(ctx context.Context, step func(*medium, context.Context) error) error {
+	if o.Arch == "" {
+		o.Arch = runtime.GOARCH
+	}
+	m := new(medium)
+	var err error
 	if m.arch, err = findArch(o.Arch); err != nil {
+		return err
+	}
+	if m.box, err = OpenToolbox(ctx, o.Toolbox); err != nil {
 		return err
 	}
 	if m.parts, err = openRelease(o.Release, o.Arch); err != nil {
@@ -54,18 +94,17 @@ func Raw(ctx context.Context, o RawOptions) error {
 	}
 	// Beside the result, so that it can be moved there.
 	if m.dir, err = workDir(o.Out); err != nil {
-		return fmt.Errorf("make disk: %w", err)
+		return fmt.Errorf("make %s: %w", o.Out, err)
 	}
 	defer func() { _ = os.RemoveAll(m.dir) }()
 	if err := m.prepare(ctx); err != nil {
-		return fmt.Errorf("make disk: %w", err)
+		return fmt.Errorf("make %s: %w", o.Out, err)
 	}
-	err = box.work(ctx, m.dir, job{epoch: diskEpoch, script: makeDisk, args: []string{m.arch.repart, derivedUUID("disk " + m.parts.digest.Hex)}})
-	if err != nil {
-		return fmt.Errorf("run systemd-repart: %w", err)
+	if err := step(m, ctx); err != nil {
+		return fmt.Errorf("make %s: %w", o.Out, err)
 	}
-	if err := os.Rename(m.path("disk.raw"), o.Out); err != nil {
-		return fmt.Errorf("make disk: %w", err)
+	if err := os.Rename(m.path("medium"), o.Out); err != nil {
+		return fmt.Errorf("make %s: %w", o.Out, err)
 	}
 	return nil
 }
@@ -95,70 +134,68 @@ type medium struct {
 
 func (m *medium) path(name string) string { return filepath.Join(m.dir, name) }
 
-// prepare fills the directory with parts, ESP and partition definitions.
+// takeFiles gets the boot loader and the partition definitions out of the root:
+// a release is all that a medium is made from. $1 is the architecture in EFI names.
+const takeFiles = `
+mkdir image
+dump() { dump.erofs --cat --path="$1" root.erofs >"$2"; }
+dump "/usr/lib/systemd/boot/efi/systemd-boot$1.efi" image/systemd-boot.efi
+dump "/usr/lib/systemd/boot/efi/addon$1.efi.stub" image/addon.efi.stub
+for name in 10-esp.conf 20-root-a.conf 30-verity-a.conf; do
+	dump "/usr/lib/kairos/repart.d/$name" "image/$name"
+done
+`
+
+// prepare fills the directory with the parts and what is needed of the root.
 func (m *medium) prepare(ctx context.Context) error {
 	for name, path := range map[string]string{"root.erofs": m.parts.root, "root.verity": m.parts.verity, "uki.efi": m.parts.uki} {
 		if err := linkOrCopy(path, m.path(name)); err != nil {
 			return err
 		}
 	}
-	if err := m.esp(ctx); err != nil {
-		return err
-	}
-	root, verity := partitionIDs(m.parts.config.RootHash)
-	if err := os.Mkdir(m.path("definitions"), 0o755); err != nil {
-		return err
-	}
-	return definitions(m.path("image/repart.d"), m.path("definitions"), map[string]string{
-		"10-esp.conf":      "CopyFiles=/esp:/\n",
-		"20-root-a.conf":   "CopyBlocks=/root.erofs\nUUID=" + root + "\n",
-		"30-verity-a.conf": "CopyBlocks=/root.verity\nUUID=" + verity + "\n",
-	})
-}
-
-// takeFiles gets the boot loader and the partition definitions out of the root:
-// a release is all that a disk is made from. $1 is the architecture in EFI names.
-const takeFiles = `
-mkdir image image/repart.d
-dump() { dump.erofs --cat --path="$1" root.erofs >"$2"; }
-dump "/usr/lib/systemd/boot/efi/systemd-boot$1.efi" image/systemd-boot.efi
-for name in 10-esp 20-root-a 30-verity-a; do
-	dump "/usr/lib/kairos/repart.d/$name.conf" "image/repart.d/$name.conf"
-done
-`
-
-// esp lays out the EFI system partition.
-func (m *medium) esp(ctx context.Context) error {
 	if err := m.box.work(ctx, m.dir, job{epoch: diskEpoch, script: takeFiles, args: []string{m.arch.efi}}); err != nil {
 		return fmt.Errorf("take files out of the root: %w", err)
 	}
-	loader, err := os.ReadFile(m.path("image/systemd-boot.efi"))
+	return nil
+}
+
+// esp lays out the EFI system partition: the files of every medium, and more
+// (name -> file in the directory).
+func (m *medium) esp(more map[string]string) error {
+	records, err := m.parts.records()
 	if err != nil {
 		return err
 	}
-	uki, err := os.ReadFile(m.path("uki.efi"))
-	if err != nil {
+	if err := errors.Join(
+		os.WriteFile(m.path("loader.conf"), []byte(loaderConf), 0o644),
+		os.WriteFile(m.path("slots.json"), records, 0o644),
+	); err != nil {
 		return err
 	}
-	slots, err := slotsFile(m.parts)
-	if err != nil {
-		return err
+	files := map[string]string{
+		"EFI/BOOT/BOOT" + strings.ToUpper(m.arch.efi) + ".EFI": "image/systemd-boot.efi",
+		"EFI/systemd/systemd-boot" + m.arch.efi + ".efi":       "image/systemd-boot.efi",
+		"EFI/Linux/" + slots.FileName(firstGeneration, 0):      "uki.efi",
+		"loader/loader.conf": "loader.conf",
+		"kairos/slots.json":  "slots.json",
 	}
-	files := map[string][]byte{
-		"EFI/BOOT/BOOT" + strings.ToUpper(m.arch.efi) + ".EFI":    loader,
-		"EFI/systemd/systemd-boot" + m.arch.efi + ".efi":          loader,
-		fmt.Sprintf("EFI/Linux/kairos-%06d.efi", firstGeneration): uki,
-		"loader/loader.conf":  []byte(loaderConf),
-		"loader/entries.srel": []byte("type1\n"),
-		"kairos/slots.json":   slots,
-	}
-	for name, data := range files {
-		path := filepath.Join(m.path("esp"), name)
+	maps.Copy(files, more)
+	for name, from := range files {
+		path := m.path("esp/" + name)
+		data, err := os.ReadFile(m.path(from))
+		if err != nil {
+			return err
+		}
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, data, 0o644)); err != nil {
 			return fmt.Errorf("write ESP: %w", err)
 		}
 	}
-	return nil
+	return filepath.WalkDir(m.path("esp"), func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Chtimes(path, diskEpoch, diskEpoch)
+	})
 }
 
 // linkOrCopy makes dst the same file as src, or one with the same content where

@@ -69,7 +69,7 @@ func Release(ctx context.Context, o ReleaseOptions) (v1.Hash, error) {
 	if err != nil {
 		return v1.Hash{}, err
 	}
-	return builder.WriteIndex(o.Out, b.config.Version, index)
+	return builder.WriteLayout(o.Out, b.config.Version, index)
 }
 
 // describe reads from an image's labels what its release is.

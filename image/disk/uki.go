@@ -27,13 +27,16 @@ ukify build --efi-arch="$1" --stub="/os/usr/lib/systemd/boot/efi/linux$1.efi.stu
 chmod 0644 uki.efi
 `
 
-// commandLine is what the kernel is told. roothash makes systemd find root and
-// hash tree by their partitions' UUIDs; gpt accepts the backup of a partition
-// table that a power failure tore; panic=10 makes a kernel that dies try again,
-// which is what boot counting counts.
+// commandLine is what the kernel is told. roothash names root and hash tree by
+// their partitions' UUIDs, and the initrd's rules for udev (90-kairos.rules) pick
+// those of the disk that was booted from, when a stick with the same release is
+// in the machine too. gpt accepts the backup of a partition table that a power
+// failure tore; panic=10 makes a kernel that dies try again, which is what boot
+// counting counts.
 func commandLine(a arch, rootHash string, more []string) string {
 	return strings.Join(append([]string{
-		"roothash=" + rootHash, "root=/dev/mapper/root", "rootfstype=erofs", "ro",
+		"roothash=" + rootHash, "systemd.verity_root_data=/dev/kairos/root", "systemd.verity_root_hash=/dev/kairos/verity",
+		"root=/dev/mapper/root", "rootfstype=erofs", "ro",
 		"gpt", "panic=10", "loglevel=4", "console=tty0", "console=" + a.console,
 	}, more...), " ")
 }

@@ -1,0 +1,89 @@
+package disk
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/kairos-io/kairos/image/slots"
+)
+
+// isoNote is what somebody finds who looks into the medium.
+const isoNote = `kairos mesh %s
+
+This medium starts a computer (UEFI) and installs kairos mesh on one of its disks.
+Write it to a USB stick or an optical disc as it is.
+`
+
+// makeAddon: what the stub adds to the kernel's command line. $1 is the
+// architecture in EFI names, $2 the words.
+const makeAddon = `
+ukify build --efi-arch="$1" --stub=image/addon.efi.stub --cmdline="$2" --output=live.addon.efi
+`
+
+// makeISO puts ESP, root and hash tree behind a small ISO 9660 file system, which
+// makes it a medium that firmware starts from an optical drive (El Torito) as well
+// as from a stick (GPT). xorriso names no partitions, so sfdisk does.
+//
+// $1 volume ID of the FAT, $2 UUID of the disk, $3-$5 UUIDs and $6-$8 types of the
+// partitions.
+const makeISO = `
+kib=$(du -sk --apparent-size esp | cut -f1)
+truncate -s $(((kib + 16384 + 1023) / 1024))M esp.img
+mkfs.vfat -F 32 -n KAIROS-ESP -i "$1" --invariant esp.img
+mcopy -s -p -Q -m -i esp.img esp/* ::
+xorriso -as mkisofs -quiet -o medium -V KAIROS_LIVE -iso-level 3 -r \
+	-append_partition 1 "$6" esp.img -append_partition 2 "$7" root.erofs -append_partition 3 "$8" root.verity \
+	-appended_part_as_gpt -e --interval:appended_partition_1:all:: -no-emul-boot iso
+table=$(sfdisk --dump medium)
+entry() {
+	echo "$table" | sed -n "s/.*\(start= *[0-9]*, size= *[0-9]*\), type=$2,.*/\1, type=$2, uuid=$3, name=$1/Ip"
+}
+{
+	echo "label: gpt"
+	echo "label-id: $2"
+	echo "first-lba: 64"
+	entry kairos-esp "$6" "$3"
+	entry kairos-root-a "$7" "$4"
+	entry kairos-verity-a "$8" "$5"
+} | sfdisk --quiet --no-tell-kernel --wipe never --wipe-partitions never medium
+`
+
+// ISO writes an installer medium: the same system in the same partitions, with an
+// add-on to its UKI that makes it leave the machine alone (kairos.live). It can be
+// told from a disk that holds the same release by its UUID.
+func ISO(ctx context.Context, o MediumOptions) error {
+	return o.make(ctx, (*medium).iso)
+}
+
+func (m *medium) iso(ctx context.Context) error {
+	root, verity, err := slots.UUIDs(m.parts.config.RootHash)
+	if err != nil {
+		return err
+	}
+	id := derivedUUID("medium " + m.parts.digest.Hex)
+	err = m.box.work(ctx, m.dir, job{epoch: diskEpoch, script: makeAddon, args: []string{m.arch.efi, "kairos.live kairos.medium=" + id}})
+	if err != nil {
+		return fmt.Errorf("run ukify: %w", err)
+	}
+	addon := "EFI/Linux/" + slots.FileName(firstGeneration, 0) + ".extra.d/live.addon.efi"
+	if err := m.esp(map[string]string{addon: "live.addon.efi"}); err != nil {
+		return err
+	}
+	if err := os.Mkdir(m.path("iso"), 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(m.path("iso/README.txt"), fmt.Appendf(nil, isoNote, m.parts.config.Version), 0o644); err != nil {
+		return err
+	}
+	err = m.box.work(ctx, m.dir, job{epoch: diskEpoch, script: makeISO, args: []string{
+		strings.ReplaceAll(id, "-", "")[:8], id,
+		derivedUUID("medium ESP " + m.parts.digest.Hex), root.String(), verity.String(),
+		espType, m.arch.rootType, m.arch.verityType,
+	}})
+	if err != nil {
+		return fmt.Errorf("make ISO: %w", err)
+	}
+	return nil
+}
