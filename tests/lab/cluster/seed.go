@@ -16,19 +16,29 @@ import (
 	"github.com/kairos-io/kairos/tests/k3simage"
 )
 
-// SeedFS is RootFS of an OS image that carries k3s, under the name that machines
-// look for when nothing else is configured, and the images of pods.
+// SeedFS is RootFS of an OS image that carries k3s and the images of pods.
 func (b Built) SeedFS(ctx context.Context, root string, log io.Writer) (string, error) {
 	fmt.Fprintln(log, "building the OS image that carries images")
-	flags := []string{"--with-images", k3s.DefaultImage + "=oci:" + b.K3s.Layout}
+	flags, err := SeedFlags(root, b.K3s)
+	if err != nil {
+		return "", err
+	}
+	return rootFS(ctx, root, "seed", flags...)
+}
+
+// SeedFlags are the flags of `image os` for an image that carries k3s, under the
+// name that machines look for when nothing else is configured, and the images of
+// pods.
+func SeedFlags(root string, images k3simage.Images) ([]string, error) {
+	flags := []string{"--with-images", k3s.DefaultImage + "=oci:" + images.Layout}
 	for i, name := range []string{k3simage.PauseName, k3simage.EchoName} { // in the order of the archives
 		dir := filepath.Join(root, "build", "pod-layouts", fmt.Sprint(i))
-		if err := toLayout(b.K3s.Archives[i], dir); err != nil {
-			return "", fmt.Errorf("build the OS image: %w", err)
+		if err := toLayout(images.Archives[i], dir); err != nil {
+			return nil, fmt.Errorf("build the OS image: %w", err)
 		}
 		flags = append(flags, "--with-images", name+"=oci:"+dir)
 	}
-	return rootFS(ctx, root, "seed", flags...)
+	return flags, nil
 }
 
 // toLayout makes an OCI layout of an archive.

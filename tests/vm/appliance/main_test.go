@@ -1,0 +1,23 @@
+// Package appliance tests the whole appliance as people have it: a disk that is
+// flashed, boots by its firmware, takes its configuration, joins the network,
+// and upgrades and rolls back by itself. The machines are virtual ones (tests/vm).
+// It needs root and a good part of an hour; with -soak several.
+package appliance
+
+import (
+	"flag"
+	"os"
+	"testing"
+)
+
+var (
+	soak     = flag.Bool("soak", false, "the full numbers: 20 upgrades of each kind, 50 power cuts, 1000 state writes")
+	seed     = flag.Uint64("seed", 0, "of the random choices; 0: by the clock")
+	patience = flag.Float64("patience", 1, "multiplies every deadline, for a machine with other work to do")
+	given    = flag.String("disk", "", "use this disk image instead of building one")
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(m.Run())
+}
