@@ -5,19 +5,26 @@ LAB := go run ./tests/lab/cmd/lab
 
 # command:package, installed only where the command is missing
 TOOLS := gcc:gcc ip:iproute2 nft:nftables ping:iputils-ping mount:mount nsenter:util-linux sudo:sudo git:git \
-	mmdebstrap:mmdebstrap systemd-nspawn:systemd-container systemd-analyze:systemd dbus-daemon:dbus-daemon containerd:containerd runc:runc kubectl:kubernetes-client
+	mmdebstrap:mmdebstrap systemd-nspawn:systemd-container systemd-analyze:systemd dbus-daemon:dbus-daemon containerd:containerd runc:runc kubectl:kubernetes-client \
+	dockerd:docker.io mcopy:mtools
 # file:package
 FILES := /usr/include/stdlib.h:libc6-dev /usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring
 
-.PHONY: help up add down status test lint start-time install clean
+# generic: drivers and firmware of real hardware; cloud: virtual machines.
+FLAVOUR := generic
+
+.PHONY: help up add down status image test soak lint vulncheck start-time install clean
 
 help:
 	@echo 'make up          three machines from the OS image become a cluster'
 	@echo 'make add         one more machine'
 	@echo 'make status      how far each machine is'
 	@echo 'make down        remove the machines and everything they made'
+	@echo 'make image       the OS as a disk and an installation medium, FLAVOUR=generic or cloud'
 	@echo 'make test        install what is missing and run every test'
+	@echo 'make soak        hours of upgrades and power cuts in virtual machines'
 	@echo 'make lint        gofmt, go vet, staticcheck'
+	@echo 'make vulncheck   known vulnerabilities in what the programs call (needs the internet)'
 	@echo 'make start-time  seconds from start to three ready nodes, next to k3s started by hand'
 
 up: install
@@ -32,11 +39,23 @@ status:
 down:
 	@$(LAB) down
 
+image: install
+	go run ./image os --flavour $(FLAVOUR) --out build/os
+	go run ./image release --layout build/os --out build/release
+	go run ./image disk --release build/release --out build/kairos.raw
+	go run ./image iso --release build/release --out build/kairos.iso
+
 test: install
 	@go run ./tests/runner
 
+soak: install
+	go test -count=1 -timeout=0 -v ./tests/vm/appliance -soak
+
 lint:
 	@go run ./tests/runner lint
+
+vulncheck:
+	go tool govulncheck ./...
 
 start-time: install
 	@$(LAB) start-time
@@ -49,6 +68,7 @@ install:
 		echo "installing$$missing"; \
 		export DEBIAN_FRONTEND=noninteractive; \
 		apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+		command -v docker >/dev/null || apt-get install -y -qq --no-install-recommends docker-cli >/dev/null; \
 	fi
 
 # The caches of k3s and of the OS image are in build/ as well.

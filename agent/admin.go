@@ -156,6 +156,7 @@ func (a *agent) handleLock(w http.ResponseWriter, r *http.Request) {
 		api.WriteJSON(w, http.StatusOK, LockAnswer{})
 		return
 	}
+	a.unlock.Store(false)
 	err := a.lock.Acquire(r.Context(), a.nodeName(), req.Reason)
 	var held *kube.HeldError
 	if errors.As(err, &held) {
@@ -173,13 +174,35 @@ func (a *agent) handleLock(w http.ResponseWriter, r *http.Request) {
 	api.WriteJSON(w, http.StatusOK, LockAnswer{Held: true})
 }
 
-// handleUnlock gives it back, if this machine has it.
+// handleUnlock gives it back, if this machine has it: at once, or, where this
+// node does not work yet, as soon as it is ready. Until then no other server
+// shall go down.
 func (a *agent) handleUnlock(w http.ResponseWriter, r *http.Request) {
-	if a.serverHere() {
-		if err := a.lock.Release(r.Context(), a.nodeName()); err != nil {
-			api.WriteError(w, err)
-			return
-		}
+	st := a.report.last.Load()
+	if !a.serverHere() {
+		api.WriteJSON(w, http.StatusOK, LockAnswer{})
+		return
+	}
+	if st == nil || !st.Ready {
+		a.unlock.Store(true)
+		api.WriteJSON(w, http.StatusOK, LockAnswer{})
+		return
+	}
+	if err := a.lock.Release(r.Context(), a.nodeName()); err != nil {
+		a.unlock.Store(true)
+		a.log.Warn("the upgrade lock could not be given back yet", "err", err)
 	}
 	api.WriteJSON(w, http.StatusOK, LockAnswer{})
+}
+
+// unlockWhenReady is handleUnlock's part of a turn.
+func (a *agent) unlockWhenReady(ctx context.Context) {
+	if st := a.report.last.Load(); !st.Ready || !a.unlock.Load() {
+		return
+	}
+	if err := a.lock.Release(ctx, a.nodeName()); err != nil {
+		a.report.logFailure("give the upgrade lock back", err)
+		return
+	}
+	a.unlock.Store(false)
 }

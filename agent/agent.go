@@ -113,6 +113,7 @@ type agent struct {
 	voting  *voting // safe for concurrent use
 	leave   *leaving
 	lock    *kube.Lock
+	unlock  atomic.Bool     // the lock is to be given back once this node is ready
 	life    context.Context // the agent's own, set before anything is served
 
 	storeStatus  role.StoreStatus
@@ -279,6 +280,7 @@ func (a *agent) turn(life context.Context) time.Duration {
 	}
 	a.keepNetwork(ctx, &outcome)
 	a.publish(life, f, outcome) // also when the turn took too long: then all the more
+	a.unlockWhenReady(ctx)
 	if r, ok := a.runtime.(interface{ RotateLog() error }); ok {
 		if err := r.RotateLog(); err != nil {
 			a.report.logFailure("turn over the k3s log", err)

@@ -21,8 +21,8 @@ const pullLimit = 30 * time.Minute
 type puller struct {
 	ref     oci.Ref
 	hosts   string
-	baked   string           // layout that is looked into first
-	members func() oci.Place // asked next, a new one for each pull
+	baked   string                       // layout that is looked into first
+	members func(found func()) oci.Place // asked next, a new one for each pull
 	runtime images
 	base    context.Context // the agent's own, which outlives a turn
 	wg      sync.WaitGroup
@@ -35,6 +35,7 @@ type puller struct {
 	err     error         // of the last try
 	fails   int           // in a row
 	hurried bool          // the try that runs was given up by hurry
+	found   bool          // the try that runs gets the image from members
 	next    time.Time     // no try before
 	digest  string        // of what is on disk, once resolved
 	looked  bool          // into the baked layout
@@ -131,10 +132,10 @@ func (p *puller) start(now time.Time) error {
 	case now.Before(p.next):
 		return &problemError{code: health.CodeImage, err: fmt.Errorf("get the k3s image: %w", p.err),
 			detail: "next try in " + p.next.Sub(now).Round(time.Second).String(),
-			hint:   "check the network and k3s.image; a mirror goes into /etc/containerd/certs.d, a layout on disk is written oci:/path"}
+			hint:   "check the network and k3s.image; a mirror goes into /etc/containerd/certs.d, a layout on disk is written oci:/path, and `image os --with-images` puts k3s into the OS"}
 	}
 	ctx, cancel := context.WithTimeout(p.base, pullLimit)
-	p.running, p.cancel, p.done, p.total, p.hurried = true, cancel, 0, 0, false
+	p.running, p.cancel, p.done, p.total, p.hurried, p.found = true, cancel, 0, 0, false, false
 	p.wg.Go(func() {
 		defer cancel()
 		p.try(ctx)
@@ -166,7 +167,7 @@ func (p *puller) hurry() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.next = time.Time{}
-	if p.running && p.done == 0 {
+	if p.running && p.done == 0 && !p.found {
 		p.hurried = true
 		p.cancel()
 		return
@@ -182,12 +183,19 @@ func (p *puller) pull(ctx context.Context) error {
 	}
 	opts := oci.Options{Baked: p.baked, Mirrors: mirrors, Progress: p.progress}
 	if p.members != nil {
-		opts.Members = p.members()
+		opts.Members = p.members(p.atMembers)
 	}
 	return p.runtime.ImportImage(ctx, p.ref.String(), func(ctx context.Context, s k3s.Store) (k3s.Blob, error) {
 		img, err := oci.Pull(ctx, p.ref, contentStore{s}, opts)
 		return blobOf(img.Blob), err
 	})
+}
+
+// atMembers notes that members have the image.
+func (p *puller) atMembers() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.found = true
 }
 
 func (p *puller) progress(done, total int64) {

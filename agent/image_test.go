@@ -107,6 +107,60 @@ func TestPullerTries(t *testing.T) {
 	})
 }
 
+// A pull that waits for a registry is given up when a member has the image, at
+// once and without counting as a failure; one that gets something is not.
+func TestPullerHurries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		img := &fakeImages{finish: make(chan error)}
+		p, err := newPuller("registry.example/k3s:v1", t.TempDir(), img)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.base = t.Context()
+		running := func() bool {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return p.running
+		}
+		for _, tc := range []struct {
+			name   string
+			before func()
+			stays  bool
+		}{
+			{"nothing has come", func() {}, false},
+			{"something has come", func() { p.progress(1, 100) }, true},
+			{"it is at a member already", p.atMembers, true},
+		} {
+			_ = p.start(time.Now()) // says what it waits for
+			synctest.Wait()
+			tc.before()
+			p.hurry()
+			synctest.Wait()
+			if running() != tc.stays {
+				t.Errorf("%s: goes on %v", tc.name, running())
+			}
+			if tc.stays {
+				img.finish <- nil
+				synctest.Wait()
+			}
+			if p.fails != 0 || !p.next.IsZero() && p.next.After(time.Now()) {
+				t.Errorf("%s: %d failures, next try in %s", tc.name, p.fails, time.Until(p.next))
+			}
+		}
+		// What failed before is tried at once when there is somebody to ask.
+		_ = p.start(time.Now())
+		changed := p.Changed()
+		img.finish <- errors.New("no route to host")
+		<-changed
+		p.hurry()
+		if err := p.start(time.Now()); err == nil || !strings.HasPrefix(err.Error(), "getting the k3s image") {
+			t.Errorf("after a failure: %v", err)
+		}
+		img.finish <- nil
+		p.wait()
+	})
+}
+
 // The same text in every turn: what changes is in the detail, and not logged.
 func TestPullerSaysTheSame(t *testing.T) {
 	p, err := newPuller("registry.example/k3s:v1", "", &fakeImages{})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -97,6 +98,12 @@ func ask(t *testing.T, m *machine, req LeaveRequest) error {
 		t.Errorf("asked to leave, and the status is %+v", st)
 	}
 	return err
+}
+
+// holder is who has the upgrade lock.
+func (c *trio) holder() (name string) {
+	c.kube.Edit(func() { name = c.kube.Lease.Spec.Holder })
+	return name
 }
 
 // leave asks and waits for the end.
@@ -361,6 +368,19 @@ func TestUpgradeLock(t *testing.T) {
 	if c.kube.Lease.Spec.Holder != "" {
 		t.Errorf("given back, and held by %q", c.kube.Lease.Spec.Holder)
 	}
+	// Where the API does not answer, it is given back later.
+	if _, err := lock(c.server); err != nil {
+		t.Fatal(err)
+	}
+	c.kube.Edit(func() { c.kube.Down = errors.New("no route") })
+	unlock(c.server)
+	c.kube.Edit(func() { c.kube.Down = nil })
+	c.mesh.edit(func() {}) // the loop turns
+	for limit := time.Now().Add(deadline); c.holder() != ""; pause(t.Context(), 5*time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatalf("never given back: held by %q", c.holder())
+		}
+	}
 	c.kube.Lease.Spec.Holder, c.kube.Lease.Spec.Seconds = "other", 600
 	var refused *api.Error
 	if _, err := lock(c.server); !errors.As(err, &refused) || refused.Status != http.StatusConflict ||
@@ -370,5 +390,30 @@ func TestUpgradeLock(t *testing.T) {
 	c.kube.Down = errors.New("no route")
 	if _, err := lock(c.server); err == nil || !strings.Contains(err.Error(), "read the upgrade lock: no route") {
 		t.Errorf("no API: %v", err)
+	}
+}
+
+// A server that came back from its upgrade keeps the others waiting until it
+// is ready, although its boot was found good before.
+func TestLockIsKeptUntilReady(t *testing.T) {
+	b := newBench(t, store.Server, nil)
+	b.machine.kube = kubetest.New(t)
+	b.turns(t, 3)
+	if err := b.lock.Acquire(t.Context(), b.nodeName(), "upgrade to v2"); err != nil {
+		t.Fatal(err)
+	}
+	healthy := b.prober
+	b.prober = func(k3s.Probe) prober { return sick{fakeProbe{kube: b.machine.kube}} }
+	b.turns(t, 1)
+	w := httptest.NewRecorder()
+	b.handleUnlock(w, httptest.NewRequest(http.MethodDelete, "/control/v1/lock", http.NoBody))
+	b.turns(t, 2)
+	if got := b.machine.kube.Lease.Spec.Holder; w.Code != http.StatusOK || got != b.nodeName() {
+		t.Errorf("%d; while it is not ready the lock is held by %q", w.Code, got)
+	}
+	b.prober = healthy
+	b.turns(t, 2)
+	if got := b.machine.kube.Lease.Spec.Holder; got != "" {
+		t.Errorf("it is ready, and the lock is held by %q", got)
 	}
 }

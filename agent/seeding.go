@@ -66,7 +66,7 @@ func (a *agent) openSeeding(images podImages) {
 	s.client = seed.NewClient(seed.Options{Peers: a.peers, Members: a.seedMembers, Arch: goruntime.GOARCH, Log: a.log})
 	s.server = seed.NewServer(s)
 	a.puller.baked = s.baked
-	a.puller.members = func() oci.Place { return &membersPlace{client: s.client} }
+	a.puller.members = func(found func()) oci.Place { return &membersPlace{client: s.client, found: found} }
 	a.seeding = s
 }
 
@@ -263,7 +263,7 @@ func (s *seeding) copyFromMembers(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("%s: %w", img.Name, err))
 			continue
 		}
-		place := &membersPlace{client: s.client}
+		place := &membersPlace{client: s.client, found: func() {}}
 		err := s.bring(ctx, k3s.PodImage{Name: img.Name, Blob: k3s.Blob{Digest: img.Digest}}, oci.Options{Members: place})
 		if errs = append(errs, err); ctx.Err() != nil {
 			break

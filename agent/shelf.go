@@ -189,6 +189,7 @@ func (a *agent) seedMembers() (self identity.ID, others []seed.Member) {
 // other. It is good for one pull.
 type membersPlace struct {
 	client *seed.Client
+	found  func() // called when a member has what is looked for
 	image  string // digest of what Root found
 }
 
@@ -201,7 +202,10 @@ func (p *membersPlace) Root(ctx context.Context, ref oci.Ref) (oci.Blob, error) 
 	if errors.Is(err, seed.ErrNobody) {
 		return oci.Blob{}, fmt.Errorf("%w: %w", oci.ErrNotFound, err)
 	}
-	p.image = img.Digest
+	if err == nil {
+		p.image = img.Digest
+		p.found()
+	}
 	return oci.Blob{Digest: img.Digest, Size: img.Size}, err
 }
 

@@ -104,7 +104,9 @@ func (m Machine) Look(ctx context.Context) Facts {
 		f.Cluster = cfg.NetworkID
 		overlayName, enabled = cfg.Overlay.Interface, cfg.Cluster.Enabled
 	} else {
-		f.Problems = append(f.Problems, m.problems()...)
+		var problems []string
+		problems, f.Waiting = m.unmerged()
+		f.Problems = append(f.Problems, problems...)
 	}
 	f.Problems = distinct(f.Problems)
 	m.lookOverlay(ctx, &f)
@@ -166,22 +168,26 @@ func (m Machine) lookOverlay(ctx context.Context, f *Facts) {
 	}
 }
 
-// problems is what kairos-config.service refuses, found out anew: its own
-// output went to the journal only.
-func (m Machine) problems() []string {
+// unmerged says why there is no merged configuration: what kairos-config.service
+// refuses, found out anew since its own output went to the journal only, or what
+// it waits for. Both are empty when nobody has given this machine one.
+func (m Machine) unmerged() (wrong []string, waiting string) {
 	files, err := config.Sources(m.Root)
 	if err != nil {
-		return []string{err.Error()}
+		return []string{err.Error()}, ""
 	}
 	_, err = config.Load(files...)
 	var problems config.Problems
 	switch {
-	case err == nil: // it is about to be merged
-		return nil
-	case errors.Is(err, config.ErrNoBlock) && !errors.As(err, &problems):
-		return nil // no configuration is not a wrong one
+	case err == nil:
+		return nil, "kairos-config to check the configuration"
+	case errors.Is(err, config.ErrNoBlock) && !errors.As(err, &problems): // no configuration is not a wrong one
+		if m.exists("run/cloud-init/enabled") && !m.exists("run/cloud-init/result.json") {
+			return nil, "cloud-init to read a configuration"
+		}
+		return nil, ""
 	case !errors.As(err, &problems):
-		return []string{err.Error()}
+		return []string{err.Error()}, ""
 	}
 	var out []string
 	for _, p := range problems {
@@ -190,7 +196,12 @@ func (m Machine) problems() []string {
 		}
 		out = append(out, p.Error())
 	}
-	return out
+	return out, ""
+}
+
+func (m Machine) exists(name string) bool {
+	_, err := os.Stat(filepath.Join(m.Root, name))
+	return err == nil
 }
 
 func (m Machine) line(name string) string {

@@ -132,6 +132,23 @@ func TestLookWhileThingsAreMissing(t *testing.T) {
 		t.Errorf("a machine without anything: %+v", f)
 	}
 
+	put(t, root, "run/cloud-init/enabled", "")
+	if f := m.Look(t.Context()); f.Waiting != "cloud-init to read a configuration" {
+		t.Errorf("while cloud-init looks for one: %+v", f)
+	}
+	put(t, root, "run/cloud-init/result.json", "{}")
+	if f := m.Look(t.Context()); f.Waiting != "" {
+		t.Errorf("cloud-init found none: %+v", f)
+	}
+	tok, err := token.Generate(rand.Reader, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, root, "oem/a.yaml", "#cloud-config\nkairos: {network_token: "+tok.Reveal()+"}\n")
+	if f := m.Look(t.Context()); f.Waiting != "kairos-config to check the configuration" || len(f.Problems) > 0 {
+		t.Errorf("before it is merged: %+v", f)
+	}
+
 	put(t, root, "oem/a.yaml", "#cloud-config\nkairos:\n  rolle: worker\n")
 	f := m.Look(t.Context())
 	if len(f.Problems) != 2 || f.Problems[0] != "/oem/a.yaml:2: kairos.network_token: is missing: make one with `kairos generate-token` and use it on every machine" ||

@@ -168,6 +168,7 @@ func newCrowd(t *testing.T, index v1.ImageIndex) *crowd {
 		t.Fatal(err)
 	}
 	c := &crowd{content: map[string][]byte{}, root: list[0].Blob, patient: true}
+	c.root.MediaType = "" // nobody is asked what kind of document it is
 	for _, b := range append(list[0].Content, list[0].Blob, list[0].Manifest) {
 		raw, err := os.ReadFile(filepath.Join(dir, "blobs", "sha256", strings.TrimPrefix(b.Digest, "sha256:")))
 		if err != nil {

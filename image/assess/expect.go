@@ -7,7 +7,7 @@ import (
 )
 
 // Expect is what this machine had and did before it was given another system:
-// what that system has to bring back. It holds no secret.
+// what that system has to bring back while it is on trial. It holds no secret.
 type Expect struct {
 	Version    int       `json:"version"`
 	When       time.Time `json:"when"`                 // by the wall clock: shown, never compared

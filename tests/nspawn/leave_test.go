@@ -48,12 +48,14 @@ func (r *rig) testBootCheck() {
 // reboot itself is left out: this machine's firmware counts no boots.
 func (r *rig) testBadBoot() {
 	machine := r.worker()
+	r.write(machine, "/run/systemd/system/mnt.mount", "[Unit]\nDefaultDependencies=no\n[Mount]\nWhat=none\nWhere=/mnt\nType=nosuchfs\n")
+	const dropIn = "/run/systemd/system/kairos-boot-check.service.d/bad.conf"
 	for what, setting := range map[string]string{
-		"the program does not run": "[Service]\nExecStart=\nExecStart=/nonexistent",
-		"its mount is missing":     "[Unit]\nRequiresMountsFor=\nRequires=no-such.mount\nAfter=no-such.mount",
+		"the program does not run": "[Service]\nExecStart=\nExecStart=/nonexistent\n",
+		"its mount fails":          "[Unit]\nRequires=mnt.mount\nAfter=mnt.mount\n",
 	} {
-		r.exec(machine, "sh", "-c", "mkdir -p /run/systemd/system/kairos-boot-check.service.d && printf '"+strings.ReplaceAll(setting, "\n", "\\n")+
-			"\\n' >/run/systemd/system/kairos-boot-check.service.d/bad.conf && systemctl daemon-reload && systemctl stop kairos-boot-check && rm -f /run/kairos/boot-good && ! systemctl start kairos-boot-check")
+		r.write(machine, dropIn, setting)
+		r.exec(machine, "sh", "-c", "systemctl daemon-reload && systemctl stop kairos-boot-check && rm -f /run/kairos/boot-good && ! systemctl start kairos-boot-check")
 		r.eventually(10*time.Second, "the reboot is considered where "+what, func() error {
 			said := r.exec(machine, "journalctl", "-b", "-o", "cat", "-u", "kairos-boot-failed")
 			if !strings.Contains(said, "unmet condition check ConditionPathExists=/sys/firmware/efi/efivars/LoaderBootCountPath-") {
@@ -61,9 +63,24 @@ func (r *rig) testBadBoot() {
 			}
 			return nil
 		})
-		r.exec(machine, "sh", "-c", "rm -r /run/systemd/system/kairos-boot-check.service.d && journalctl --rotate && journalctl --vacuum-time=1s -q")
+		r.exec(machine, "sh", "-c", "rm "+dropIn+" && journalctl --rotate && journalctl --vacuum-time=1s -q")
 	}
 	r.exec(machine, "sh", "-c", "systemctl daemon-reload && systemctl reset-failed && systemctl start kairos-boot-check")
+}
+
+// write puts a file onto a machine.
+func (r *rig) write(machine, path, text string) {
+	r.Helper()
+	root, err := r.machine(machine).Root()
+	if err != nil {
+		r.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Dir(root+path), 0o755); err != nil {
+		r.Fatal(err)
+	}
+	if err := os.WriteFile(root+path, []byte(text), 0o644); err != nil {
+		r.Fatal(err)
+	}
 }
 
 // testUpgradeLock: the lock is a Lease that people can see.

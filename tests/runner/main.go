@@ -53,10 +53,11 @@ var stages = []stage{
 	{"unit", unit},
 	{"netns", netns},
 	{"nspawn", nspawn},
+	{"vm", machines},
 }
 
 // maxTime ends a run that hangs, with time left to clean up.
-const maxTime = 74 * time.Minute
+const maxTime = 84 * time.Minute
 
 func main() {
 	flag.Parse()

@@ -12,8 +12,11 @@ import (
 // rooted are the packages whose tests need root and a kernel to play with.
 var rooted = []string{"./tests/lab/...", "./tests/netns/..."}
 
-// booted is the package whose tests boot the OS image.
+// booted is the package whose tests boot the OS image as containers.
 const booted = "./tests/nspawn"
+
+// virtual are the packages whose tests boot it from disks, in virtual machines.
+const virtual = "./tests/vm/..."
 
 func lint(ctx context.Context, s *session) result {
 	var total result
@@ -52,11 +55,20 @@ func unit(ctx context.Context, s *session) result {
 	}
 	args := []string{"-race", "-timeout=20m"}
 	for _, p := range strings.Fields(out) {
-		if !strings.Contains(p, "/tests/lab") && !strings.Contains(p, "/tests/netns") && !strings.Contains(p, "/tests/nspawn") {
+		if !ofAnotherStage(p) {
 			args = append(args, p)
 		}
 	}
 	return goTest(ctx, s, args...)
+}
+
+func ofAnotherStage(pkg string) bool {
+	for _, dir := range []string{"/tests/lab", "/tests/netns", "/tests/nspawn", "/tests/vm"} {
+		if strings.Contains(pkg, dir) {
+			return true
+		}
+	}
+	return false
 }
 
 func netns(ctx context.Context, s *session) result {
@@ -70,4 +82,9 @@ func nspawn(ctx context.Context, s *session) result {
 		return result{failed: 1}
 	}
 	return goTest(ctx, s, "-count=1", "-timeout=30m", booted)
+}
+
+// machines comes last: emulated machines take both processors for themselves.
+func machines(ctx context.Context, s *session) result {
+	return goTest(ctx, s, "-count=1", "-p=1", "-timeout=60m", virtual)
 }

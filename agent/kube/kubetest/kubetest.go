@@ -18,7 +18,7 @@ import (
 const leases = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
 
 // Cluster implements kube.API. Its exported fields may be used while no request
-// is under way.
+// is under way, and in Edit.
 type Cluster struct {
 	Nodes map[string]*Node
 	Pods  []*Pod
@@ -90,21 +90,28 @@ func New(t *testing.T) *Cluster {
 
 // Do implements kube.API.
 func (c *Cluster) Do(ctx context.Context, method, path string, body []byte) (int, []byte, error) {
-	if c.Down != nil {
-		return 0, nil, c.Down
-	}
 	r := httptest.NewRequestWithContext(ctx, method, path, strings.NewReader(string(body)))
 	if c.Before != nil {
 		c.Before(r)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.Down != nil {
+		return 0, nil, c.Down
+	}
 	if method != http.MethodGet {
 		c.Log = append(c.Log, method+" "+r.URL.Path)
 	}
 	w := httptest.NewRecorder()
 	c.mux.ServeHTTP(w, r)
 	return w.Code, w.Body.Bytes(), nil
+}
+
+// Edit runs f while no request is under way.
+func (c *Cluster) Edit(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f()
 }
 
 // Finish is the kubelets: what was asked to end has ended.

@@ -43,14 +43,14 @@ func newBootCheck(env *Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "boot-check",
 		Short: "Judge whether this boot is good (kairos-boot-check.service)",
-		Long: `Judge whether this boot is good: wait until the overlay and the agent are well
-and what the machine had before an upgrade is back - its mesh, its cluster - or
-until os.health_timeout is over, and keep the verdict for kairos status --os.
-An outage of the network alone does not make a boot bad.
+		Long: `Judge whether this boot is good: wait until the overlay and the agent are well,
+or until os.health_timeout is over, and keep the verdict for kairos status --os.
 
-The exit code is 0 for a good boot. For a bad one that systemd-boot counts,
-kairos-boot-failed.service then reboots the machine, and systemd-boot goes back
-to the old system when no tries are left. Any other boot is left as it is.`,
+A new system is on trial: systemd-boot counts its boots. Then what the machine
+had before the upgrade must be back too, its mesh and its cluster; an outage of
+the network alone does not make such a boot bad. If it is bad, the exit code is
+1, kairos-boot-failed.service reboots the machine, and systemd-boot goes back to
+the old system when no tries are left. Any other boot is left as it is.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.root, "root", "/", "where the machine's file system begins")
@@ -68,7 +68,8 @@ to the old system when no tries are left. Any other boot is left as it is.`,
 type bootJudge struct {
 	env     *Env
 	f       bootCheckFlags
-	expect  *assess.Expect
+	counted bool           // this system is on trial
+	expect  *assess.Expect // nil: local health only
 	steady  assess.Steady
 	started time.Time // monotonic
 	record  assess.Record
@@ -110,11 +111,17 @@ func (b *bootJudge) run(ctx context.Context) error {
 	}
 }
 
-// open reads what is expected and whose boot this is.
+// open reads what is expected and whose boot this is. What the machine had is
+// asked of a system on trial only: later it may have been moved, or taken apart.
 func (b *bootJudge) open() {
 	var err error
-	if b.expect, err = assess.LoadExpect(b.path(assess.Dir)); err != nil {
-		b.env.say("boot check: going by local health only: %v", err)
+	if b.counted, err = exists(b.path(bootCounter)); err != nil {
+		b.env.say("boot check: %v", err)
+	}
+	if b.counted {
+		if b.expect, err = assess.LoadExpect(b.path(assess.Dir)); err != nil {
+			b.env.say("boot check: going by local health only: %v", err)
+		}
 	}
 	b.record.RootHash = b.kernelArgument("roothash")
 	id, err := os.ReadFile(b.path("proc/sys/kernel/random/boot_id"))
@@ -122,6 +129,14 @@ func (b *bootJudge) open() {
 		b.env.say("boot check: %v", err)
 	}
 	b.record.BootID = strings.TrimSpace(string(id))
+}
+
+func exists(path string) (bool, error) {
+	_, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // kernelArgument returns the value of one argument of the kernel command line.
@@ -185,31 +200,26 @@ func (b *bootJudge) tell(f assess.Finding) {
 	}
 }
 
-// close acts on the verdict, which is on disk by now.
+// close acts on the verdict, which is on disk by now. Whoever has tries left
+// keeps the upgrade lock for the next one.
 func (b *bootJudge) close(ctx context.Context, f assess.Finding) error {
-	_, err := os.Stat(b.path(bootCounter))
-	counted := err == nil
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		b.env.say("boot check: %v", err)
-	}
-	if f.Verdict == assess.Good {
-		if err := b.markGood(); err != nil {
-			b.env.say("boot check: %v", err)
-		}
-	}
-	if f.Verdict == assess.Good || !counted {
+	if f.Verdict == assess.Good || !b.counted {
 		b.releaseLock(ctx)
 	}
 	if f.Verdict == assess.Good {
 		if f.Hint != "" {
 			b.env.say("hint: %s", f.Hint)
 		}
+		if err := b.markGood(); err != nil {
+			b.env.say("boot check: %v", err)
+		}
 		return nil
 	}
-	if _, err := os.Stat(b.path(bootGood)); counted && err != nil {
+	good, err := exists(b.path(bootGood))
+	if b.counted && !good {
 		b.env.say("boot check: this system is on trial: the machine reboots, and goes back to the old one when no tries are left")
 	}
-	err = fmt.Errorf("boot check: bad: %s", f.Reason)
+	err = errors.Join(fmt.Errorf("boot check: bad: %s", f.Reason), err)
 	if f.Hint == "" {
 		return err
 	}

@@ -134,6 +134,9 @@ func (r *resetter) check() error {
 	case r.node.agentErr != nil && !r.f.force:
 		return withHint(fmt.Errorf("the agent, which takes this machine out of its cluster, does not answer: %w", r.node.agentErr),
 			"see `systemctl status kairos-agent`; --force wipes the data without leaving")
+	case r.node.agentErr != nil && r.f.keep:
+		return withHint(usagef("--keep-identity needs the agent, which does not answer: it alone knows whether this machine may come back under its key"),
+			"leave out --keep-identity")
 	case c.Role == string(store.Server) && r.f.keep:
 		return withHint(usagef("the cluster's server cannot come back under its key, because its data will be gone"), "leave out --keep-identity")
 	case c.Role == string(store.Server) && r.f.yes && r.f.endCluster != c.NetworkID:

@@ -177,6 +177,12 @@ func (u *upgrader) take(ctx context.Context, offer *upgrade.Offer) error {
 		return nil
 	case upgrade.Waiting:
 		u.env.say("%s is staged already", named)
+	case upgrade.Again:
+		if u.f.image == "" { // a timer that upgrades would reboot into it for ever
+			return withHint(fmt.Errorf("%s was tried on this machine and failed", named),
+				"see why with `kairos status --os`; --image %s tries it again", offer.Image)
+		}
+		fallthrough
 	default:
 		if err := u.write(ctx, offer); err != nil {
 			return err
