@@ -147,6 +147,10 @@ func (m *Machine) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	go func() {
+		<-off
+		_ = conn.Close()
+	}()
 	m.qmp, err = newMonitor(ctx, conn)
 	return err
 }

@@ -40,6 +40,7 @@ func (s *story) dice() *rand.Rand {
 // A node's state survives power cuts at any moment of its writing: what was
 // promised is there, whole, or something newer.
 func TestPowerCutsWhileStateIsWritten(t *testing.T) {
+	t.Parallel()
 	s := newStory(t, 1)
 	dice := s.dice()
 	writer := filepath.Join(s.rack.Dir(), "statewriter")
@@ -78,6 +79,7 @@ func TestPowerCutsWhileStateIsWritten(t *testing.T) {
 // first boot of the new system: the machine always comes up, with the old system
 // or the new one, and can be upgraded further.
 func TestPowerCutsWhileUpgrading(t *testing.T) {
+	t.Parallel()
 	s := newStory(t, 1)
 	dice := s.dice()
 	r := s.serveRegistry()
