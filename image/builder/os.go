@@ -134,6 +134,8 @@ func osFiles(version string) ([]*entry, error) {
 		&entry{name: "var/.updated", mode: 0o644},
 		// The first boot must not wait for somebody to answer its questions.
 		&entry{name: "etc/systemd/system/systemd-firstboot.service", link: "/dev/null"},
+		// A machine does not keep its initrd to come back to.
+		&entry{name: "etc/systemd/system/dracut-shutdown.service", link: "/dev/null"},
 		&entry{name: "usr/lib/os-release", mode: 0o644, data: osRelease(version)},
 		&entry{name: "etc/containerd/conf.d", mode: 0o755, dir: true},
 		&entry{name: "etc/containerd/certs.d", mode: 0o755, dir: true},

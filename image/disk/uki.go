@@ -32,12 +32,13 @@ chmod 0644 uki.efi
 // those of the disk that was booted from, when a stick with the same release is
 // in the machine too. gpt accepts the backup of a partition table that a power
 // failure tore; panic=10 makes a kernel that dies try again, which is what boot
-// counting counts.
+// counting counts. ssh listens where the configuration says, and not on every
+// virtual machine's AF_VSOCK.
 func commandLine(a arch, rootHash string, more []string) string {
 	return strings.Join(append([]string{
 		"roothash=" + rootHash, "systemd.verity_root_data=/dev/kairos/root", "systemd.verity_root_hash=/dev/kairos/verity",
 		"root=/dev/mapper/root", "rootfstype=erofs", "ro",
-		"gpt", "panic=10", "loglevel=4", "console=tty0", "console=" + a.console,
+		"gpt", "panic=10", "systemd.ssh_auto=no", "loglevel=4", "console=tty0", "console=" + a.console,
 	}, more...), " ")
 }
 
