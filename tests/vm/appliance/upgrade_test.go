@@ -35,7 +35,7 @@ const units = "usr/lib/systemd/system/"
 // impatient shortens the wait for what a system that is known to be bad will
 // never bring. A good one keeps the time that an emulated machine may need.
 func impatient(name string) edit {
-	return named(name).with("etc/kairos/90-test.yaml", "#cloud-config\nkairos:\n  os: {health_timeout: 45s}\n")
+	return named(name).with("etc/kairos/90-test.yaml", "#cloud-config\nkairos:\n  os: {health_timeout: 1m}\n")
 }
 
 // What can be wrong with a system, each in its own way.
