@@ -67,10 +67,11 @@ func (m *machine) bake(t *testing.T, seed string, names ...string) map[string]st
 	return digests
 }
 
-// newSite makes machines whose images come from somewhere.
-func newSite(t *testing.T, n int) (*mesh, []*machine) {
+// newSite makes n machines of a network of declared ones; their images come from
+// somewhere.
+func newSite(t *testing.T, n, declared int) (*mesh, []*machine) {
 	t.Helper()
-	m, machines := newMesh(t, n, n)
+	m, machines := newMesh(t, n, declared)
 	for _, mc := range machines {
 		mc.runtime.stock = newStock()
 	}
@@ -111,7 +112,7 @@ func TestOneSeedMakesASite(t *testing.T) {
 		{"k3s.image by name alone", func(string) string { return k3sName }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			m, machines := newSite(t, 3)
+			m, machines := newSite(t, 3, 3)
 			digests := machines[1].bake(t, "", k3sName, pauseName, appName)
 			for _, mc := range machines {
 				defer mc.seeded(t, tc.ref(digests[k3sName]))()
@@ -134,7 +135,7 @@ func TestOneSeedMakesASite(t *testing.T) {
 
 // What one machine got from another it gives to a third, when the first is gone.
 func TestSeedsSpread(t *testing.T) {
-	m, machines := newSite(t, 3)
+	m, machines := newSite(t, 3, 3)
 	digests := machines[0].bake(t, "", k3sName, appName)
 	pods := map[string]string{appName: digests[appName]}
 	ref := k3sName + "@" + digests[k3sName]
@@ -149,9 +150,10 @@ func TestSeedsSpread(t *testing.T) {
 }
 
 // Two machines were flashed with different images under one name: nobody takes
-// either, both keep their own, and a person is told.
+// either, both keep their own, and a person is told. They are too few for a cluster,
+// so that there is no control plane whose word would decide.
 func TestDifferingSeeds(t *testing.T) {
-	_, machines := newSite(t, 3)
+	_, machines := newSite(t, 3, 7)
 	one := machines[0].bake(t, "one", k3sName, appName)
 	two := machines[1].bake(t, "two", k3sName, appName)
 	for _, mc := range machines[:2] {
@@ -204,7 +206,7 @@ func TestDifferingSeeds(t *testing.T) {
 // The next version of the OS brings another image under the one name and nothing
 // under the other; an agent that starts again transfers nothing twice.
 func TestSeedingAfterAnUpgrade(t *testing.T) {
-	_, machines := newSite(t, 1)
+	_, machines := newSite(t, 1, 1)
 	mc := machines[0]
 	old := mc.bake(t, "old", k3sName, pauseName, appName)
 	stop := mc.seeded(t, k3sName)
@@ -224,7 +226,7 @@ func TestSeedingAfterAnUpgrade(t *testing.T) {
 
 // A member without the images is no burden: it is asked for nothing.
 func TestNobodyHasAnything(t *testing.T) {
-	m, machines := newSite(t, 2)
+	m, machines := newSite(t, 2, 2)
 	for _, mc := range machines {
 		defer mc.seeded(t, k3sName)()
 	}
@@ -255,7 +257,7 @@ func (m *mesh) ask(t *testing.T, from, to *machine, path string) error {
 // Images are given to nodes of the same cluster, and of what this machine's
 // containerd holds nothing but them.
 func TestWhatIsGivenToWhom(t *testing.T) {
-	m, machines := newSite(t, 2)
+	m, machines := newSite(t, 2, 2)
 	giver := machines[0]
 	digests := giver.bake(t, "", k3sName, appName)
 	secret := k3s.Blob{Size: 6}
@@ -394,7 +396,7 @@ func TestHostileSeeds(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, machines := newSite(t, 4)
+			_, machines := newSite(t, 4, 4)
 			digests := machines[0].bake(t, "", k3sName, appName)
 			for _, mc := range machines[2:] {
 				mc.hostile(t, machines[0], serve)
