@@ -40,8 +40,8 @@ down:
 	@$(LAB) down
 
 image: install
-	go run ./image os --flavour $(FLAVOUR) --out build/os
-	go run ./image release --layout build/os --out build/release
+	go run ./image os --flavour $(FLAVOUR) --out build/os-$(FLAVOUR)
+	go run ./image release --layout build/os-$(FLAVOUR) --out build/release
 	go run ./image disk --release build/release --out build/kairos.raw
 	go run ./image iso --release build/release --out build/kairos.iso
 

@@ -145,6 +145,9 @@ func TestFetchWithoutAnEarlierTextGoesOn(t *testing.T) {
 	if err == nil || len(told) < 7 || text(t, m, fromArgument) != "-" {
 		t.Errorf("gave up after %d: %v", len(told), err)
 	}
+	if changed, err := m.Fetch(t.Context(), fetcher(&told, 0), w.url(t)); err == nil || changed {
+		t.Errorf("no text at all counts as an earlier one: %v, %v", changed, err)
+	}
 	if strings.Contains(strings.Join(told, "")+err.Error(), "SECRET") {
 		t.Errorf("the URL's key is told: %q", told)
 	}

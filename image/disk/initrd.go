@@ -18,7 +18,7 @@ import (
 // kernel's version. There is no dracut-systemd module, and so none of dracut's
 // own hooks and shells: what happens is said by units alone.
 const dracut = `
-dracut --quiet --force --reproducible --no-hostonly --no-hostonly-cmdline --no-early-microcode --zstd \
+dracut --quiet --force --reproducible --no-hostonly --no-hostonly-cmdline --early-microcode --zstd \
 	--modules "systemd systemd-initrd systemd-udevd systemd-modules-load systemd-veritysetup systemd-repart kernel-modules" \
 	--filesystems "erofs ext4 vfat overlay" \
 	--add-drivers "dm-verity loop overlay nls_cp437 nls_ascii nls_iso8859-1" \

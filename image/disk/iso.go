@@ -22,31 +22,35 @@ const makeAddon = `
 ukify build --efi-arch="$1" --stub=image/addon.efi.stub --cmdline="$2" --output=live.addon.efi
 `
 
-// makeISO puts ESP, root and hash tree behind a small ISO 9660 file system, which
-// makes it a medium that firmware starts from an optical drive (El Torito) as well
-// as from a stick (GPT). xorriso names no partitions, so sfdisk does.
+// makeISO makes an ISO 9660 file system with ESP, root and hash tree as files, and
+// a partition table whose partitions are these files: firmware starts the medium
+// from an optical drive (El Torito) as well as from a stick (GPT). The table and
+// its copy are where the file system has nothing: in its first 32 KiB and in the
+// padding at its end.
 //
 // $1 volume ID of the FAT, $2 UUID of the disk, $3-$5 UUIDs and $6-$8 types of the
 // partitions.
 const makeISO = `
 kib=$(du -sk --apparent-size esp | cut -f1)
-truncate -s $(((kib + 16384 + 1023) / 1024))M esp.img
-mkfs.vfat -F 32 -n KAIROS-ESP -i "$1" --invariant esp.img
-mcopy -s -p -Q -m -i esp.img esp/* ::
-xorriso -as mkisofs -quiet -o medium -V KAIROS_LIVE -iso-level 3 -r \
-	-append_partition 1 "$6" esp.img -append_partition 2 "$7" root.erofs -append_partition 3 "$8" root.verity \
-	-appended_part_as_gpt -e --interval:appended_partition_1:all:: -no-emul-boot iso
-table=$(sfdisk --dump medium)
+truncate -s $(((kib + 16384 + 1023) / 1024))M iso/esp.img
+mkfs.vfat -F 32 -n KAIROS-ESP -i "$1" --invariant iso/esp.img
+mcopy -s -p -Q -m -i iso/esp.img esp/* ::
+ln root.erofs root.verity iso
+xorriso -as mkisofs -quiet -o medium -V KAIROS_LIVE -iso-level 3 -r --set_all_file_dates =$SOURCE_DATE_EPOCH -e esp.img -no-emul-boot iso
+xorriso -indev medium -find / -type f -exec report_lba -- >extents
 entry() {
-	echo "$table" | sed -n "s/.*\(start= *[0-9]*, size= *[0-9]*\), type=$2,.*/\1, type=$2, uuid=$3, name=$1/Ip"
+	sed -n "s|^File data lba: *0 , *\([0-9]*\) , *\([0-9]*\) , .*'/$1'\$|\1 \2|p" extents | {
+		read -r lba blocks
+		echo "start=$((lba * 4)), size=$((blocks * 4)), name=$2, uuid=$3, type=$4"
+	}
 }
 {
 	echo "label: gpt"
 	echo "label-id: $2"
-	echo "first-lba: 64"
-	entry kairos-esp "$6" "$3"
-	entry kairos-root-a "$7" "$4"
-	entry kairos-verity-a "$8" "$5"
+	echo "first-lba: 34"
+	entry esp.img kairos-esp "$3" "$6"
+	entry root.erofs kairos-root-a "$4" "$7"
+	entry root.verity kairos-verity-a "$5" "$8"
 } | sfdisk --quiet --no-tell-kernel --wipe never --wipe-partitions never medium
 `
 

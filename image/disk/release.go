@@ -143,7 +143,7 @@ mkfs.erofs --quiet -z"$1" -C65536 -Eztailpacking -T"$SOURCE_DATE_EPOCH" \
 `
 
 func (b *build) filesystem(ctx context.Context) error {
-	compression := "zstd,level=9"
+	compression := "zstd,level=6"
 	if b.Fast {
 		compression = "lz4"
 	}

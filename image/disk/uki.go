@@ -23,7 +23,7 @@ const initrdFiles = "usr/lib/kairos/initrd"
 const makeUKI = `
 ukify build --efi-arch="$1" --stub="/os/usr/lib/systemd/boot/efi/linux$1.efi.stub" \
 	--linux=vmlinuz --uname="$2" --initrd=initrd --initrd=own.cpio \
-	--cmdline=@cmdline --os-release=@os-release --output=uki.efi $3
+	--cmdline=@cmdline --os-release=@os-release --output=uki.efi
 chmod 0644 uki.efi
 `
 
@@ -63,10 +63,9 @@ func (b *build) uki(ctx context.Context) error {
 	); err != nil {
 		return fmt.Errorf("prepare UKI: %w", err)
 	}
-	microcode := ""
 	err = b.box.work(ctx, b.dir, job{
 		bind: map[string]string{"/os": b.path("os")}, epoch: b.epoch,
-		script: makeUKI, args: []string{b.arch.efi, version, microcode},
+		script: makeUKI, args: []string{b.arch.efi, version},
 	})
 	if err != nil {
 		return fmt.Errorf("run ukify: %w", err)

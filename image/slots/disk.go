@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"regexp"
+	"slices"
+	"strings"
 )
 
 // File is a device, a partition or a file on the ESP. Writes are durable after Sync.
@@ -62,8 +65,23 @@ func ReadFacts(disk Disk, esp ESP, rootHash string) (Facts, error) {
 	if f.Entries, err = readEntries(esp); err != nil {
 		return Facts{}, fmt.Errorf("read the ESP: %w", err)
 	}
+	if f.Lost, err = readLost(esp); err != nil {
+		return Facts{}, fmt.Errorf("read the ESP: %w", err)
+	}
 	f.Records, err = ReadRecords(esp)
 	return f, err
+}
+
+// lostName is how fsck.fat calls what belonged to no file: a power cut while a
+// UKI is written leaves one the size of a UKI, and the ESP has room for few.
+var lostName = regexp.MustCompile(`^FSCK[0-9]{4}\.REC$`)
+
+func readLost(esp ESP) ([]string, error) {
+	names, err := esp.List(".")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return slices.DeleteFunc(names, func(name string) bool { return !lostName.MatchString(strings.ToUpper(name)) }), nil
 }
 
 func readPartitions(disk Disk) ([]Partition, error) {

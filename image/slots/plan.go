@@ -37,6 +37,7 @@ type Op string
 
 // The kinds of steps, with what they do to the disk. Each is durable when it is done.
 const (
+	OpSweep  Op = "sweep"  // remove File, which fsck has found, from the ESP's root
 	OpDrop   Op = "drop"   // make File no program any more, then remove it
 	OpKernel Op = "kernel" // write the UKI as File, but for its first sector
 	OpCopy   Op = "copy"   // the same, from the file From
@@ -50,7 +51,7 @@ const (
 // Step is one step of a plan.
 type Step struct {
 	Op   Op
-	File string // in EFI/Linux
+	File string // in EFI/Linux; OpSweep: in the root of the ESP
 	From string // OpCopy
 	Part Part   // OpWrite, OpName
 }
@@ -72,7 +73,8 @@ var (
 
 // PlanUpgrade writes a release to the slot that is not booted.
 //
-//  1. Remains of an earlier try are dropped: they are nothing that boots.
+//  1. Remains of an earlier try are dropped, and what fsck has made of them:
+//     they are nothing that boots, and take room.
 //  2. The new UKI is written and checked while everything else is as it was: an
 //     image that is refused here costs nothing. It is no program yet.
 //  3. What boots the other slot is dropped, so that nothing leads to a slot that
@@ -128,7 +130,7 @@ func planWrite(f Facts, to View, w write) (Plan, error) {
 		RootHash: w.rel.Config.RootHash, Generation: generation, StagedAt: w.rel.At,
 	})}
 	file := FileName(generation, w.tries)
-	p.Steps = dropAll(f.Entries, func(e Entry) bool { return e.RootHash == "" })
+	p.Steps = remains(f)
 	p.Steps = append(p.Steps, Step{Op: OpKernel, File: file})
 	p.Steps = append(p.Steps, dropAll(f.Entries, func(e Entry) bool { return e.RootHash != "" && e.File != w.keep })...)
 	for _, part := range []Part{Root, Verity} {
@@ -136,6 +138,15 @@ func planWrite(f Facts, to View, w write) (Plan, error) {
 	}
 	p.Steps = append(p.Steps, Step{Op: OpVerify}, Step{Op: OpRecord}, Step{Op: OpEnter, File: file})
 	return p, nil
+}
+
+// remains are the files on the ESP that are good for nothing.
+func remains(f Facts) []Step {
+	var steps []Step
+	for _, name := range f.Lost {
+		steps = append(steps, Step{Op: OpSweep, File: name})
+	}
+	return append(steps, dropAll(f.Entries, func(e Entry) bool { return e.RootHash == "" })...)
 }
 
 func dropAll(entries []Entry, which func(Entry) bool) []Step {
@@ -179,8 +190,7 @@ func PlanRollback(f Facts) (Plan, error) {
 		records = records.With(st.Other.Slot, &again)
 	}
 	file := FileName(generation, 0)
-	steps := dropAll(f.Entries, func(e Entry) bool { return e.RootHash == "" })
-	steps = append(steps, Step{Op: OpCopy, From: st.Other.Entry.File, File: file}, Step{Op: OpRecord}, Step{Op: OpEnter, File: file})
+	steps := append(remains(f), Step{Op: OpCopy, From: st.Other.Entry.File, File: file}, Step{Op: OpRecord}, Step{Op: OpEnter, File: file})
 	steps = append(steps, dropAll(f.Entries, func(e Entry) bool { return e.RootHash == st.Other.RootHash })...)
 	return Plan{Steps: steps, Slot: st.Other, RootHash: st.Other.RootHash, Records: records}, nil
 }

@@ -88,6 +88,7 @@ type Facts struct {
 	RootHash   string // of the running system, from the kernel's command line
 	Partitions []Partition
 	Entries    []Entry
+	Lost       []string // files in the ESP's root that fsck made of what belonged to no file
 	Records    Records
 }
 

@@ -176,6 +176,11 @@ func TestPlans(t *testing.T) {
 			"kernel kairos-000003+3.efi, drop kairos-000002+0-3.efi, " + write + "enter kairos-000003+3.efi"},
 		{"remains go first", upgradeTo(system{Release: rel}), []string{"kairos-000001.efi a", "kairos-000007+3.efi ", "kairos-000002.efi b", "kairos-000003.efi b"},
 			"drop kairos-000007+3.efi, kernel kairos-000008+3.efi, drop kairos-000002.efi, drop kairos-000003.efi, " + write + "enter kairos-000008+3.efi"},
+		{"what fsck has found goes first", func(f Facts) (Plan, error) {
+			f.Lost = []string{"FSCK0000.REC", "FSCK0001.REC"}
+			return PlanUpgrade(f, rel)
+		}, []string{"kairos-000001.efi a"},
+			"sweep FSCK0000.REC, sweep FSCK0001.REC, kernel kairos-000003+3.efi, " + write + "enter kairos-000003+3.efi"},
 		{"rollback", PlanRollback, []string{"kairos-000003.efi a", "kairos-000002.efi b"},
 			"copy kairos-000002.efi kairos-000004.efi, record, enter kairos-000004.efi, drop kairos-000002.efi"},
 		{"rollback of one on trial", PlanRollback, []string{"kairos-000003+2-1.efi a", "kairos-000002.efi b"},

@@ -43,7 +43,7 @@ func (w *Writer) Run(ctx context.Context, p Plan) error {
 // String says what the step does, for messages.
 func (s Step) String() string {
 	switch s.Op {
-	case OpDrop:
+	case OpSweep, OpDrop:
 		return "remove " + s.File
 	case OpKernel, OpCopy:
 		return "write the kernel to the ESP"
@@ -63,6 +63,8 @@ func (s Step) String() string {
 
 func (w *Writer) step(ctx context.Context, p Plan, s Step) error {
 	switch s.Op {
+	case OpSweep:
+		return errors.Join(w.ESP.Remove(s.File), w.ESP.SyncDir("."))
 	case OpDrop:
 		return w.drop(s)
 	case OpKernel:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -238,6 +239,27 @@ func TestFullESP(t *testing.T) {
 	}
 	if !bytes.Equal(before.disk.seen, m.disk.seen) || len(before.files) != len(m.files) {
 		t.Error("something has changed")
+	}
+}
+
+// fsck makes files of clusters that a power cut left without a name. They would
+// fill the ESP; files of people are not touched.
+func TestWhatFsckFoundIsRemoved(t *testing.T) {
+	one, two := newSystem("v1"), newSystem("v2")
+	m := flashed(t, one)
+	for _, name := range []string{"FSCK0000.REC", "fsck0017.rec", "config.yaml", "FSCK.REC", "EFI/FSCK0000.REC"} {
+		m.files[name] = newBlob([]byte("x"))
+	}
+	must(t, m.run(t, two, upgradeTo(two), one.Config.RootHash))
+	var left []string
+	for name := range m.files {
+		if strings.Contains(strings.ToUpper(name), "FSCK") || name == "config.yaml" {
+			left = append(left, name)
+		}
+	}
+	slices.Sort(left)
+	if got := strings.Join(left, " "); got != "EFI/FSCK0000.REC FSCK.REC config.yaml" {
+		t.Errorf("left %s", got)
 	}
 }
 

@@ -65,6 +65,9 @@ func (m *Machine) startNetns(ctx context.Context) error {
 		}
 	}
 	s := m.state()
+	// There may be one of a machine that had this number before: the kernel takes
+	// its time to clean up after a network.
+	_ = m.lab.state.ipInside(ctx, "link del "+s.port())
 	err = m.lab.state.ipInside(ctx,
 		fmt.Sprintf("link add %s type veth peer name %s netns %d", s.port(), s.nic(), pid),
 		fmt.Sprintf("link set %s master %s up", s.port(), s.Bridge))

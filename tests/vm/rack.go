@@ -124,11 +124,13 @@ func (r *Rack) NewLAN(ctx context.Context) (*LAN, error) {
 
 // Close ends the rack as a power cut would, and removes it.
 func (r *Rack) Close() error {
+	var errs []error
 	for _, m := range r.machines {
 		m.Kill()
+		errs = append(errs, m.log.Close())
 	}
 	for _, l := range r.lans {
 		l.close()
 	}
-	return errors.Join(os.RemoveAll(r.dir), r.owner.Close())
+	return errors.Join(append(errs, os.RemoveAll(r.dir), r.owner.Close())...)
 }

@@ -13,6 +13,7 @@ import (
 // questions on the serial console, and has a node - even with the medium, on
 // which the same system is, still in it.
 func TestInstallFromTheMedium(t *testing.T) {
+	t.Parallel()
 	s := newStory(t, 1)
 	medium := s.installer(named("v1"))
 	m := s.empty(vm.Config{Name: "one"}, vm.Disk{Image: medium}, s.seed("one", s.config(overlayOnly)))

@@ -40,6 +40,7 @@ func (s *story) dice() *rand.Rand {
 // A node's state survives power cuts at any moment of its writing: what was
 // promised is there, whole, or something newer.
 func TestPowerCutsWhileStateIsWritten(t *testing.T) {
+	t.Parallel()
 	s := newStory(t, 1)
 	dice := s.dice()
 	writer := filepath.Join(s.rack.Dir(), "statewriter")
@@ -78,6 +79,7 @@ func TestPowerCutsWhileStateIsWritten(t *testing.T) {
 // first boot of the new system: the machine always comes up, with the old system
 // or the new one, and can be upgraded further.
 func TestPowerCutsWhileUpgrading(t *testing.T) {
+	t.Parallel()
 	s := newStory(t, 1)
 	dice := s.dice()
 	r := s.serveRegistry()
@@ -86,7 +88,7 @@ func TestPowerCutsWhileUpgrading(t *testing.T) {
 		refs[name] = r.publish(t, s.release(named(name)), name)
 	}
 	next := map[string]string{"v1": "v2", "v2": "v3", "v3": "v2"}
-	m := s.machine(vm.Config{Name: "one"}, s.flashable(named("v1")), s.seed("one", s.config(overlayOnly, healthTimeout))).on().up(time.Now())
+	m := s.machine(vm.Config{Name: "one"}, s.flashable(named("v1")), s.seed("one", s.config(overlayOnly, healthTimeout()))).on().up(time.Now())
 	m.overlayReady()
 	m.Eject(1)
 	who := m.self()

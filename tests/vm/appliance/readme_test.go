@@ -11,27 +11,34 @@ import (
 	"github.com/kairos-io/kairos/tests/vm"
 )
 
-// README's blocks of commands for a machine of its own, run as they stand
-// there: from the source to a disk, and through a machine's life. The names in
-// capitals and the disk are what a person would fill in.
-func TestREADME(t *testing.T) {
+// A machine's life by README: its blocks of commands, run as they stand there,
+// from the source to a disk and on to a reset. The names in capitals and the disk
+// are what a person would fill in. A second machine is told the same secret in
+// another way, by a cidata volume: they find each other, and stay who they are.
+func TestMachinesLiveByREADME(t *testing.T) {
 	s := newStory(t, 3)
 	r := readme{s: s, text: s.readme()}
 	root, err := run.RepoRoot()
 	s.must(err)
-	disk := filepath.Join(s.rack.Dir(), "sdX")
-
+	disk, plain := filepath.Join(s.rack.Dir(), "sdX"), filepath.Join(s.rack.Dir(), "sdY")
 	for _, line := range r.block("Flash") {
 		s.host(root, nil, strings.ReplaceAll(line, "/dev/sdX", disk))
 	}
-	r.configure(disk)
+	s.host(root, nil, "cp --sparse=always "+disk+" "+plain)
+	config := r.configure(disk)
 
 	began := time.Now()
 	one := s.machine(vm.Config{Name: "one"}, disk).on()
-	two := s.machine(vm.Config{Name: "two"}, disk).on()
+	two := s.machine(vm.Config{Name: "two"}, plain, s.seed("two", config)).on()
 	one.up(began)
 	two.up(began)
+	one.overlayReady()
+	two.overlayReady()
+	s.Logf("RESULT two flashed machines are overlay-ready after %.0f s", time.Since(began).Seconds())
 	one.meets(1)
+	one.pings(two)
+	two.pings(one)
+	s.step("the disk is as it should be", func() { s.aFlashedDisk(one, two) })
 	s.step("Boot", func() {
 		for _, line := range r.block("Boot") {
 			if got := one.run(line); got == "" {
@@ -45,10 +52,19 @@ func TestREADME(t *testing.T) {
 		if got := one.run(strings.ReplaceAll(lines[0], "REF", ref)); !strings.Contains(got, "v2") {
 			s.Errorf("the check says %q", got)
 		}
+		before := one.self()
+		one.run("echo kept >/var/lib/kept; echo kept >/etc/kept")
 		one.lastWithin(aStaging, strings.ReplaceAll(lines[1], "REF", ref))
 		one.comesBackAs("v2")
 		one.isKept()
 		one.meets(1)
+		one.pings(two)
+		if after := one.self(); after != before {
+			s.Errorf("it was\n%s\nand is\n%s", before, after)
+		}
+		if got := one.run("cat /var/lib/kept /etc/kept"); got != "kept\nkept" {
+			s.Errorf("its files: %q", got)
+		}
 	})
 	s.step("Roll back", func() {
 		one.last(r.block("Roll back")[0])
@@ -58,23 +74,33 @@ func TestREADME(t *testing.T) {
 	})
 	s.step("Recover", func() {
 		lines := r.block("Recover")
-		before := one.status().Status
-		one.run("touch /var/lib/data /etc/data")
-		one.last(lines[0])
-		one.up(time.Now())
-		one.meets(1)
-		one.fails("ls /var/lib/data", "No such file")
-		one.fails("ls /etc/data", "No such file")
-		if after := one.status().Status; after.ID != before.ID || after.Addresses[0] != before.Addresses[0] {
-			s.Errorf("it was %s at %s and is %s at %s", before.ID, before.Addresses[0], after.ID, after.Addresses[0])
+		before := one.self()
+		one.wipes(lines[0])
+		if after := one.self(); after != before {
+			s.Errorf("it was\n%s\nand is\n%s", before, after)
 		}
-		one.last(lines[1])
-		one.up(time.Now())
-		one.meets(1)
-		if after := one.status().Status; after.ID == before.ID {
-			s.Errorf("it still is %s", after.ID)
+		one.wipes(lines[1])
+		if after := one.self(); after.shares(before) {
+			s.Errorf("it was\n%s\nand is\n%s", before, after)
 		}
+		one.pings(two)
 	})
+}
+
+// aFlashedDisk checks what a person finds on machines that were just flashed.
+func (s *story) aFlashedDisk(one, two *guest) {
+	s.Helper()
+	for _, path := range []string{"/x", "/usr/bin/x", "/boot/x"} {
+		one.fails("touch "+path, "Read-only file system")
+	}
+	one.run("touch /etc/x /var/x /home/x /root/x /opt/x /srv/x /usr/local/x /oem/x && rm /etc/x /var/x /home/x /root/x /opt/x /srv/x /usr/local/x /oem/x")
+	if mib := one.run("df --output=size -BM /var | tail -n 1 | tr -dc 0-9"); len(mib) < 4 {
+		s.Errorf("/var has %s MiB of a disk of %d", mib, diskSize>>20)
+	}
+	one.fails("cat /efi/config.yaml", "No such file") // it is in /oem now
+	if a := one.self(); a.shares(two.self()) {
+		s.Errorf("the machines are\n%s\nand\n%s", a, two.self())
+	}
 }
 
 // readme is README.md with what fills its places.
@@ -105,8 +131,9 @@ func (r readme) block(word string) []string {
 }
 
 // configure makes the configuration and puts it on the flashed disk. In between a
-// person adds who may log in; these machines need no Kubernetes.
-func (r readme) configure(disk string) {
+// person adds who may log in; these machines need no Kubernetes. It returns the
+// configuration.
+func (r readme) configure(disk string) string {
 	r.s.Helper()
 	dir := r.s.T.TempDir()
 	root, err := run.RepoRoot()
@@ -126,6 +153,7 @@ func (r readme) configure(disk string) {
 	r.s.must(os.WriteFile(file, []byte(text), 0o600))
 	// The first partition of a file begins here.
 	r.s.host(dir, env, strings.ReplaceAll(lines[1], "/dev/sdX1", disk+"@@1M"))
+	return text
 }
 
 // host is what a person types on this host.

@@ -199,14 +199,6 @@ func (g *guest) awaitReboot(ctx context.Context) error {
 	return err
 }
 
-// reboot has the machine reboot itself, and waits until one can log in again.
-func (g *guest) reboot() {
-	g.s.Helper()
-	began := time.Now()
-	g.run("systemctl reboot --no-block")
-	g.up(began)
-}
-
 // run is what a person types as root.
 func (g *guest) run(script string) string {
 	g.s.Helper()
@@ -289,4 +281,54 @@ func (g *guest) meets(others int) {
 func (g *guest) pings(other *guest) {
 	g.s.Helper()
 	g.run("ping -n -c 3 -i 0.3 -W 5 " + other.overlayAddress())
+}
+
+// wipes resets the machine, waits until it is back in the network, and checks
+// that its data is gone.
+func (g *guest) wipes(reset string) {
+	g.s.Helper()
+	g.run("echo data >/var/lib/data; echo data >/etc/data; echo data >/home/data")
+	began := time.Now()
+	g.last(reset)
+	g.up(began)
+	g.fails("cat /var/lib/data", "No such file")
+	g.fails("cat /etc/data", "No such file")
+	g.fails("cat /home/data", "No such file")
+	g.overlayReady()
+	g.meets(1)
+}
+
+// self is who a machine is, one thing a line.
+type self string
+
+func (g *guest) self() self {
+	g.s.Helper()
+	st := g.status().Status
+	return self(strings.Join([]string{g.run("cat /etc/machine-id"), st.ID.String(), st.Name, st.Addresses[0].String(), g.HostKey()}, "\n"))
+}
+
+// shares says whether any of the things is the same.
+func (s self) shares(other self) bool {
+	a, b := strings.Fields(string(s)), strings.Fields(string(other))
+	for i := range a {
+		if a[i] == b[i] {
+			return true
+		}
+	}
+	return false
+}
+
+// step is a part of a story under its own name; later ones do not run after one
+// that failed.
+func (s *story) step(name string, f func()) {
+	s.Helper()
+	if s.Failed() {
+		return
+	}
+	outer := s.T
+	defer func() { s.T = outer }()
+	outer.Run(name, func(t *testing.T) {
+		s.T = t
+		f()
+	})
 }

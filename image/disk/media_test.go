@@ -1,0 +1,263 @@
+package disk
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kairos-io/kairos/image/builder"
+	"github.com/kairos-io/kairos/image/slots"
+)
+
+// The test makes a real image, release, disk and installer, twice. Debian and the
+// tools come out of the module's build cache, or from a mirror when they are not
+// there yet; in the place of our programs is this test's own.
+func TestMedia(t *testing.T) {
+	cache := filepath.Join("..", "..", "build", "cache")
+	mirrors, err := builder.FindMirrors(builder.Mirrors{}, os.Getenv, "/etc/apt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	box := ToolboxOptions{CacheDir: cache, Mirrors: mirrors, Log: io.Discard}
+	layout := filepath.Join(t.TempDir(), "os")
+	if _, err := builder.OS(t.Context(), builder.OSOptions{
+		Out: layout, Log: io.Discard,
+		Base:   builder.BaseOptions{Arch: "amd64", CacheDir: cache, Mirrors: mirrors, Log: io.Discard},
+		Source: builder.Source{Dir: "../..", Version: "v1.2.3", Time: time.Unix(1767225600, 0)},
+		Compiler: func(context.Context, builder.Source, builder.Program, string) ([]byte, error) {
+			self, err := os.Executable()
+			if err != nil {
+				return nil, err
+			}
+			return os.ReadFile(self)
+		},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	one, two := newMedia(t, layout, box), newMedia(t, layout, box)
+	t.Run("the same bytes twice", func(t *testing.T) {
+		if one.digest != two.digest {
+			t.Errorf("release: %s and %s", one.digest, two.digest)
+		}
+		for _, name := range []string{"kairos.raw", "kairos.iso"} {
+			if a, b := sumOf(t, one.path(name)), sumOf(t, two.path(name)); a != b {
+				t.Errorf("%s: %s and %s", name, a, b)
+			}
+		}
+	})
+	t.Run("partitions of the disk", func(t *testing.T) { one.checkPartitions(t, "kairos.raw", 3<<30, 32<<20) })
+	t.Run("partitions of the installer", func(t *testing.T) { one.checkPartitions(t, "kairos.iso", 0, 0) })
+	t.Run("ESP of the disk", func(t *testing.T) { one.checkESP(t, "kairos.raw") })
+	t.Run("ESP of the installer", func(t *testing.T) {
+		one.checkESP(t, "kairos.iso", "EFI/Linux/kairos-000001.efi.extra.d/live.addon.efi")
+	})
+	t.Run("UKI", one.checkUKI)
+	t.Run("no identity", one.checkRoot)
+}
+
+// media is a release and what is made of it.
+type media struct {
+	dir    string
+	digest string
+	box    *Toolbox
+	parts  parts
+}
+
+func (m *media) path(name string) string { return filepath.Join(m.dir, name) }
+
+func newMedia(t *testing.T, layout string, box ToolboxOptions) *media {
+	t.Helper()
+	m := &media{dir: t.TempDir()}
+	digest, err := Release(t.Context(), ReleaseOptions{Layout: layout, Arch: "amd64", Fast: true, Out: m.path("release"), Toolbox: box})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.digest = digest.String()
+	for name, write := range map[string]func(context.Context, MediumOptions) error{"kairos.raw": Raw, "kairos.iso": ISO} {
+		if err := write(t.Context(), MediumOptions{Release: m.path("release"), Arch: "amd64", Out: m.path(name), Toolbox: box}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if m.box, err = OpenToolbox(t.Context(), box); err != nil {
+		t.Fatal(err)
+	}
+	if m.parts, err = openRelease(m.path("release"), "amd64"); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func sumOf(t *testing.T, path string) string {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%x", h.Sum(nil))
+}
+
+// checkPartitions: sizes are those of a machine's disk, or 0 for just as large as
+// what is in them.
+func (m *media) checkPartitions(t *testing.T, name string, root, verity int64) {
+	f, err := os.Open(m.path(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := slots.Partitions(f, st.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	rootID, verityID, err := slots.UUIDs(m.parts.config.RootHash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []struct {
+		label string
+		uuid  string
+		size  int64
+		blob  string
+	}{
+		{"kairos-esp", "", 0, ""},
+		{"kairos-root-a", rootID.String(), root, m.parts.root},
+		{"kairos-verity-a", verityID.String(), verity, m.parts.verity},
+	}
+	if len(list) != len(want) {
+		t.Fatalf("got %+v", list)
+	}
+	for i, p := range list {
+		w := want[i]
+		if p.Label != w.label || w.uuid != "" && p.UUID.String() != w.uuid || w.size != 0 && p.Size != w.size {
+			t.Errorf("got %+v, want %+v", p, w)
+		}
+		if w.blob != "" && !startsWith(t, io.NewSectionReader(f, p.Start, p.Size), w.blob) {
+			t.Errorf("%s does not hold the release", w.label)
+		}
+	}
+}
+
+func startsWith(t *testing.T, r io.Reader, path string) bool {
+	t.Helper()
+	st, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := sha256.New()
+	if _, err := io.CopyN(h, r, st.Size()); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%x", h.Sum(nil)) == sumOf(t, path)
+}
+
+// checkESP: these files and no others; no random seed, which would be the same on
+// every machine.
+func (m *media) checkESP(t *testing.T, name string, more ...string) {
+	want := append([]string{
+		"EFI/BOOT/BOOTX64.EFI", "EFI/systemd/systemd-bootx64.efi", "EFI/Linux/kairos-000001.efi", "loader/loader.conf", "kairos/slots.json",
+	}, more...)
+	f, err := os.Open(m.path(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := slots.Partitions(f, st.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := fmt.Sprintf("mdir -b -/ -i %s@@%d :: >list", name, list[0].Start)
+	if err := m.box.work(t.Context(), m.dir, job{script: script}); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(m.path("list"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for line := range strings.Lines(string(text)) {
+		if file := strings.TrimPrefix(strings.TrimSpace(line), "::/"); !strings.HasSuffix(file, "/") {
+			got = append(got, file)
+		}
+	}
+	slices.Sort(want)
+	if slices.Sort(got); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func (m *media) checkUKI(t *testing.T) {
+	f, err := os.Open(m.parts.uki)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	u, err := slots.ReadUKI(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u.Arch != "amd64" || u.RootHash != m.parts.config.RootHash {
+		t.Errorf("got %+v", u)
+	}
+}
+
+// checkRoot: nothing in the root is one machine's, and what the disk needs is there.
+func (m *media) checkRoot(t *testing.T) {
+	if err := m.box.work(t.Context(), filepath.Dir(m.parts.root), job{
+		bind: map[string]string{"/run/out": m.dir}, script: `fsck.erofs --extract=/run/out/root "$1"`, args: []string{filepath.Base(m.parts.root)},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	root := m.path("root")
+	for _, pattern := range []string{
+		"etc/ssh/ssh_host_*", "etc/hostname", "var/lib/systemd/random-seed", "var/lib/dbus/machine-id", "boot/vmlinuz-*", "boot/initrd*",
+		"var/log/*.log", "root/.ssh/*",
+	} {
+		if found, err := filepath.Glob(filepath.Join(root, pattern)); err != nil || len(found) > 0 {
+			t.Errorf("%q, %v", found, err)
+		}
+	}
+	if id, err := os.ReadFile(filepath.Join(root, "etc/machine-id")); err != nil || string(id) != "uninitialized\n" {
+		t.Errorf("machine-id: %q, %v", id, err)
+	}
+	shadow, err := os.ReadFile(filepath.Join(root, "etc/shadow"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(shadow)) {
+		if fields := strings.Split(line, ":"); fields[1] != "*" && !strings.HasPrefix(fields[1], "!") {
+			t.Errorf("an account with a password: %s", fields[0])
+		}
+	}
+	for _, dir := range []string{"efi", "oem", "home", "root", "opt", "srv", "usr/local", "var", "etc"} {
+		if st, err := os.Stat(filepath.Join(root, dir)); err != nil || !st.IsDir() {
+			t.Errorf("%s is not there to be mounted: %v", dir, err)
+		}
+	}
+	if names, err := os.ReadDir(filepath.Join(root, "boot")); err != nil || len(names) == 0 {
+		t.Errorf("boot is empty: the ESP would be mounted there: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(root, "etc/systemd/system/multi-user.target.wants/systemd-networkd.service")); errors.Is(err, fs.ErrNotExist) {
+		t.Error("presets were not applied: an upgrade would not have the units that they name")
+	}
+}

@@ -1,0 +1,70 @@
+package disk
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestOverlay(t *testing.T) {
+	from, to := t.TempDir(), t.TempDir()
+	outside := filepath.Join(t.TempDir(), "outside")
+	for _, err := range []error{
+		os.MkdirAll(filepath.Join(from, "usr/lib/new"), 0o755),
+		os.WriteFile(filepath.Join(from, "usr/lib/new/file"), []byte("new"), 0o755),
+		os.WriteFile(filepath.Join(from, "usr/lib/old"), []byte("changed"), 0o644),
+		os.Symlink("file", filepath.Join(from, "usr/lib/link")),
+		os.MkdirAll(filepath.Join(to, "usr/lib"), 0o700),
+		os.WriteFile(outside, []byte("mine"), 0o644),
+		// A link of the image must not lead a file of ours out of it.
+		os.Symlink(outside, filepath.Join(to, "usr/lib/old")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := overlay(from, to); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"usr/lib/new/file": "new", "usr/lib/old": "changed", "usr/lib/link": ""} {
+		got, err := os.ReadFile(filepath.Join(to, name))
+		if name != "usr/lib/link" && (err != nil || string(got) != want) {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	if target, err := os.Readlink(filepath.Join(to, "usr/lib/link")); err != nil || target != "file" {
+		t.Errorf("link: %q, %v", target, err)
+	}
+	if got, err := os.ReadFile(outside); err != nil || string(got) != "mine" {
+		t.Errorf("outside: %q, %v", got, err)
+	}
+	if st, err := os.Stat(filepath.Join(to, "usr/lib")); err != nil || st.Mode().Perm() != 0o700 {
+		t.Errorf("mode of a directory that was there: %v, %v", st, err)
+	}
+}
+
+func TestOverlayRefuses(t *testing.T) {
+	from := t.TempDir()
+	if err := os.Symlink("/etc", filepath.Join(from, "var")); err != nil {
+		t.Fatal(err)
+	}
+	to := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(to, "var", "lib"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := overlay(from, to); err == nil || !strings.Contains(err.Error(), "add extra file var") {
+		t.Errorf("a link in the place of a directory: %v", err)
+	}
+}
+
+func TestCommandLine(t *testing.T) {
+	got := commandLine(arches["arm64"], strings.Repeat("ab", 32), []string{"debug"})
+	for _, word := range []string{
+		"roothash=" + strings.Repeat("ab", 32), "ro", "gpt", "panic=10", "console=ttyAMA0", "debug",
+	} {
+		if !strings.Contains(" "+got+" ", " "+word+" ") {
+			t.Errorf("%q lacks %q", got, word)
+		}
+	}
+}
