@@ -195,7 +195,8 @@ func (m *machine) agent(t *testing.T, cfg config.Config) *agent {
 	if err := a.assemble(m.runtime); err != nil {
 		t.Fatal(err)
 	}
-	a.leave.times = leaveTimes{pace: 5 * time.Millisecond, forced: 50 * time.Millisecond, missing: 200 * time.Millisecond, retire: deadline, remove: 200 * time.Millisecond}
+	// Not faster than a server answers one member.
+	a.leave.times = leaveTimes{pace: 60 * time.Millisecond, forced: 100 * time.Millisecond, missing: time.Second, retire: deadline, remove: time.Second}
 	return a
 }
 

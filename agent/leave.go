@@ -360,9 +360,16 @@ func (a *agent) stay(ctx context.Context, left []kube.Pod, d departure) error {
 		Message: fmt.Sprintf("after %s there still is %s here: %s", d.drainLimit(), countPods(len(left)), firstPods(left)),
 		Hint:    "see to them, or leave with --force, which does not respect disruption budgets",
 	}
-	if _, err := a.askServer(ctx, d.membership, opStay); err != nil {
-		e.Hint += fmt.Sprintf("; this node takes no new pods: `kubectl uncordon %s`", a.nodeName())
+	for began := time.Now(); ; pause(ctx, a.leave.times.pace) {
+		_, err := a.askServer(ctx, d.membership, opStay)
+		if err == nil {
+			return e
+		}
+		if ctx.Err() != nil || refusedForGood(err) || time.Since(began) > a.leave.times.missing {
+			break
+		}
 	}
+	e.Hint += fmt.Sprintf("; this node takes no new pods: `kubectl uncordon %s`", a.nodeName())
 	return e
 }
 

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -182,10 +181,17 @@ type System struct {
 // ThisSystem is the running one.
 var ThisSystem = System{DevOf: devOf}
 
+// devOf opens the path, because stat(2) alone does not have an automount mounted:
+// /efi is one.
 func devOf(path string) (major, minor uint32, err error) {
-	var st syscall.Stat_t
-	if err := syscall.Stat(path, &st); err != nil {
+	f, err := os.Open(path)
+	if err != nil {
 		return 0, 0, err
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return 0, 0, fmt.Errorf("look at %s: %w", path, err)
 	}
 	return unix.Major(st.Dev), unix.Minor(st.Dev), nil
 }

@@ -21,7 +21,9 @@ import (
 //     user, what a guest gets (ServeAbstract): never the control of this machine's
 //     network nor the member's identity.
 //   - Whoever comes first has the name. So a client speaks only to a process of root
-//     or of its own user, which the kernel vouches for.
+//     or of its own user, which the kernel vouches for. Root in a container with the
+//     host's network still is root here: only who expects a bridge in a container
+//     should ask.
 
 // Abstract is the abstract name that goes with a socket's path.
 func Abstract(path string) string { return "@" + path }

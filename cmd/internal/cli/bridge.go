@@ -29,8 +29,8 @@ var (
 	serviceRange = netip.MustParsePrefix("10.43.0.0/16")
 )
 
-// abstractEnv is set in the container image: its bridge shares no directory with
-// the container in which the next command runs.
+// abstractEnv is set in the container image, where a bridge shares no directory
+// with the container in which the next command runs: both go by an abstract socket.
 const abstractEnv = "KAIROS_ABSTRACT_SOCKET"
 
 // bridgeFlags are the flags of `kairos bridge`.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -41,7 +42,13 @@ asker, which expires.`,
 		}
 		ctx, cancel := context.WithTimeout(cmd.Context(), kubeconfigTimeout)
 		defer cancel()
-		sockets := []string{agentSocket, overlaySocket, api.Abstract(overlaySocket)} // the last one is a bridge's in another container
+		sockets := []string{agentSocket, overlaySocket}
+		if os.Getenv(abstractEnv) != "" {
+			// Only where a bridge may be in another container: root in any container with
+			// the host's network could take the name, and a kubeconfig can name a program
+			// that kubectl runs.
+			sockets = append(sockets, api.Abstract(overlaySocket))
+		}
 		if socket != "" {
 			sockets = []string{socket}
 		}

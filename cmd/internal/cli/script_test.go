@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,8 +30,9 @@ func TestMain(m *testing.M) {
 // TestScripts runs testdata/*.txtar: what a person types, and what comes back.
 // They start no network; besides testscript's own commands they have
 //
-//	fake-overlay SOCKET SCENE   serves an overlay's API on a unix socket; SCENE is
-//	                            one of those below or a JSON file with status and nodes
+//	fake-overlay SOCKET SCENE   serves an overlay's API on a unix socket, or an abstract
+//	                            one (@PATH); SCENE is one of those below or a JSON
+//	                            file with status and nodes
 //	fake-agent SOCKET DIR       serves an agent's socket: the files of DIR are its
 //	                            answers (a path with _ for /, such as GET_api_v1_agent),
 //	                            and what is asked is appended to DIR/asked
@@ -96,13 +98,24 @@ func fakeOverlay(ts *testscript.TestScript, _ bool, args []string) {
 		view = &scene{}
 		ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[1])), view))
 	}
-	l, err := api.ListenUnix(filepath.Clean(ts.MkAbs(args[0])), -1)
+	path, abstract := strings.CutPrefix(args[0], "@")
+	listen := func() (net.Listener, error) { return api.ListenUnix(filepath.Clean(ts.MkAbs(path)), -1) }
+	if abstract {
+		listen = func() (net.Listener, error) { return api.ListenAbstract(path) }
+	}
+	l, err := listen()
 	ts.Check(err)
 	server := api.NewServer(api.Config{
 		View: view, Ready: func() error { return nil }, Extra: view.extra,
 	})
 	done := make(chan error, 1)
-	go func() { done <- server.ServeUnix(l) }()
+	go func() {
+		if abstract {
+			done <- server.ServeAbstract(l)
+			return
+		}
+		done <- server.ServeUnix(l)
+	}()
 	ts.Defer(func() {
 		ts.Check(server.Close())
 		ts.Check(<-done)

@@ -88,7 +88,7 @@ func TestPowerCutsWhileUpgrading(t *testing.T) {
 		refs[name] = r.publish(t, s.release(named(name)), name)
 	}
 	next := map[string]string{"v1": "v2", "v2": "v3", "v3": "v2"}
-	m := s.machine(vm.Config{Name: "one"}, s.flashable(named("v1")), s.seed("one", s.config(overlayOnly, healthTimeout))).on().up(time.Now())
+	m := s.machine(vm.Config{Name: "one"}, s.flashable(named("v1")), s.seed("one", s.config(overlayOnly, healthTimeout()))).on().up(time.Now())
 	m.overlayReady()
 	m.Eject(1)
 	who := m.self()

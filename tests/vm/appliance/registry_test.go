@@ -27,8 +27,6 @@ type registry struct {
 	mu   sync.Mutex
 	tags map[string]string // tag -> digest of its manifest
 	dirs []string          // layouts
-	// onBlob, if set, is told of each blob that is asked for.
-	onBlob func(digest string)
 }
 
 // serveRegistry starts a registry in the story's LAN.
@@ -70,13 +68,6 @@ func (r *registry) publish(t testing.TB, layout, tag string) string {
 	return fmt.Sprintf("%s:%d/os:%s", r.lan.Addr(), registryPort, tag)
 }
 
-// watch has f told of each blob that is asked for from now on.
-func (r *registry) watch(f func(digest string)) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.onBlob = f
-}
-
 var registryPath = regexp.MustCompile(`^/v2/os/(manifests|blobs)/(?:sha256:([0-9a-f]{64})|([A-Za-z0-9._-]+))$`)
 
 // ServeHTTP is the pull half of the OCI distribution specification.
@@ -94,7 +85,7 @@ func (r *registry) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	if m[3] != "" {
 		digest = r.tags[m[3]]
 	}
-	path, onBlob := r.find(digest), r.onBlob
+	path := r.find(digest)
 	r.mu.Unlock()
 	w.Header().Set("Docker-Content-Digest", digest)
 	switch {
@@ -103,9 +94,6 @@ func (r *registry) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	case m[1] == "manifests":
 		serveManifest(w, q, path)
 	default:
-		if onBlob != nil && q.Method == http.MethodGet {
-			onBlob(digest)
-		}
 		w.Header().Set("Content-Type", "application/octet-stream")
 		http.ServeFile(w, q, path)
 	}

@@ -199,14 +199,6 @@ func (g *guest) awaitReboot(ctx context.Context) error {
 	return err
 }
 
-// reboot has the machine reboot itself, and waits until one can log in again.
-func (g *guest) reboot() {
-	g.s.Helper()
-	began := time.Now()
-	g.run("systemctl reboot --no-block")
-	g.up(began)
-}
-
 // run is what a person types as root.
 func (g *guest) run(script string) string {
 	g.s.Helper()

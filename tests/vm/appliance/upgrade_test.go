@@ -3,6 +3,7 @@ package appliance
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
@@ -35,7 +36,7 @@ const units = "usr/lib/systemd/system/"
 // impatient shortens the wait for what a system that is known to be bad will
 // never bring. A good one keeps the time that an emulated machine may need.
 func impatient(name string) edit {
-	return named(name).with("etc/kairos/90-test.yaml", "#cloud-config\nkairos:\n  os: {health_timeout: 45s}\n")
+	return named(name).with("etc/kairos/90-test.yaml", "#cloud-config\nkairos:\n  os: {health_timeout: 1m}\n")
 }
 
 // What can be wrong with a system, each in its own way.
@@ -50,9 +51,11 @@ var (
 
 var aboutToPanic = regexp.MustCompile("about to panic")
 
-// healthTimeout is short for a machine that is not emulated, and still several
+// healthTimeout is how long a system that is not known to be bad may take: several
 // times of what a good boot takes here.
-const healthTimeout = "os: {health_timeout: 3m}"
+func healthTimeout() string {
+	return fmt.Sprintf("os: {health_timeout: %.0fs}", *patience*3*60)
+}
 
 // A machine keeps a system that works, gives up one that does not, and says why;
 // in the end it runs the newest that worked.
@@ -60,7 +63,7 @@ func TestUpgradesAreKeptOrGivenUp(t *testing.T) {
 	s := newStory(t, 2)
 	r := s.serveRegistry()
 	disk := s.flashable(named("v1"))
-	config := s.config(overlayOnly, healthTimeout)
+	config := s.config(overlayOnly, healthTimeout())
 	began := time.Now()
 	one := s.machine(vm.Config{Name: "one"}, disk, s.seed("one", config)).on()
 	two := s.machine(vm.Config{Name: "two"}, disk, s.seed("two", config)).on()
