@@ -14,8 +14,9 @@ func TestUsage(t *testing.T) {
 		args []string
 	}{
 		{"nothing", nil},
-		{"unknown command", []string{"iso"}},
+		{"unknown command", []string{"floppy"}},
 		{"missing flag", []string{"os"}},
+		{"missing flag of a medium", []string{"iso", "--out", "x"}},
 		{"unknown flag", []string{"os", "--out", "x", "--sideways"}},
 		{"argument instead of a flag", []string{"digest", "build/os"}},
 	}

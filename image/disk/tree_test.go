@@ -5,6 +5,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/kairos-io/kairos/image/install"
+	"github.com/kairos-io/kairos/image/release"
 )
 
 func TestOverlay(t *testing.T) {
@@ -65,6 +68,32 @@ func TestCommandLine(t *testing.T) {
 	} {
 		if !strings.Contains(" "+got+" ", " "+word+" ") {
 			t.Errorf("%q lacks %q", got, word)
+		}
+	}
+}
+
+// What the README and the initrd say: 8 GiB are enough, and a release always fits.
+func TestSmallestDisk(t *testing.T) {
+	least, err := install.MinSize(os.DirFS("../builder/root/usr/lib/kairos/repart.d"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if least > 8<<30 {
+		t.Errorf("the partitions need %d bytes, an 8 GiB disk has %d", least, int64(8<<30))
+	}
+	for name, want := range map[string]int64{
+		"10-esp": release.ESPSize, "20-root-a": release.RootSize, "40-root-b": release.RootSize,
+		"30-verity-a": release.VeritySize, "50-verity-b": release.VeritySize,
+	} {
+		text, err := os.ReadFile("../builder/root/usr/lib/kairos/repart.d/" + name + ".conf")
+		if err != nil {
+			t.Fatal(err)
+		}
+		size := map[int64]string{release.ESPSize: "1G", release.RootSize: "3G", release.VeritySize: "32M"}[want]
+		for _, line := range []string{"SizeMinBytes=" + size + "\n", "SizeMaxBytes=" + size + "\n"} {
+			if !strings.Contains(string(text), line) {
+				t.Errorf("%s.conf has no %q, which is what a release may fill", name, line)
+			}
 		}
 	}
 }
