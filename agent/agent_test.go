@@ -195,6 +195,7 @@ func (m *machine) agent(t *testing.T, cfg config.Config) *agent {
 	if err := a.assemble(m.runtime); err != nil {
 		t.Fatal(err)
 	}
+	a.seeding.disk = func() (free, size uint64, err error) { return 1 << 40, 1 << 40, nil } // whatever this machine has
 	a.leave.times = leaveTimes{pace: 5 * time.Millisecond, forced: 50 * time.Millisecond, missing: 200 * time.Millisecond, retire: deadline, remove: 200 * time.Millisecond}
 	return a
 }
