@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Config says what a machine is made of.
@@ -40,6 +41,7 @@ type Machine struct {
 	login  login
 
 	mu      sync.Mutex
+	cpu     time.Duration // of runs that have ended
 	process *os.Process
 	off     chan struct{} // closed when the machine is off
 	qmp     *monitor
@@ -140,6 +142,9 @@ func (m *Machine) start(ctx context.Context) error {
 	m.Console.plug(input)
 	go func() {
 		<-ended // how QEMU ended does not matter: a machine that was killed is off
+		m.mu.Lock()
+		m.cpu += cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+		m.mu.Unlock()
 		m.Console.unplug()
 		close(off)
 	}()
@@ -240,6 +245,15 @@ func (m *Machine) Running() bool {
 	default:
 		return true
 	}
+}
+
+// CPUTime is how much of the host's processors the machine has used until it was
+// last switched off: unlike the time on the clock, it depends little on what else
+// the host does.
+func (m *Machine) CPUTime() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.cpu
 }
 
 // Kill cuts the power: QEMU gets no chance to do anything more.

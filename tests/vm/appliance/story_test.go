@@ -63,6 +63,9 @@ func newStory(t *testing.T, nodes int) *story {
 		if err := s.rack.Close(); err != nil {
 			t.Error(err)
 		}
+		for _, m := range s.rack.Machines() {
+			t.Logf("RESULT %s: %.0f s of processor time", m.Name, m.CPUTime().Seconds())
+		}
 	})
 	t.Cleanup(s.showConsoles)
 	s.lan, err = s.rack.NewLAN(s.ctx)
