@@ -195,6 +195,7 @@ func (m *machine) agent(t *testing.T, cfg config.Config) *agent {
 	if err := a.assemble(m.runtime); err != nil {
 		t.Fatal(err)
 	}
+	a.seeding.disk = func() (free, size uint64, err error) { return 1 << 40, 1 << 40, nil } // whatever this machine has
 	// Not faster than a server answers one member.
 	a.leave.times = leaveTimes{pace: 60 * time.Millisecond, forced: 100 * time.Millisecond, missing: time.Second, retire: deadline, remove: time.Second}
 	return a

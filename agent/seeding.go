@@ -23,11 +23,11 @@ import (
 const seedingPause = 10 * time.Minute
 
 // Limits of what is copied from members: bytes of all images together, and the
-// part of the disk that stays free.
+// part of the disk that stays free. At 5 per cent k3s begins to evict pods.
 const (
 	maxCopied = 32 << 30
-	keepFree  = 10 // per cent
-	unpacked  = 3  // an image takes about so many times its size: its blobs, and unpacked
+	keepFree  = 6 // per cent
+	unpacked  = 3 // an image takes about so many times its size: its blobs, and unpacked
 )
 
 // seeding brings images to containerd that pods can be started from without a

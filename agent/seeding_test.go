@@ -89,7 +89,7 @@ func (m *machine) seeded(t *testing.T, ref string) (stop func()) {
 // awaitImages waits until the machine has the k3s image and these images for pods.
 func (m *machine) awaitImages(t *testing.T, k3sDigest string, pods map[string]string) {
 	t.Helper()
-	limit := time.After(deadline)
+	limit := time.After(2 * deadline) // a try that failed is followed by ever longer pauses
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for m.runtime.stock.k3sDigest() != k3sDigest || !maps.Equal(m.runtime.stock.images(), pods) {
@@ -405,7 +405,9 @@ func TestHostileSeeds(t *testing.T) {
 			cfg := machines[1].config()
 			cfg.K3s.Image = k3sName
 			a := machines[1].agent(t, cfg)
-			a.seeding.client.Stall = 300 * time.Millisecond
+			if name == "stalls" {
+				a.seeding.client.Stall = time.Second
+			}
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error, 1)
 			go func() { done <- a.run(ctx) }()
@@ -418,6 +420,32 @@ func TestHostileSeeds(t *testing.T) {
 				a.overlay.CloseIdle()
 			}()
 			machines[1].awaitImages(t, digests[k3sName], map[string]string{appName: digests[appName]})
+		})
+	}
+}
+
+// An image that would fill the disk is not copied, and the reason is one to read.
+func TestRoomForImages(t *testing.T) {
+	const gib = 1 << 30
+	for _, tc := range []struct {
+		name       string
+		free, size uint64
+		err        error
+		image      int64
+		word       string
+	}{
+		{"plenty", 50 * gib, 100 * gib, nil, gib, ""},
+		{"just enough: three times the image, and what stays free", 9 * gib, 100 * gib, nil, gib, ""},
+		{"a little less", 9*gib - 1, 100 * gib, nil, gib, "MB of free disk space are too few, it takes 9216 MB"},
+		{"a full disk", 0, 100 * gib, nil, 1, "0 MB of free"},
+		{"a disk that does not answer", 0, 0, errors.New("input/output error"), 1, "input/output error"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := &seeding{disk: func() (uint64, uint64, error) { return tc.free, tc.size, tc.err }}
+			err := s.room(tc.image)
+			if (err == nil) != (tc.word == "") || err != nil && !strings.Contains(err.Error(), tc.word) {
+				t.Errorf("got %v, want %q", err, tc.word)
+			}
 		})
 	}
 }

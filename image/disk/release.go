@@ -52,6 +52,9 @@ func Release(ctx context.Context, o ReleaseOptions) (v1.Hash, error) {
 	if b.config, b.epoch, err = describe(container, o); err != nil {
 		return v1.Hash{}, err
 	}
+	if b.uuid, err = rootUUID(container, o); err != nil {
+		return v1.Hash{}, fmt.Errorf("make release: %w", err)
+	}
 	if b.dir, err = os.MkdirTemp(filepath.Dir(box.dir), "release-new-"); err != nil {
 		return v1.Hash{}, fmt.Errorf("make release: %w", err)
 	}
@@ -99,6 +102,7 @@ type build struct {
 	dir    string // what is in the making
 	config release.Config
 	epoch  time.Time // the image's: no file is younger
+	uuid   string    // of the root's file system
 }
 
 func (b *build) path(name string) string { return filepath.Join(b.dir, name) }
@@ -130,12 +134,29 @@ func (b *build) sbom(context.Context) error {
 	return os.WriteFile(b.path("sbom.json"), data, 0o644)
 }
 
+// rootUUID is different for roots of different content. The overlay over /etc
+// remembers which file of the image a changed one was, by the UUID of the image's
+// file system and the file's number in it. Under another release that number is
+// another file: with the same UUID overlayfs would take it for the one it knew, and
+// answer EIO where one is a directory and the other is not.
+func rootUUID(container v1.Image, o ReleaseOptions) (string, error) {
+	digest, err := container.Digest()
+	if err != nil {
+		return "", fmt.Errorf("read image: %w", err)
+	}
+	extra, err := treeSum(o.Extra)
+	if err != nil {
+		return "", fmt.Errorf("read extra files: %w", err)
+	}
+	return derivedUUID(strings.Join([]string{"root", digest.String(), o.Version, extra}, " ")), nil
+}
+
 // makeRoot: the kernel is in the UKI. What else is in /boot stays: by that
 // systemd-gpt-auto-generator knows to mount the ESP at /efi. No file is younger
 // than the image.
 const makeRoot = `
 mkfs.erofs --quiet -z"$1" -C65536 -Eztailpacking -T"$SOURCE_DATE_EPOCH" \
-	-U c0ffee00-6b61-4972-8f73-000000000001 --exclude-regex='^boot/vmlinuz-' root.erofs /os
+	-U "$2" --exclude-regex='^boot/vmlinuz-' root.erofs /os
 `
 
 func (b *build) filesystem(ctx context.Context) error {
@@ -143,7 +164,7 @@ func (b *build) filesystem(ctx context.Context) error {
 	if b.Fast {
 		compression = "lz4"
 	}
-	err := b.box.work(ctx, b.dir, job{bind: map[string]string{"/os": b.path("os")}, epoch: b.epoch, script: makeRoot, args: []string{compression}})
+	err := b.box.work(ctx, b.dir, job{bind: map[string]string{"/os": b.path("os")}, epoch: b.epoch, script: makeRoot, args: []string{compression, b.uuid}})
 	if err != nil {
 		return fmt.Errorf("run mkfs.erofs: %w", err)
 	}

@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -63,4 +64,42 @@ func overlayEntry(root *os.Root, name, path string, d fs.DirEntry) error {
 		return err
 	}
 	return root.WriteFile(name, data, info.Mode().Perm())
+}
+
+// treeSum stands for the names, modes and content below dir; "" for no directory.
+func treeSum(dir string) (string, error) {
+	if dir == "" {
+		return "", nil
+	}
+	h := sha256.New()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		var content []byte
+		switch {
+		case d.Type() == fs.ModeSymlink:
+			target, err := os.Readlink(path)
+			if err != nil {
+				return err
+			}
+			content = []byte(target)
+		case d.Type().IsRegular():
+			if content, err = os.ReadFile(path); err != nil {
+				return err
+			}
+		}
+		fmt.Fprintf(h, "%q %v %d\n", name, info.Mode(), len(content))
+		h.Write(content)
+		return nil
+	})
+	return fmt.Sprintf("%x", h.Sum(nil)), err
 }

@@ -56,7 +56,7 @@ func (r *rig) testBadBoot() {
 	} {
 		r.write(machine, dropIn, setting)
 		r.exec(machine, "sh", "-c", "systemctl daemon-reload && systemctl stop kairos-boot-check && rm -f /run/kairos/boot-good && ! systemctl start kairos-boot-check")
-		r.eventually(10*time.Second, "the reboot is considered where "+what, func() error {
+		r.eventually(time.Minute, "the reboot is considered where "+what, func() error {
 			said := r.exec(machine, "journalctl", "-b", "-o", "cat", "-u", "kairos-boot-failed")
 			if !strings.Contains(said, "unmet condition check ConditionPathExists=/sys/firmware/efi/efivars/LoaderBootCountPath-") {
 				return fmt.Errorf("systemd said: %q", said)

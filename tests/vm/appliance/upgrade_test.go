@@ -49,6 +49,8 @@ var (
 	noNetwork = impatient("no-network").with("usr/lib/systemd/network/00-test.network", "[Match]\nType=ether\n[Link]\nUnmanaged=yes\n")
 )
 
+var brokenInode = regexp.MustCompile(`erofs: \(device|overlayfs: invalid origin`)
+
 var aboutToPanic = regexp.MustCompile("about to panic")
 
 // healthTimeout is how long a system that is not known to be bad may take: several
@@ -190,6 +192,10 @@ func (g *guest) isKept() {
 	g.until("the system is kept", `kairos status --os -o json | tr -d ' \n' | grep -q '"booted":{[^}]*"trial":false'`)
 	if st := g.osStatus(); st.Booted.State != "booted" || st.Other.State != "rollback" {
 		g.s.Errorf("%s: the slots are %+v", g.Name, st)
+	}
+	// What the overlay over /etc remembers of another system must not be believed.
+	if g.Console.Count(brokenInode) > 0 {
+		g.s.Errorf("%s: the console tells of broken inodes", g.Name)
 	}
 	if entries := g.run("ls /efi/EFI/Linux"); strings.Contains(entries, "+") {
 		g.s.Errorf("%s: an entry is counted: %s", g.Name, entries)
