@@ -1,3 +1,5 @@
+//go:build !race
+
 package disk
 
 import (
@@ -8,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,7 +23,9 @@ import (
 
 // The test makes a real image, release, disk and installer, twice. Debian and the
 // tools come out of the module's build cache, or from a mirror when they are not
-// there yet; in the place of our programs is this test's own.
+// there yet; in the place of our programs is this test's own. Unpacking and hashing
+// Debian under the race detector takes minutes and finds nothing: no goroutine of
+// ours takes part.
 func TestMedia(t *testing.T) {
 	cache := filepath.Join("..", "..", "build", "cache")
 	mirrors, err := builder.FindMirrors(builder.Mirrors{}, os.Getenv, "/etc/apt")
@@ -49,8 +54,8 @@ func TestMedia(t *testing.T) {
 			t.Errorf("release: %s and %s", one.digest, two.digest)
 		}
 		for _, name := range []string{"kairos.raw", "kairos.iso"} {
-			if a, b := sumOf(t, one.path(name)), sumOf(t, two.path(name)); a != b {
-				t.Errorf("%s: %s and %s", name, a, b)
+			if out, err := exec.Command("cmp", one.path(name), two.path(name)).CombinedOutput(); err != nil {
+				t.Errorf("%v: %s", err, out)
 			}
 		}
 	})

@@ -10,7 +10,7 @@ import (
 )
 
 // rooted are the packages whose tests need root and a kernel to play with.
-var rooted = []string{"./tests/lab/...", "./tests/netns/..."}
+var rooted = []string{"./tests/lab/...", "./tests/netns/...", "./image/disk"}
 
 // booted is the package whose tests boot the OS image as containers.
 const booted = "./tests/nspawn"
