@@ -13,7 +13,7 @@ FILES := /usr/include/stdlib.h:libc6-dev /usr/share/keyrings/debian-archive-keyr
 # generic: drivers and firmware of real hardware; cloud: virtual machines.
 FLAVOUR := generic
 
-.PHONY: help up add down status image test soak lint vulncheck start-time install clean
+.PHONY: help up add down status image test machines soak lint vulncheck start-time install clean
 
 help:
 	@echo 'make up          three machines from the OS image become a cluster'
@@ -22,6 +22,7 @@ help:
 	@echo 'make down        remove the machines and everything they made'
 	@echo 'make image       the OS as a disk and an installation medium, FLAVOUR=generic or cloud'
 	@echo 'make test        install what is missing and run every test'
+	@echo 'make machines    every story of virtual machines: an hour or two'
 	@echo 'make soak        hours of upgrades and power cuts in virtual machines'
 	@echo 'make lint        gofmt, go vet, staticcheck'
 	@echo 'make vulncheck   known vulnerabilities in what the programs call (needs the internet)'
@@ -48,6 +49,9 @@ image: install
 test: install
 	@go run ./tests/runner
 
+machines: install
+	go test -count=1 -p=1 -timeout=4h -v ./tests/vm/...
+
 soak: install
 	go test -count=1 -timeout=0 -v ./tests/vm/appliance -soak
 
@@ -55,7 +59,7 @@ lint:
 	@go run ./tests/runner lint
 
 vulncheck:
-	go tool govulncheck ./...
+	go tool govulncheck $(if $(VULNDB),-db $(VULNDB)) ./...
 
 start-time: install
 	@$(LAB) start-time

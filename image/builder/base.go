@@ -49,6 +49,11 @@ func Base(ctx context.Context, o BaseOptions) (string, error) {
 	if err := os.MkdirAll(o.CacheDir, 0o755); err != nil {
 		return "", fmt.Errorf("make cache: %w", err)
 	}
+	unlock, err := Lock(ctx, o.CacheDir, "base-"+o.Arch+"-"+key)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
 	done := filepath.Join(o.CacheDir, fmt.Sprintf("base-%s-%s.tar.gz", o.Arch, key))
 	if _, err := os.Stat(done); err == nil && !o.Refresh {
 		return done, nil

@@ -39,7 +39,7 @@ var packages = []string{
 	// how a machine is told who it is, and reached
 	"cloud-init", "openssh-server",
 	// the disk: what the initrd is made with and of, the boot loader, the installer
-	"dracut", "zstd", "systemd-boot-efi", "systemd-boot-tools", "systemd-repart", "systemd-cryptsetup", "cryptsetup-bin", "fdisk", "dosfstools",
+	"dracut", "zstd", "systemd-boot", "systemd-boot-efi", "systemd-boot-tools", "systemd-repart", "systemd-cryptsetup", "cryptsetup-bin", "fdisk", "dosfstools",
 }
 
 // Toolbox has the packages of the Debian system in which disks are made.

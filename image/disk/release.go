@@ -2,7 +2,6 @@ package disk
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -102,7 +101,7 @@ type build struct {
 	arch   arch
 	dir    string // what is in the making
 	config release.Config
-	epoch  time.Time // the image's: no file is of another time
+	epoch  time.Time // the image's: no file is younger
 	uuid   string    // of the root's file system
 }
 
@@ -127,10 +126,7 @@ func (b *build) tree(context.Context) error {
 func (b *build) sbom(context.Context) error {
 	data, err := os.ReadFile(filepath.Join(b.path("os"), sbomFile))
 	if errors.Is(err, os.ErrNotExist) {
-		// An image of another builder has none; the form asks for one.
-		data, err = json.Marshal(map[string]string{
-			"spdxVersion": "SPDX-2.3", "SPDXID": "SPDXRef-DOCUMENT", "dataLicense": "CC0-1.0", "name": "kairos mesh " + b.config.Version,
-		})
+		return fmt.Errorf("the image has no bill of materials (%s)\nhint: make it with `image os`", sbomFile)
 	}
 	if err != nil {
 		return fmt.Errorf("read bill of materials: %w", err)

@@ -48,26 +48,36 @@ func OpenToolbox(ctx context.Context, o ToolboxOptions) (*Toolbox, error) {
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return nil, fmt.Errorf("make toolbox: %w", err)
 	}
-	tmp, err := os.MkdirTemp(cache, "toolbox-new-")
+	unlock, err := builder.Lock(ctx, cache, filepath.Base(t.dir))
 	if err != nil {
 		return nil, fmt.Errorf("make toolbox: %w", err)
+	}
+	defer unlock()
+	if _, err := os.Stat(t.dir); err == nil {
+		return t, nil
+	}
+	if err := installTools(ctx, o, t.dir); err != nil {
+		return nil, fmt.Errorf("make toolbox: %w", err)
+	}
+	return t, nil
+}
+
+// installTools makes the toolbox at dir, complete or not at all.
+func installTools(ctx context.Context, o ToolboxOptions, dir string) error {
+	tmp, err := os.MkdirTemp(filepath.Dir(dir), "toolbox-new-")
+	if err != nil {
+		return err
 	}
 	defer func() { _ = os.RemoveAll(tmp) }()
 	root := filepath.Join(tmp, "root")
 	if err := builder.Install(ctx, builder.Installation{
 		Arch: runtime.GOARCH, Mirrors: o.Mirrors, Packages: builder.Toolbox, Out: root, Log: o.Log,
-		// Another user's file in a directory that stays would be in the way.
+		// Places for what a job binds.
 		Options: []string{"--customize-hook=" + `mkdir -p "$1/work" "$1/os"`},
 	}); err != nil {
-		return nil, fmt.Errorf("make toolbox: %w", err)
+		return err
 	}
-	if err := os.Rename(root, t.dir); err != nil {
-		// Somebody else was quicker.
-		if _, statErr := os.Stat(t.dir); statErr != nil {
-			return nil, fmt.Errorf("make toolbox: %w", err)
-		}
-	}
-	return t, nil
+	return os.Rename(root, dir)
 }
 
 // job is one run of a shell script inside of a root file system, where it sees

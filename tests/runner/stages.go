@@ -15,8 +15,13 @@ var rooted = []string{"./tests/lab/...", "./tests/netns/..."}
 // booted is the package whose tests boot the OS image as containers.
 const booted = "./tests/nspawn"
 
-// virtual are the packages whose tests boot it from disks, in virtual machines.
-const virtual = "./tests/vm/..."
+// virtual are the packages whose tests boot it from disks, in virtual machines, and
+// everyday those of them that fit into the time of all tests together. The other
+// stories take an hour and more of emulated processors: `make machines` runs them.
+const (
+	virtual  = "./tests/vm/..."
+	everyday = "^Test(MachinesAreFlashedByREADME|InstallFromTheMedium|Machine|Console|LAN|Nothing)"
+)
 
 func lint(ctx context.Context, s *session) result {
 	var total result
@@ -86,5 +91,5 @@ func nspawn(ctx context.Context, s *session) result {
 
 // machines comes last: emulated machines take both processors for themselves.
 func machines(ctx context.Context, s *session) result {
-	return goTest(ctx, s, "-count=1", "-p=1", "-timeout=60m", virtual)
+	return goTest(ctx, s, "-count=1", "-p=1", "-timeout=45m", "-run="+everyday, virtual)
 }

@@ -11,11 +11,11 @@ import (
 	"github.com/kairos-io/kairos/tests/vm"
 )
 
-// A machine's life by README: its blocks of commands, run as they stand there,
-// from the source to a disk and on to a reset. The names in capitals and the disk
-// are what a person would fill in. A second machine is told the same secret in
-// another way, by a cidata volume: they find each other, and stay who they are.
-func TestMachinesLiveByREADME(t *testing.T) {
+// README's blocks of commands up to a machine that runs, as they stand there: from
+// the source to a disk, its configuration and its first boot. The names in capitals
+// and the disk are what a person would fill in. A second machine is told the same
+// secret in another way, by a cidata volume: they find each other.
+func TestMachinesAreFlashedByREADME(t *testing.T) {
 	s := newStory(t, 3)
 	r := readme{s: s, text: s.readme()}
 	root, err := run.RepoRoot()
@@ -46,6 +46,20 @@ func TestMachinesLiveByREADME(t *testing.T) {
 			}
 		}
 	})
+}
+
+// The rest of a machine's life by README: it upgrades, goes back and is reset, and
+// stays who it is except where a reset is to make another machine of it.
+func TestMachinesLiveByREADME(t *testing.T) {
+	s := newStory(t, 3)
+	r := readme{s: s, text: s.readme()}
+	disk, config := s.flashable(edit{}), s.config(overlayOnly, healthTimeout())
+	began := time.Now()
+	one := s.machine(vm.Config{Name: "one"}, disk, s.seed("one", config)).on()
+	two := s.machine(vm.Config{Name: "two"}, disk, s.seed("two", config)).on()
+	one.up(began)
+	two.up(began)
+	one.meets(1)
 	s.step("Upgrade", func() {
 		ref := s.serveRegistry().publish(t, s.release(named("v2")), "v2")
 		lines := r.block("Upgrade")
