@@ -34,20 +34,28 @@ func (e edit) with(path, text string) edit {
 const units = "usr/lib/systemd/system/"
 
 // impatient shortens the wait for what a system that is known to be bad will
-// never bring. A good one keeps the time that an emulated machine may need.
+// never bring; what it does bring has to be there by then, or the wrong reason is
+// told. A good one keeps the time that an emulated machine may need.
 func impatient(name string) edit {
-	return named(name).with("etc/kairos/90-test.yaml", "#cloud-config\nkairos:\n  os: {health_timeout: 1m}\n")
+	return named(name).with("etc/kairos/90-test.yaml", fmt.Sprintf("#cloud-config\nkairos:\n  os: {health_timeout: %.0fs}\n", *patience*90))
 }
 
 // What can be wrong with a system, each in its own way.
-var (
-	// panics: the first process ends, and the kernel has nothing to run.
-	panics = named("panics").with("usr/lib/systemd/systemd", "#!/bin/sh\necho about to panic >/dev/console\nexit 1\n")
-	// agentExits: everything else is well.
-	agentExits = impatient("agent-exits").with(units+"kairos-agent.service.d/90-test.conf", "[Service]\nExecStart=\nExecStart=/bin/false\n")
-	// noNetwork: the cards are there and nothing configures them.
-	noNetwork = impatient("no-network").with("usr/lib/systemd/network/00-test.network", "[Match]\nType=ether\n[Link]\nUnmanaged=yes\n")
-)
+
+// panics: the first process ends, and the kernel has nothing to run.
+func panics() edit {
+	return named("panics").with("usr/lib/systemd/systemd", "#!/bin/sh\necho about to panic >/dev/console\nexit 1\n")
+}
+
+// agentExits: everything else is well.
+func agentExits() edit {
+	return impatient("agent-exits").with(units+"kairos-agent.service.d/90-test.conf", "[Service]\nExecStart=\nExecStart=/bin/false\n")
+}
+
+// noNetwork: the cards are there and nothing configures them.
+func noNetwork() edit {
+	return impatient("no-network").with("usr/lib/systemd/network/00-test.network", "[Match]\nType=ether\n[Link]\nUnmanaged=yes\n")
+}
 
 var brokenInode = regexp.MustCompile(`erofs: \(device|overlayfs: invalid origin`)
 
@@ -80,8 +88,8 @@ func TestUpgradesAreKeptOrGivenUp(t *testing.T) {
 	for range rounds() {
 		s.step("systems that work only in part are given up", func() {
 			bootsOne, bootsTwo := one.boots(), two.boots()
-			one.upgrade(r.publish(t, s.release(agentExits), "agent-exits"))
-			two.upgrade(r.publish(t, s.release(noNetwork), "no-network"))
+			one.upgrade(r.publish(t, s.release(agentExits()), "agent-exits"))
+			two.upgrade(r.publish(t, s.release(noNetwork()), "no-network"))
 			one.fallsBackTo("v1", "the agent to answer")
 			two.fallsBackTo("v1", "network card")
 			one.gaveUpWithin(3, bootsOne)
@@ -89,7 +97,7 @@ func TestUpgradesAreKeptOrGivenUp(t *testing.T) {
 		})
 		s.step("a system that panics is given up, and a good one is kept after a bad one", func() {
 			before := one.Console.Count(aboutToPanic)
-			one.upgrade(r.publish(t, s.release(panics), "panics"))
+			one.upgrade(r.publish(t, s.release(panics()), "panics"))
 			two.upgrade(r.publish(t, s.release(named("v2")), "v2"))
 			two.comesBackAs("v2")
 			two.isKept()
