@@ -12,7 +12,7 @@ import (
 
 // normaliserVersion is part of the cache key: raise it with every change of what
 // normalise lets through.
-const normaliserVersion = 5
+const normaliserVersion = 6
 
 // Directories whose content is made anew by every machine; they stay, empty.
 var emptied = []string{
@@ -40,6 +40,8 @@ var unwanted = []string{
 	// Turned on by packages; a first boot only adds to what is on.
 	"etc/systemd/system/*.wants/e2scrub_*", "etc/systemd/system/*.wants/dpkg-db-backup.timer",
 	"etc/systemd/system/*.wants/cloud-init-hotplugd.socket",
+	// The ESP is written by installing and upgrading only, in an order that a power cut cannot hurt.
+	"etc/systemd/system/*.wants/systemd-boot-update.service",
 }
 
 // normalise copies a root file system so that only what Debian's packages say

@@ -98,6 +98,7 @@ func TestNormaliseKeepsAndDrops(t *testing.T) {
 		{"./usr/share/doc/runc/changelog.gz", tar.TypeReg, ""},
 		{"./usr/share/locale/de/LC_MESSAGES/x.mo", tar.TypeReg, ""},
 		{"./etc/systemd/system/timers.target.wants/dpkg-db-backup.timer", tar.TypeSymlink, ""},
+		{"./etc/systemd/system/sysinit.target.wants/systemd-boot-update.service", tar.TypeSymlink, ""},
 		{"./etc/systemd/system/multi-user.target.wants/ssh.service", tar.TypeSymlink, "etc/systemd/system/multi-user.target.wants/ssh.service"},
 	}
 	for _, tt := range tests {
