@@ -9,14 +9,17 @@ import (
 // cause says why something that needs the network below is missing: by a fault
 // of this system, or, where none is seen, by which outage. One of the two is empty.
 func (e *Expect) cause(f Facts) (fault, outage string) {
-	if e.Mesh && f.Nodes == 0 {
-		if fault = e.cardFault(f); fault == "" {
+	if f.Nodes == 0 {
+		fault = e.cardFault(f)
+		if fault == "" && e.Mesh {
 			fault = pathFault(f)
 		}
 		if fault != "" {
 			return fault, ""
 		}
-		return "", e.outage(f)
+		if e.Mesh {
+			return "", e.outage(f)
+		}
 	}
 	return serverCause(f)
 }
@@ -24,8 +27,9 @@ func (e *Expect) cause(f Facts) (fault, outage string) {
 // cardFault is what is wrong with the cards that carried the network before. A
 // card that had no carrier then is nobody's loss.
 func (e *Expect) cardFault(f Facts) string {
+	served := slices.ContainsFunc(e.NICs, func(n NIC) bool { return n.Carrier && n.Served })
 	for _, u := range f.Units {
-		if u.Name == UnitNetworkd && u.Active != UnitActive {
+		if served && u.Name == UnitNetworkd && u.Active != UnitActive {
 			return fmt.Sprintf("%s is %s", u.Name, u)
 		}
 	}

@@ -93,6 +93,10 @@ func (e *Expect) missing(f Facts) *missing {
 	if e.Mesh && f.Nodes == 0 {
 		return &missing{what: "a connection to another node of the network", hint: "see `kairos status`", net: true}
 	}
+	// A machine that nobody was connected to may have people who log in to it.
+	if f.Nodes == 0 && e.cardFault(f) != "" {
+		return &missing{what: "the network", hint: "see `networkctl`", net: true}
+	}
 	if e.needsReady(f) && !f.K3s.Ready {
 		return &missing{what: "Kubernetes to call this node ready" + because(f.K3s.Why), hint: "see `kairos status`", net: true}
 	}

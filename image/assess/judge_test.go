@@ -19,6 +19,7 @@ var (
 
 // The machines of the table, before their upgrade.
 func alone() *Expect { return &Expect{When: noon, Configured: true} }
+func wired() *Expect { return &Expect{When: noon, Configured: true, NICs: []NIC{card}} }
 func meshed() *Expect {
 	return &Expect{When: noon, Configured: true, Mesh: true, NICs: []NIC{card}, Probes: []Probe{gateway, alpha, beta}}
 }
@@ -84,6 +85,9 @@ func TestJudge(t *testing.T) {
 		// Good at once.
 		{"a flashed machine that is well", nil, with(cutOff), early, Good, "the overlay and the agent are well"},
 		{"a lone machine that never had peers", alone(), with(cutOff), early, Good, "the overlay and the agent are well"},
+		{"a lone machine with its network", wired(), with(cutOff), early, Good, "the overlay and the agent are well"},
+		{"a lone machine in an outage", wired(), with(cutOff, noCarrier), early, Good, "the overlay and the agent are well"},
+		{"a lone machine that somebody has joined meanwhile", wired(), with(func(f *Facts) { f.Cards = nil }), early, Good, "2 nodes connected"},
 		{"the mesh is rejoined", meshed(), well(), early, Good, "2 nodes connected"},
 		{"a worker is ready again", worker(), well(), early, Good, "Kubernetes calls this node ready"},
 		{"one node is enough", worker(), with(func(f *Facts) { f.Nodes = 1 }), early, Good, "1 node connected"},
@@ -103,6 +107,8 @@ func TestJudge(t *testing.T) {
 		{"Kubernetes is on its way", worker(), with(notReady), early, Waiting, "Kubernetes to call this node ready (kubelet does not answer)"},
 		{"a card that is gone may still come", meshed(), with(cutOff, func(f *Facts) { f.Cards = nil }), early, Waiting, "a connection to another node"},
 
+		{"a lone machine's card may still come", wired(), with(cutOff, setup("")), early, Waiting, "waiting for the network"},
+
 		// Bad: this machine itself is not well, whatever the network is like.
 		{"the overlay never answers", nil, with(func(f *Facts) { f.Overlay = Daemon{} }, unit(Unit{UnitOverlay, "failed", "failed", "exit-code", 0})), late, Bad,
 			"after 10m0s still waiting for the overlay to answer; kairos-overlay.service is failed (exit-code)"},
@@ -116,6 +122,7 @@ func TestJudge(t *testing.T) {
 			"the new system refuses the configuration that the old one took: unknown key kairos.x"},
 
 		// Bad: the system broke the network.
+		{"of a lone machine, which nobody can log in to", wired(), with(cutOff, setup("unmanaged")), late, Bad, "still waiting for the network: systemd-networkd does not serve the network card ens3"},
 		{"the card is gone", meshed(), with(cutOff, func(f *Facts) { f.Cards = nil }), late, Bad, "the network card eth0 (" + mac + ") is gone"},
 		{"the card was never brought up", meshed(), with(cutOff, noCarrier, func(f *Facts) { f.Cards[0].Up = false }), late, Bad, "was never brought up"},
 		{"networkd does not run", meshed(), with(cutOff, noCarrier, func(f *Facts) { f.Units[0].Active = "inactive" }), late, Bad, "systemd-networkd.service is inactive"},
