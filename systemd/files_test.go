@@ -144,8 +144,8 @@ func TestUnitsKeepTheirPromises(t *testing.T) {
 		{
 			"only a boot on trial is given up, and without any program of ours", BootFailedUnit,
 			[]string{"\nConditionPathExists=/sys/firmware/efi/efivars/LoaderBootCountPath-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f\n",
-				"\nConditionPathExists=!/run/kairos/boot-good\n", "\nSuccessAction=reboot\n"},
-			[]string{"\nExec", "[Install]", "\nAfter=", "\nRequires="},
+				"\nConditionPathExists=!/run/kairos/boot-good\n", "\nSuccessAction=reboot\n", "\nFailureAction=reboot\n", "\nExecStart=-/bin/sh ", "\nConflicts=shutdown.target\n"},
+			[]string{"[Install]", "\nAfter=", "\nRequires="},
 		},
 		{
 			"nothing starts on a refused configuration", AgentUnit,

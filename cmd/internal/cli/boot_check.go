@@ -28,8 +28,9 @@ const (
 	// https://systemd.io/BOOT_LOADER_INTERFACE.
 	bootCounter = "sys/firmware/efi/efivars/LoaderBootCountPath-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
 	// bootGood keeps kairos-boot-failed.service from rebooting a boot that was
-	// found good already.
+	// found good already, and bootBad makes it take the tries that are left.
 	bootGood = "run/kairos/boot-good"
+	bootBad  = "run/kairos/boot-bad"
 )
 
 type bootCheckFlags struct {
@@ -49,8 +50,9 @@ or until os.health_timeout is over, and keep the verdict for kairos status --os.
 A new system is on trial: systemd-boot counts its boots. Then what the machine
 had before the upgrade must be back too, its mesh and its cluster; an outage of
 the network alone does not make such a boot bad. If it is bad, the exit code is
-1, kairos-boot-failed.service reboots the machine, and systemd-boot goes back to
-the old system when no tries are left. Any other boot is left as it is.`,
+1, and kairos-boot-failed.service reboots the machine into the old system. A boot
+that ends without a verdict, by a crash or a power cut, is tried again while
+tries are left. Any other boot is left as it is.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.root, "root", "/", "where the machine's file system begins")
@@ -200,8 +202,8 @@ func (b *bootJudge) tell(f assess.Finding) {
 	}
 }
 
-// close acts on the verdict, which is on disk by now. Whoever has tries left
-// keeps the upgrade lock for the next one.
+// close acts on the verdict, which is on disk by now. Who goes back keeps the
+// upgrade lock until the old system is found good.
 func (b *bootJudge) close(ctx context.Context, f assess.Finding) error {
 	if f.Verdict == assess.Good || !b.counted {
 		b.releaseLock(ctx)
@@ -210,14 +212,15 @@ func (b *bootJudge) close(ctx context.Context, f assess.Finding) error {
 		if f.Hint != "" {
 			b.env.say("hint: %s", f.Hint)
 		}
-		if err := b.markGood(); err != nil {
+		if err := b.mark(bootGood); err != nil {
 			b.env.say("boot check: %v", err)
 		}
 		return nil
 	}
 	good, err := exists(b.path(bootGood))
 	if b.counted && !good {
-		b.env.say("boot check: this system is on trial: the machine reboots, and goes back to the old one when no tries are left")
+		b.env.say("boot check: this system is on trial: the machine reboots into the old one")
+		err = errors.Join(err, b.mark(bootBad))
 	}
 	err = errors.Join(fmt.Errorf("boot check: bad: %s", f.Reason), err)
 	if f.Hint == "" {
@@ -226,13 +229,14 @@ func (b *bootJudge) close(ctx context.Context, f assess.Finding) error {
 	return withHint(err, "%s", f.Hint)
 }
 
-func (b *bootJudge) markGood() error {
-	path := b.path(bootGood)
+// mark leaves a verdict to the units of this boot.
+func (b *bootJudge) mark(verdict string) error {
+	path := b.path(verdict)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return fmt.Errorf("mark the boot as good: %w", err)
+		return fmt.Errorf("mark this boot: %w", err)
 	}
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		return fmt.Errorf("mark the boot as good: %w", err)
+		return fmt.Errorf("mark this boot: %w", err)
 	}
 	return nil
 }

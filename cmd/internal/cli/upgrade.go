@@ -32,8 +32,8 @@ func newUpgrade(env *Env) *cobra.Command {
 		Use:   "upgrade",
 		Short: "Put a new version of the operating system on this machine",
 		Long: `Put a new version of the operating system on this machine: fetch it into the slot
-that is not running, verify it, and reboot into it. It has three tries to become
-healthy; otherwise the machine goes back to the version that runs now by itself.
+that is not running, verify it, and reboot into it. If it is not healthy in time,
+or crashes three times, the machine goes back to the version that runs now by itself.
 
 --check exits with 0 when there is something new and with 3 when there is not.
 --stage does all but the reboot, --apply reboots into what was staged.`,
