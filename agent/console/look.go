@@ -109,7 +109,7 @@ func (m Machine) Look(ctx context.Context) Facts {
 		f.Problems = append(f.Problems, problems...)
 	}
 	f.Problems = distinct(f.Problems)
-	m.lookOverlay(ctx, &f)
+	m.lookOverlay(ctx, &f, enabled)
 	if f.Configured && !enabled {
 		f.Role, f.Cluster = "none, cluster.enabled is false", ""
 	}
@@ -132,7 +132,7 @@ func distinct(lines []string) []string {
 }
 
 // lookOverlay asks the network, which also knows what the agent waits for.
-func (m Machine) lookOverlay(ctx context.Context, f *Facts) {
+func (m Machine) lookOverlay(ctx context.Context, f *Facts, cluster bool) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	status, err := m.Overlay.Status(ctx)
@@ -156,15 +156,18 @@ func (m Machine) lookOverlay(ctx context.Context, f *Facts) {
 			f.Overlay.Known++
 		}
 	}
-	cluster, err := m.Overlay.Cluster(ctx)
+	if !cluster {
+		return
+	}
+	c, err := m.Overlay.Cluster(ctx)
 	var none *api.Error
 	switch {
-	case err == nil && cluster.Conflict != "":
-		f.Notes = append(f.Notes, cluster.Conflict)
+	case err == nil && c.Conflict != "":
+		f.Notes = append(f.Notes, c.Conflict)
 	case err == nil && f.Waiting == "":
-		f.Waiting = cluster.Waiting
+		f.Waiting = c.Waiting
 	case errors.As(err, &none) && none.Status == http.StatusNotFound && f.Waiting == "":
-		f.Waiting = none.Message
+		f.Waiting = "the cluster: " + none.Message
 	}
 }
 

@@ -32,7 +32,7 @@ func (f *fakeOverlay) Peers() []api.Peer     { return nil }
 func (f *fakeOverlay) Records() []api.Record { return nil }
 func (f *fakeOverlay) Cluster() (api.Cluster, error) {
 	if f.cluster == nil {
-		return api.Cluster{}, &api.Error{Message: "the agent does not run yet", Status: http.StatusNotFound}
+		return api.Cluster{}, &api.Error{Message: `no node of network_id "home" is known here`, Status: http.StatusNotFound}
 	}
 	return *f.cluster, nil
 }
@@ -184,7 +184,7 @@ func TestWaitingForTheAgent(t *testing.T) {
 	root := t.TempDir()
 	configured(t, root)
 	f := Machine{Root: root, Overlay: serve(t, &fakeOverlay{})}.Look(t.Context())
-	if f.Waiting != "the agent does not run yet" {
+	if f.Waiting != `the cluster: no node of network_id "home" is known here` {
 		t.Errorf("waiting for %q", f.Waiting)
 	}
 }
