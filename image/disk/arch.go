@@ -13,11 +13,12 @@ type arch struct {
 	console    string // the serial console of servers and virtual machines
 	rootType   string // partition type of the root, for tools that do not know it by name
 	verityType string // and of its hash tree
+	sha256     string // kernel modules with the processor's own SHA-256, which every read of the root needs
 }
 
 var arches = map[string]arch{
-	"amd64": {"x64", "x86-64", "ttyS0", "4f68bce3-e8cd-4db1-96e7-fbcaf984b709", "2c7357ed-ebd2-46d9-aec1-23d437ec2bf5"},
-	"arm64": {"aa64", "arm64", "ttyAMA0", "b921b045-1df0-41c3-af44-4c6f280d3fae", "df3300ce-d69f-4c92-978c-9bfb0f38d820"},
+	"amd64": {"x64", "x86-64", "ttyS0", "4f68bce3-e8cd-4db1-96e7-fbcaf984b709", "2c7357ed-ebd2-46d9-aec1-23d437ec2bf5", "sha256-ssse3"},
+	"arm64": {"aa64", "arm64", "ttyAMA0", "b921b045-1df0-41c3-af44-4c6f280d3fae", "df3300ce-d69f-4c92-978c-9bfb0f38d820", "sha256-arm64 sha2-ce"},
 }
 
 func findArch(name string) (arch, error) {

@@ -15,13 +15,14 @@ import (
 
 // dracut makes the larger part of the initrd out of the OS image: systemd, its
 // tools for dm-verity and partitions, the kernel's modules for disks. $1 is the
-// kernel's version. There is no dracut-systemd module, and so none of dracut's
-// own hooks and shells: what happens is said by units alone.
+// kernel's version, $2 the modules of the architecture for SHA-256. There is no
+// dracut-systemd module, and so none of dracut's own hooks and shells: what happens
+// is said by units alone.
 const dracut = `
 dracut --quiet --force --reproducible --no-hostonly --no-hostonly-cmdline --early-microcode --zstd \
 	--modules "systemd systemd-initrd systemd-udevd systemd-modules-load systemd-veritysetup systemd-repart kernel-modules" \
 	--filesystems "erofs ext4 vfat overlay" \
-	--add-drivers "dm-verity loop overlay nls_cp437 nls_ascii nls_iso8859-1" \
+	--add-drivers "dm-verity $2 loop overlay nls_cp437 nls_ascii nls_iso8859-1" \
 	--install "sh cat chmod cp grep ln losetup mkdir mount mv readlink rm sleep sync umount e2fsck mke2fs mkfs.ext4 /usr/lib/systemd/systemd-growfs" \
 	/run/out/initrd "$1"
 `
@@ -40,7 +41,7 @@ var initrdInputs = []string{
 // kernel. It takes a quarter of a minute to make, so the cache keeps it.
 func (b *build) initrd(ctx context.Context, kernel string) (string, error) {
 	root, cache := b.path("os"), filepath.Dir(b.box.dir)
-	key, err := initrdKey(root, kernel)
+	key, err := initrdKey(root, kernel, b.arch.sha256)
 	if err != nil {
 		return "", fmt.Errorf("make initrd: %w", err)
 	}
@@ -55,7 +56,7 @@ func (b *build) initrd(ctx context.Context, kernel string) (string, error) {
 	defer func() { _ = os.RemoveAll(tmp) }()
 	j := job{
 		root: root, tmpfs: []string{"/tmp", "/var/tmp", "/run"}, bind: map[string]string{"/run/out": tmp},
-		epoch: initrdEpoch, script: dracut, args: []string{kernel},
+		epoch: initrdEpoch, script: dracut, args: []string{kernel, b.arch.sha256},
 	}
 	if err := j.run(ctx); err != nil {
 		return "", fmt.Errorf("run dracut: %w", err)
@@ -67,9 +68,9 @@ func (b *build) initrd(ctx context.Context, kernel string) (string, error) {
 }
 
 // initrdKey names everything that decides what dracut makes.
-func initrdKey(root, kernel string) (string, error) {
+func initrdKey(root string, args ...string) (string, error) {
 	h := sha256.New()
-	fmt.Fprintln(h, dracut, kernel)
+	fmt.Fprintln(h, dracut, args)
 	for _, input := range initrdInputs {
 		err := filepath.WalkDir(filepath.Join(root, input), func(path string, d fs.DirEntry, err error) error {
 			if errors.Is(err, fs.ErrNotExist) {

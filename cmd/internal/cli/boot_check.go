@@ -18,7 +18,7 @@ import (
 
 // Pace of the check; tests have less patience.
 var (
-	bootPoll   = 3 * time.Second
+	bootPoll   = 5 * time.Second
 	bootSettle = assess.Settle
 )
 
