@@ -28,7 +28,7 @@ type Config struct {
 }
 
 // Machine is a virtual machine; it is off when made. Its methods are for one
-// goroutine at a time, apart from Kill and Running.
+// goroutine at a time, apart from Kill, Running and those that run a command.
 type Machine struct {
 	Name    string
 	Console *Console
@@ -196,7 +196,7 @@ func (m *Machine) complaints() string {
 func (m *Machine) commandLine() []string {
 	c := m.config
 	args := []string{"qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-name", m.Name,
-		"-machine", "q35,smm=off", "-accel", "tcg,thread=multi", "-cpu", "max,la57=off", // a fifth level of page tables is work for nothing
+		"-machine", "q35,smm=off", "-accel", "tcg,thread=multi", "-cpu", "max,la57=off,svm=off", // a fifth level of page tables and modules for guests' guests are work for nothing
 		"-smp", strconv.Itoa(or(c.CPUs, 2)), "-m", strconv.Itoa(or(c.Memory, 1536)),
 		"-drive", "if=pflash,format=raw,unit=0,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
 		"-drive", "if=pflash,format=raw,unit=1,file=" + m.file("vars.fd"),
