@@ -167,7 +167,7 @@ func (m Machine) lookOverlay(ctx context.Context, f *Facts, cluster bool) {
 	case err == nil && f.Waiting == "":
 		f.Waiting = c.Waiting
 	case errors.As(err, &none) && none.Status == http.StatusNotFound && f.Waiting == "":
-		f.Waiting = "the cluster: " + none.Message
+		f.Waiting = none.Message
 	}
 }
 
@@ -183,10 +183,10 @@ func (m Machine) unmerged() (wrong []string, waiting string) {
 	var problems config.Problems
 	switch {
 	case err == nil:
-		return nil, "kairos-config to check the configuration"
+		return nil, "waiting for kairos-config to check the configuration"
 	case errors.Is(err, config.ErrNoBlock) && !errors.As(err, &problems): // no configuration is not a wrong one
 		if m.exists("run/cloud-init/enabled") && !m.exists("run/cloud-init/result.json") {
-			return nil, "cloud-init to read a configuration"
+			return nil, "waiting for cloud-init to read a configuration"
 		}
 		return nil, ""
 	case !errors.As(err, &problems):

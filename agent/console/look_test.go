@@ -133,7 +133,7 @@ func TestLookWhileThingsAreMissing(t *testing.T) {
 	}
 
 	put(t, root, "run/cloud-init/enabled", "")
-	if f := m.Look(t.Context()); f.Waiting != "cloud-init to read a configuration" {
+	if f := m.Look(t.Context()); f.Waiting != "waiting for cloud-init to read a configuration" {
 		t.Errorf("while cloud-init looks for one: %+v", f)
 	}
 	put(t, root, "run/cloud-init/result.json", "{}")
@@ -145,7 +145,7 @@ func TestLookWhileThingsAreMissing(t *testing.T) {
 		t.Fatal(err)
 	}
 	put(t, root, "oem/a.yaml", "#cloud-config\nkairos: {network_token: "+tok.Reveal()+"}\n")
-	if f := m.Look(t.Context()); f.Waiting != "kairos-config to check the configuration" || len(f.Problems) > 0 {
+	if f := m.Look(t.Context()); f.Waiting != "waiting for kairos-config to check the configuration" || len(f.Problems) > 0 {
 		t.Errorf("before it is merged: %+v", f)
 	}
 
@@ -184,7 +184,7 @@ func TestWaitingForTheAgent(t *testing.T) {
 	root := t.TempDir()
 	configured(t, root)
 	f := Machine{Root: root, Overlay: serve(t, &fakeOverlay{})}.Look(t.Context())
-	if f.Waiting != `the cluster: no node of network_id "home" is known here` {
+	if f.Waiting != `no node of network_id "home" is known here` {
 		t.Errorf("waiting for %q", f.Waiting)
 	}
 }

@@ -18,7 +18,7 @@ type Facts struct {
 	Network  string   // the network's fingerprint; "" without a token
 	Role     string   // server, worker, or "" while it is not decided
 	Cluster  string   // name of the cluster
-	Waiting  string   // what is being waited for; "" for nothing
+	Waiting  string   // why not everything is up, mostly "waiting for ..."; "" when it is
 	Problems []string // what is wrong with the configuration, a line each
 	Notes    []string // other lines that units of this machine want told
 
@@ -87,8 +87,10 @@ func Render(f Facts) string {
 		if more := len(f.Problems) - maxProblems; more > 0 {
 			fmt.Fprintf(&b, "  and %d more: see journalctl -u kairos-config\n", more)
 		}
+	case strings.HasPrefix(f.Waiting, "waiting "):
+		fmt.Fprintf(&b, "W%s.\n", clean(f.Waiting[1:]))
 	case f.Waiting != "":
-		fmt.Fprintf(&b, "Waiting for %s.\n", clean(strings.TrimPrefix(f.Waiting, "waiting for ")))
+		fmt.Fprintf(&b, "Not up yet: %s.\n", clean(f.Waiting))
 	case !f.Configured:
 		b.WriteString(strings.Join(unconfigured, "\n") + "\n")
 	case f.Overlay == nil:
