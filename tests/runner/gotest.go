@@ -33,7 +33,7 @@ type report struct {
 }
 
 // goTest runs `go test -json` with further arguments. Failing tests are shown
-// with all they wrote, other packages with one line.
+// with all they wrote, other packages with one line and what they measured.
 func goTest(ctx context.Context, s *session, args ...string) result {
 	cmd := exec.CommandContext(ctx, "go", append([]string{"test", "-json"}, args...)...)
 	cmd.Stderr = s.log
@@ -95,6 +95,7 @@ func (r *report) finish(e event, key string) {
 	switch e.Action {
 	case "pass":
 		r.passed++
+		r.showFigures(e, key)
 	case "skip":
 		r.failed++
 		r.show(key, "FAIL, because it was skipped: "+e.Package+" "+e.Test)
@@ -114,6 +115,15 @@ func (r *report) finishPackage(e event, key string) {
 		r.show(key, fmt.Sprintf("FAIL %s (%.1fs)", e.Package, e.Elapsed))
 	case r.ran[e.Package] > 0:
 		fmt.Printf("ok   %s (%d tests, %.1fs)\n", strings.TrimPrefix(e.Package, "github.com/kairos-io/kairos/"), r.ran[e.Package], e.Elapsed)
+	}
+}
+
+// showFigures shows what a test has measured: lines that begin with RESULT.
+func (r *report) showFigures(e event, key string) {
+	for _, l := range r.output[key] {
+		if _, figure, ok := strings.Cut(l, "RESULT "); ok {
+			fmt.Printf("     %s: %s", e.Test, figure)
+		}
 	}
 }
 

@@ -30,6 +30,8 @@ const (
 
 // login is the connection that commands share, and what it showed.
 type login struct {
+	connecting sync.Mutex // held while somebody logs in
+
 	mu      sync.Mutex
 	client  *ssh.Client // nil: none
 	hostKey string
@@ -110,12 +112,9 @@ func (m *Machine) shell(ctx context.Context, s shell) error {
 }
 
 func (m *Machine) tryShell(ctx context.Context, s shell) error {
-	client := m.login.get()
-	if client == nil {
-		var err error
-		if client, err = m.connect(ctx); err != nil {
-			return err
-		}
+	client, err := m.loggedIn(ctx)
+	if err != nil {
+		return err
 	}
 	session, err := client.NewSession()
 	if err != nil {
@@ -157,6 +156,16 @@ func (m *Machine) orGone(ctx context.Context, client *ssh.Client, f func() error
 	return why
 }
 
+// loggedIn returns the connection that commands share, and makes it if there is none.
+func (m *Machine) loggedIn(ctx context.Context) (*ssh.Client, error) {
+	m.login.connecting.Lock()
+	defer m.login.connecting.Unlock()
+	if c := m.login.get(); c != nil {
+		return c, nil
+	}
+	return m.connect(ctx)
+}
+
 // connect logs in once.
 func (m *Machine) connect(ctx context.Context) (*ssh.Client, error) {
 	if m.config.LAN == nil {
@@ -187,12 +196,9 @@ func (m *Machine) connect(ctx context.Context) (*ssh.Client, error) {
 
 // Dial connects to a TCP address as seen from inside the machine.
 func (m *Machine) Dial(ctx context.Context, addr string) (net.Conn, error) {
-	client := m.login.get()
-	if client == nil {
-		var err error
-		if client, err = m.connect(ctx); err != nil {
-			return nil, fmt.Errorf("%s: reach %s: %w", m.Name, addr, err)
-		}
+	client, err := m.loggedIn(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%s: reach %s: %w", m.Name, addr, err)
 	}
 	conn, err := client.DialContext(ctx, "tcp", addr)
 	if err != nil {

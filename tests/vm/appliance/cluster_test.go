@@ -34,12 +34,15 @@ func TestClusterOnALANOfItsOwn(t *testing.T) {
 	worker.Eject(1)
 	for range rounds() {
 		s.step("a worker gives up a system under which Kubernetes does not call it ready", func() {
-			before := worker.boots()
-			worker.upgrade(r.publish(t, s.release(seeded(neverReady)), "never-ready"))
+			before, role := worker.boots(), worker.role()
+			worker.upgrade(r.publish(t, s.release(seeded(neverReady())), "never-ready"))
 			worker.fallsBackTo("v1", "ready")
 			worker.gaveUpWithin(3, before)
 			s.clusterReady(one, two)
 			s.podsReachEachOther(server, worker)
+			if now := worker.role(); now != role {
+				s.Errorf("it was %s and is %s", role, now)
+			}
 		})
 	}
 	s.step("a worker that is reset joins again as another machine", func() {
@@ -60,11 +63,14 @@ func seeded(e edit) edit {
 }
 
 // neverReady: k3s runs, and its kubelet does not understand its own arguments.
-var neverReady = named("never-ready").with("etc/kairos/90-test.yaml", `#cloud-config
+func neverReady() edit {
+	return named("never-ready").with("etc/kairos/90-test.yaml", fmt.Sprintf(`#cloud-config
 kairos:
+  os: {health_timeout: %.0fs}
   k3s:
     args: ["--kubelet-arg=feature-gates=NoSuchGate=true"]
-`)
+`, *patience*240))
+}
 
 // aCluster is how long two emulated machines may take to be two ready nodes,
 // from where one can log in to both.

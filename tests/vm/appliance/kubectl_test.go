@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-var apiServer = regexp.MustCompile(`(?m)^\s*server:\s*(\S+)\s*$`)
+var apiServer = regexp.MustCompile(`(?m)^\s*server:\s*"?([^"\s]+)"?\s*$`)
 
 // kubectl runs this host's kubectl, which the machine's emulated processor would
 // be slow at, with a kubeconfig that the machine gives out. It reaches the API

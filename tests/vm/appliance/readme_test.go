@@ -11,11 +11,12 @@ import (
 	"github.com/kairos-io/kairos/tests/vm"
 )
 
-// README's blocks of commands up to a machine that runs, as they stand there: from
-// the source to a disk, its configuration and its first boot. The names in capitals
-// and the disk are what a person would fill in. A second machine is told the same
-// secret in another way, by a cidata volume: they find each other.
-func TestMachinesAreFlashedByREADME(t *testing.T) {
+// The life of a machine by README's blocks of commands, as they stand there: from
+// the source to a disk, its configuration and first boot, an upgrade, the way back
+// and two resets. The names in capitals and the disk are what a person would fill in.
+// A second machine is told the same secret in another way, by a cidata volume, and
+// meanwhile is given systems that are bad, each in its own way: it gives them up.
+func TestMachinesLiveByREADME(t *testing.T) {
 	s := newStory(t, 3)
 	r := readme{s: s, text: s.readme()}
 	root, err := run.RepoRoot()
@@ -38,6 +39,7 @@ func TestMachinesAreFlashedByREADME(t *testing.T) {
 	one.meets(1)
 	one.pings(two)
 	two.pings(one)
+	two.Eject(1) // read once, and not needed again
 	s.step("the disk is as it should be", func() { s.aFlashedDisk(one, two) })
 	s.step("Boot", func() {
 		for _, line := range r.block("Boot") {
@@ -46,56 +48,55 @@ func TestMachinesAreFlashedByREADME(t *testing.T) {
 			}
 		}
 	})
-}
 
-// The rest of a machine's life by README: it upgrades, goes back and is reset, and
-// stays who it is except where a reset is to make another machine of it.
-func TestMachinesLiveByREADME(t *testing.T) {
-	s := newStory(t, 3)
-	r := readme{s: s, text: s.readme()}
-	disk, config := s.flashable(edit{}), s.config(overlayOnly, healthTimeout())
-	began := time.Now()
-	one := s.machine(vm.Config{Name: "one"}, disk, s.seed("one", config)).on()
-	two := s.machine(vm.Config{Name: "two"}, disk, s.seed("two", config)).on()
-	one.up(began)
-	two.up(began)
-	one.meets(1)
-	s.step("Upgrade", func() {
-		ref := s.serveRegistry().publish(t, s.release(named("v2")), "v2")
+	registry := s.serveRegistry()
+	ref := map[string]string{}
+	for _, e := range []edit{named("v2"), agentExits(), noNetwork(), panics()} {
+		ref[e.Version] = registry.publish(t, s.release(e), e.Version)
+	}
+	was := one.self()
+	s.step("Upgrade, and one whose agent exits", func() {
+		one.run("echo kept >/var/lib/kept; echo kept >/etc/kept")
 		lines := r.block("Upgrade")
-		if got := one.run(strings.ReplaceAll(lines[0], "REF", ref)); !strings.Contains(got, "v2") {
+		if got := one.run(strings.ReplaceAll(lines[0], "REF", ref["v2"])); !strings.Contains(got, "v2") {
 			s.Errorf("the check says %q", got)
 		}
-		before := one.self()
-		one.run("echo kept >/var/lib/kept; echo kept >/etc/kept")
-		one.lastWithin(aStaging, strings.ReplaceAll(lines[1], "REF", ref))
+		boots := two.boots()
+		one.lastWithin(aStaging, strings.ReplaceAll(lines[1], "REF", ref["v2"]))
+		two.upgrade(ref["agent-exits"])
 		one.comesBackAs("v2")
+		two.fallsBackTo("", "the agent to answer")
+		two.gaveUpWithin(3, boots)
 		one.isKept()
 		one.meets(1)
 		one.pings(two)
-		if after := one.self(); after != before {
-			s.Errorf("it was\n%s\nand is\n%s", before, after)
-		}
+		one.isStill(was)
 		if got := one.run("cat /var/lib/kept /etc/kept"); got != "kept\nkept" {
 			s.Errorf("its files: %q", got)
 		}
 	})
-	s.step("Roll back", func() {
+	s.step("Roll back, and one without network", func() {
+		boots := two.boots()
+		two.upgrade(ref["no-network"])
 		one.last(r.block("Roll back")[0])
-		one.up(time.Now())
-		one.fails("cat /"+nameFile, "No such file")
+		one.comesBackAs("")
 		one.isKept()
+		one.isStill(was)
+		two.fallsBackTo("", "network card")
+		two.gaveUpWithin(3, boots)
 	})
-	s.step("Recover", func() {
+	s.step("Recover, and one that panics", func() {
+		two.upgrade(ref["panics"])
 		lines := r.block("Recover")
-		before := one.self()
 		one.wipes(lines[0])
-		if after := one.self(); after != before {
-			s.Errorf("it was\n%s\nand is\n%s", before, after)
+		one.isStill(was)
+		two.fallsBackTo("", "crashed")
+		if n := two.Console.Count(aboutToPanic); n < 1 || n > 3 {
+			s.Errorf("the system that panics booted %d times", n)
 		}
 		one.wipes(lines[1])
-		if after := one.self(); after.shares(before) {
-			s.Errorf("it was\n%s\nand is\n%s", before, after)
+		if now := one.self(); now.shares(was) {
+			s.Errorf("it was\n%s\nand is\n%s", was, now)
 		}
 		one.pings(two)
 	})

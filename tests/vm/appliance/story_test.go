@@ -310,6 +310,14 @@ func (g *guest) self() self {
 	return self(strings.Join([]string{g.run("cat /etc/machine-id"), st.ID.String(), st.Name, st.Addresses[0].String(), g.HostKey()}, "\n"))
 }
 
+// isStill checks that the machine is who it was.
+func (g *guest) isStill(was self) {
+	g.s.Helper()
+	if now := g.self(); now != was {
+		g.s.Errorf("%s was\n%s\nand is\n%s", g.Name, was, now)
+	}
+}
+
 // shares says whether any of the things is the same.
 func (s self) shares(other self) bool {
 	a, b := strings.Fields(string(s)), strings.Fields(string(other))
