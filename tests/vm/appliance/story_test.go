@@ -137,7 +137,8 @@ const overlayOnly = "cluster: {enabled: false}"
 type guest struct {
 	*vm.Machine
 	s    *story
-	boot string // the kernel's identifier of the boot that was seen last
+	boot string    // the kernel's identifier of the boot that was seen last
+	left time.Time // when it rebooted into the last upgrade
 }
 
 // machine makes a machine of the story's LAN. Its first disk is the flashed

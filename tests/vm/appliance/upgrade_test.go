@@ -128,7 +128,8 @@ func (g *guest) upgrade(ref string) {
 	g.s.Helper()
 	began := time.Now()
 	g.lastWithin(aStaging, upgradeTo(ref))
-	g.s.Logf("%s: reboots into %s after %.0f s", g.Name, ref, time.Since(began).Seconds())
+	g.left = time.Now()
+	g.s.Logf("%s: reboots into %s after %.0f s", g.Name, ref, g.left.Sub(began).Seconds())
 }
 
 func upgradeTo(ref string) string { return "kairos upgrade --yes --image " + ref }
@@ -159,7 +160,6 @@ func (g *guest) comesBackAs(name string) {
 // boots before, and checks that it says why.
 func (g *guest) fallsBackTo(name, why string) {
 	g.s.Helper()
-	began := time.Now()
 	ctx, cancel := g.s.within(4 * aBoot)
 	defer cancel()
 	for {
@@ -169,7 +169,7 @@ func (g *guest) fallsBackTo(name, why string) {
 			break
 		}
 	}
-	g.s.Logf("RESULT %s: back at %q after %.0f s", g.Name, name, time.Since(began).Seconds())
+	g.s.Logf("RESULT %s: back at %q %.0f s after it left for a bad system", g.Name, name, time.Since(g.left).Seconds())
 	g.overlayReady()
 	if text := g.run("kairos status --os"); !strings.Contains(text, why) {
 		g.s.Errorf("%s: status does not say that it was for the %s:\n%s", g.Name, why, text)
