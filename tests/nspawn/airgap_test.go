@@ -11,44 +11,28 @@ import (
 	"github.com/kairos-io/kairos/agent/k3s"
 	"github.com/kairos-io/kairos/tests/internal/run"
 	"github.com/kairos-io/kairos/tests/k3simage"
-	"github.com/kairos-io/kairos/tests/lab"
-	"github.com/kairos-io/kairos/tests/lab/cluster"
-	"github.com/kairos-io/kairos/tests/lab/labtest"
 )
 
 // A site without any network but its own. One of the machines was flashed with
 // images in it, the others with the plain OS; nothing about images is configured.
 // All of them become a cluster, and pods run on each.
 func TestAirGap(t *testing.T) {
-	if testing.Short() {
-		t.Skip("boots machines; not with -short")
-	}
+	r := emptyRig(t)
 	root, err := run.RepoRoot()
 	if err != nil {
 		t.Fatal(err)
 	}
-	built, err := cluster.Build(t.Context(), root, t.Output())
+	seed, err := r.Built.SeedFS(r.ctx, root, t.Output())
 	if err != nil {
 		t.Fatal(err)
 	}
-	seed, err := built.SeedFS(t.Context(), root, t.Output())
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, l := labtest.New(t, lab.Options{})
-	c, err := cluster.New(ctx, l, built)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &rig{T: t, Cluster: c, ctx: ctx}
-	t.Cleanup(r.showLogs)
 	began := time.Now()
-	for name, rootFS := range map[string]string{"node1": built.RootFS, "node2": seed, "node3": built.RootFS} {
-		config, err := built.Bare(name, c.Config, rootFS)
+	for name, rootFS := range map[string]string{"node1": r.Built.RootFS, "node2": seed, "node3": r.Built.RootFS} {
+		config, err := r.Built.Bare(name, r.Config, rootFS)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := l.AddNspawn(ctx, config); err != nil {
+		if _, err := r.Lab.AddNspawn(r.ctx, config); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -58,9 +42,9 @@ func TestAirGap(t *testing.T) {
 	r.checkNodes()
 	r.checkSeeded()
 
-	manifest := filepath.Join(l.Dir(), "pods.yaml")
+	manifest := filepath.Join(r.Lab.Dir(), "pods.yaml")
 	text := ""
-	for _, m := range l.Machines() {
+	for _, m := range r.Lab.Machines() {
 		text += r.pod("pod-"+m.Name(), m.Name())
 	}
 	if err := os.WriteFile(manifest, []byte(text), 0o600); err != nil {

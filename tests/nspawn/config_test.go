@@ -53,20 +53,8 @@ func newArrival(t *testing.T) *arrival {
 		t.Fatal(err)
 	}
 	a := &arrival{T: t, ctx: ctx, lab: l, rootfs: rootfs, kairos: text + "\n  cluster: {enabled: false}\n"}
-	t.Cleanup(a.showLogs)
+	showLogs(t, l, "systemctl list-jobs --no-pager; journalctl -b --no-pager -o short-monotonic -u 'kairos*' -u 'cloud*' | tail -n 60; cat /run/cloud-init/cloud.cfg; cat /run/issue.d/*")
 	return a
-}
-
-func (a *arrival) showLogs() {
-	if !a.Failed() {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	for _, m := range a.lab.Machines() {
-		out, err := m.Exec(ctx, "sh", "-c", "systemctl --failed --no-pager --no-legend; systemctl list-jobs --no-pager; journalctl -b --no-pager -o short-monotonic -u 'kairos*' -u 'cloud*' | tail -n 60; cat /run/cloud-init/cloud.cfg; cat /run/issue.d/*")
-		a.Logf("%s: %v\n%s", m.Name(), err, out)
-	}
 }
 
 func (a *arrival) boot(c lab.NspawnConfig) *lab.Machine {

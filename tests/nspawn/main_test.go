@@ -34,6 +34,21 @@ func (r *rig) at(t *testing.T) *rig { return &rig{T: t, Cluster: r.Cluster, ctx:
 // newRig boots the machines and waits until they are a cluster.
 func newRig(t *testing.T, machines ...string) *rig {
 	t.Helper()
+	r := emptyRig(t)
+	began := time.Now()
+	for _, name := range machines {
+		if _, err := r.Add(r.ctx, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.await()
+	t.Logf("RESULT %d machines started and ready after %.0f s", len(machines), time.Since(began).Seconds())
+	return r
+}
+
+// emptyRig is a rig without machines.
+func emptyRig(t *testing.T) *rig {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("boots machines; not with -short")
 	}
@@ -51,15 +66,7 @@ func newRig(t *testing.T, machines ...string) *rig {
 		t.Fatal(err)
 	}
 	r := &rig{T: t, Cluster: c, ctx: ctx}
-	t.Cleanup(r.showLogs)
-	began := time.Now()
-	for _, name := range machines {
-		if _, err := c.Add(ctx, name); err != nil {
-			t.Fatal(err)
-		}
-	}
-	r.await()
-	t.Logf("RESULT %d machines started and ready after %.0f s", len(machines), time.Since(began).Seconds())
+	showLogs(t, l, "journalctl -b --no-pager -o short-monotonic -u 'kairos*' -u containerd | grep -v ImageUpdate | tail -n 60; tail -n 40 /var/log/kairos/k3s.log")
 	return r
 }
 
@@ -75,17 +82,20 @@ func (r *rig) await() []cluster.View {
 	return views
 }
 
-// showLogs prints what helps to understand a failure.
-func (r *rig) showLogs() {
-	if !r.Failed() {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	for _, m := range r.Lab.Machines() {
-		out, err := m.Exec(ctx, "sh", "-c", "systemctl --failed --no-pager --no-legend; journalctl -b --no-pager -o short-monotonic -u 'kairos*' -u containerd | grep -v ImageUpdate | tail -n 60; tail -n 40 /var/log/kairos/k3s.log")
-		r.Logf("%s: %v\n%s", m.Name(), err, out)
-	}
+// showLogs prints at the end of a test that failed what helps to understand it: of
+// each machine the units that failed, and what the script prints.
+func showLogs(t *testing.T, l *lab.Lab, script string) {
+	t.Cleanup(func() {
+		if !t.Failed() {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		for _, m := range l.Machines() {
+			out, err := m.Exec(ctx, "sh", "-c", "systemctl --failed --no-pager --no-legend; "+script)
+			t.Logf("%s: %v\n%s", m.Name(), err, out)
+		}
+	})
 }
 
 func (r *rig) exec(machine string, args ...string) string {
