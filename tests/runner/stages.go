@@ -16,10 +16,11 @@ var rooted = []string{"./tests/lab/...", "./tests/netns/...", "./image/disk"}
 const booted = "./tests/nspawn"
 
 // virtual are the packages whose tests boot it from disks, in virtual machines, and
-// repeated the one that does more of what others do once: `make machines` runs it.
+// repeated those that do what others do too: more often, or in machines that boot
+// faster. `make machines` runs them.
 const (
 	virtual  = "./tests/vm/..."
-	repeated = "^TestUpgradesAreKeptOrGivenUp$"
+	repeated = "^Test(UpgradesAreKeptOrGivenUp|ResetInACluster)$"
 )
 
 func lint(ctx context.Context, s *session) result {
