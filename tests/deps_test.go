@@ -60,6 +60,7 @@ var rooms = []room{
 var owners = map[string][]string{
 	"github.com/libp2p/":                      {"overlay/mesh", "overlay/admission", "overlay/discovery", "overlay/overlaytest"},
 	"github.com/quic-go/":                     {"overlay/mesh"},
+	"github.com/flynn/noise":                  {"overlay/session"},
 	"golang.org/x/net/dns/":                   {"overlay/discovery"},
 	"github.com/multiformats/":                {"overlay/mesh", "overlay/admission", "overlay/discovery", "overlay/overlaytest"},
 	"github.com/songgao/water":                {"overlay/tun"},

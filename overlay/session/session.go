@@ -1,0 +1,118 @@
+package session
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// How long keys live, by the caller's monotonic clock.
+const (
+	RekeyAfterTime  = 2 * time.Minute
+	RejectAfterTime = 3 * time.Minute
+)
+
+// Session is what two members share over time: the keys that are in use, those
+// before them and those after. Its methods may be called from any goroutine.
+type Session struct {
+	current atomic.Pointer[generation] // nil: nothing can be sealed yet
+
+	mu             sync.Mutex
+	previous, next *generation
+}
+
+// generation is one pair of keys with the time when they were made.
+type generation struct {
+	*Keys
+	born time.Duration
+}
+
+// InstallInitiated takes the keys of a handshake that this end began: they are
+// used at once, because the peer has them already. It returns those that the
+// session has done with. Keys that the peer made at the same time stay, since it
+// uses them at once as well.
+func (s *Session) InstallInitiated(k *Keys, now time.Duration) (done []*Keys) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.advance(&generation{k, now})
+}
+
+// InstallAnswered takes the keys of a handshake that the peer began: they are
+// used once the peer has shown that it has them.
+func (s *Session) InstallAnswered(k *Keys, now time.Duration) (done []*Keys) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	done = s.drop(&s.next)
+	s.next = &generation{k, now}
+	return done
+}
+
+// Opened says that a packet was opened with these keys.
+func (s *Session) Opened(k *Keys) (done []*Keys) {
+	if c := s.current.Load(); c != nil && c.Keys == k {
+		return nil // every packet but one
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.next == nil || s.next.Keys != k {
+		return nil
+	}
+	g := s.next
+	s.next = nil
+	return s.advance(g)
+}
+
+// advance makes g the keys in use.
+func (s *Session) advance(g *generation) (done []*Keys) {
+	done = s.drop(&s.previous)
+	s.previous = s.current.Swap(g)
+	return done
+}
+
+func (s *Session) drop(g **generation) (done []*Keys) {
+	if *g != nil {
+		done = []*Keys{(*g).Keys}
+	}
+	*g = nil
+	return done
+}
+
+// Sealing returns the keys to seal with; nil when there are none that may be used.
+func (s *Session) Sealing(now time.Duration) *Keys {
+	c := s.current.Load()
+	if c == nil || now-c.born >= RejectAfterTime || c.counter.Load() >= RejectAfterPackets {
+		return nil
+	}
+	return c.Keys
+}
+
+// NeedsHandshake reports whether this end should begin a handshake now: there are
+// no keys, or they were made by a handshake of its own and grow old. The other
+// end waits longer, so that the two do not begin at once.
+func (s *Session) NeedsHandshake(now time.Duration) bool {
+	c := s.current.Load()
+	if c == nil {
+		return true
+	}
+	age := now - c.born
+	if c.initiator {
+		return age >= RekeyAfterTime || c.counter.Load() >= RekeyAfterPackets
+	}
+	return age >= (RekeyAfterTime+RejectAfterTime)/2
+}
+
+// Expire forgets keys that may not be used any more, and returns them.
+func (s *Session) Expire(now time.Duration) (done []*Keys) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, g := range []**generation{&s.previous, &s.next} {
+		if *g != nil && now-(*g).born >= RejectAfterTime {
+			done = append(done, s.drop(g)...)
+		}
+	}
+	if c := s.current.Load(); c != nil && now-c.born >= RejectAfterTime {
+		s.current.Store(nil)
+		done = append(done, c.Keys)
+	}
+	return done
+}
