@@ -59,7 +59,7 @@ var rooms = []room{
 // owners says who may import a heavy dependency. Tests of the whole may too.
 var owners = map[string][]string{
 	"github.com/libp2p/":                      {"overlay/mesh", "overlay/admission", "overlay/discovery", "overlay/overlaytest"},
-	"github.com/quic-go/":                     {"overlay/mesh"},
+	"github.com/quic-go/":                     {"overlay/mesh", "overlay/socket"},
 	"github.com/flynn/noise":                  {"overlay/session"},
 	"golang.org/x/net/dns/":                   {"overlay/discovery"},
 	"github.com/multiformats/":                {"overlay/mesh", "overlay/admission", "overlay/discovery", "overlay/overlaytest"},

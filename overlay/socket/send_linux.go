@@ -1,0 +1,166 @@
+package socket
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Limits of one system call with UDP_SEGMENT: udp(7) and the size of an IP packet.
+const (
+	maxSegments = 64
+	maxBytes    = 65000
+)
+
+// Sender sends to one address. It is for one goroutine at a time.
+type Sender struct {
+	socket  *Socket
+	name    unix.RawSockaddrInet6 // or RawSockaddrInet4, which is shorter
+	header  unix.Msghdr
+	vectors [maxSegments]unix.Iovec
+	control [24]byte // CMSG_SPACE(2)
+	try     func(fd uintptr) bool
+	err     error
+}
+
+// NewSender makes a sender to an address of the socket's family.
+func (s *Socket) NewSender(to netip.AddrPort) (*Sender, error) {
+	w := &Sender{socket: s}
+	local := s.LocalAddr().(*net.UDPAddr) // net.ListenUDP makes no others
+	v4 := local.IP.To4() != nil
+	if to.Addr().Unmap().Is4() != v4 {
+		return nil, fmt.Errorf("send to %v from %v: not the same address family", to, local)
+	}
+	if err := w.setName(to, v4); err != nil {
+		return nil, fmt.Errorf("send to %v: %w", to, err)
+	}
+	w.header.Name = (*byte)(unsafe.Pointer(&w.name))
+	w.header.Iov = &w.vectors[0]
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&w.control[0]))
+	h.Level, h.Type = unix.SOL_UDP, unix.UDP_SEGMENT
+	h.SetLen(unix.CmsgLen(2))
+	w.try = w.trySend
+	return w, nil
+}
+
+func (w *Sender) setName(to netip.AddrPort, v4 bool) error {
+	if v4 {
+		name := (*unix.RawSockaddrInet4)(unsafe.Pointer(&w.name))
+		name.Family, name.Port, name.Addr = unix.AF_INET, networkOrder(to.Port()), to.Addr().Unmap().As4()
+		w.header.Namelen = unix.SizeofSockaddrInet4
+		return nil
+	}
+	w.name.Family, w.name.Port, w.name.Addr = unix.AF_INET6, networkOrder(to.Port()), to.Addr().As16()
+	w.header.Namelen = unix.SizeofSockaddrInet6
+	if zone := to.Addr().Zone(); zone != "" {
+		if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
+			w.name.Scope_id = uint32(n)
+			return nil
+		}
+		card, err := net.InterfaceByName(zone)
+		if err != nil {
+			return err
+		}
+		w.name.Scope_id = uint32(card.Index)
+	}
+	return nil
+}
+
+// Send sends packets, none of them empty, and returns how many the kernel took. It
+// waits where the socket's buffer is full. Packets of one size in a row, the last of
+// them may be shorter, cost one system call for up to 64 of them. An error is about
+// the packet after those that were taken; unix.EMSGSIZE says that it is larger than
+// the way lets through.
+func (w *Sender) Send(packets [][]byte) (sent int, err error) {
+	for sent < len(packets) {
+		n := w.run(packets[sent:])
+		err := w.send(packets[sent : sent+n])
+		if err != nil && n > 1 && refusesSegments(err) {
+			// The card, or something on the way to it: EIO; the kernel: EINVAL. A run
+			// that is too large for the way may pass one by one.
+			if !errors.Is(err, unix.EMSGSIZE) {
+				w.socket.unsegmented.Store(true)
+			}
+			for i := range n {
+				if err := w.send(packets[sent+i : sent+i+1]); err != nil {
+					return sent + i, err
+				}
+			}
+			err = nil
+		}
+		if err != nil {
+			return sent, err
+		}
+		sent += n
+	}
+	return sent, nil
+}
+
+func refusesSegments(err error) bool {
+	return errors.Is(err, unix.EIO) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EMSGSIZE)
+}
+
+// run is how many of the packets go with one system call.
+func (w *Sender) run(packets [][]byte) int {
+	if w.socket.unsegmented.Load() {
+		return 1
+	}
+	size, total, n := len(packets[0]), 0, 0
+	for _, p := range packets {
+		if len(p) > size || n == maxSegments || total+len(p) > maxBytes {
+			break
+		}
+		total += len(p)
+		n++
+		if len(p) < size {
+			break
+		}
+	}
+	return max(n, 1)
+}
+
+// send sends one run.
+func (w *Sender) send(packets [][]byte) error {
+	for i, p := range packets {
+		w.vectors[i].Base = unsafe.SliceData(p)
+		w.vectors[i].SetLen(len(p))
+	}
+	w.header.SetIovlen(len(packets))
+	w.header.Control = nil
+	w.header.SetControllen(0)
+	if len(packets) > 1 {
+		binary.NativeEndian.PutUint16(w.control[unix.CmsgLen(0):], uint16(len(packets[0])))
+		w.header.Control = &w.control[0]
+		w.header.SetControllen(unix.CmsgSpace(2))
+	}
+	err := w.socket.raw.Write(w.try)
+	clear(w.vectors[:len(packets)]) // what was sent is not kept alive
+	if err != nil {
+		return err
+	}
+	return w.err
+}
+
+// trySend sends; false means that there is no room yet.
+func (w *Sender) trySend(fd uintptr) bool {
+	for {
+		_, _, errno := unix.Syscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&w.header)), unix.MSG_DONTWAIT)
+		switch errno {
+		case 0:
+			w.err = nil
+			return true
+		case unix.EAGAIN:
+			return false
+		case unix.EINTR, unix.ECONNREFUSED: // the latter is about an earlier packet
+		default:
+			w.err = errno
+			return true
+		}
+	}
+}
