@@ -157,7 +157,7 @@ func (g *guest) comesBackAs(name string) {
 }
 
 // fallsBackTo waits until the machine runs the named system again, whatever it
-// boots before, and checks that it says why.
+// boots before, and checks that it says why: a regular expression.
 func (g *guest) fallsBackTo(name, why string) {
 	g.s.Helper()
 	ctx, cancel := g.s.within(4 * aBoot)
@@ -171,7 +171,7 @@ func (g *guest) fallsBackTo(name, why string) {
 	}
 	g.s.Logf("RESULT %s: back at %q %.0f s after it left for a bad system", g.Name, name, time.Since(g.left).Seconds())
 	g.overlayReady()
-	if text := g.run("kairos status --os"); !strings.Contains(text, why) {
+	if text := g.run("kairos status --os"); !regexp.MustCompile(why).MatchString(text) {
 		g.s.Errorf("%s: status does not say that it was for the %s:\n%s", g.Name, why, text)
 	}
 }
