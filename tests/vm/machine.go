@@ -24,7 +24,7 @@ type Config struct {
 	// from the SMBIOS tables, where a hypervisor puts it.
 	Arguments string
 	Memory    int // MiB; 0: 1536
-	CPUs      int // 0: 1, since tests run two machines at once, and two processors emulate no more than two
+	CPUs      int // 0: 2
 }
 
 // Machine is a virtual machine; it is off when made. Its methods are for one
@@ -197,7 +197,7 @@ func (m *Machine) commandLine() []string {
 	c := m.config
 	args := []string{"qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-name", m.Name,
 		"-machine", "q35,smm=off", "-accel", "tcg,thread=multi", "-cpu", "max,la57=off,svm=off", // a fifth level of page tables and modules for guests' guests are work for nothing
-		"-smp", strconv.Itoa(or(c.CPUs, 1)), "-m", strconv.Itoa(or(c.Memory, 1536)),
+		"-smp", strconv.Itoa(or(c.CPUs, 2)), "-m", strconv.Itoa(or(c.Memory, 1536)),
 		"-drive", "if=pflash,format=raw,unit=0,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
 		"-drive", "if=pflash,format=raw,unit=1,file=" + m.file("vars.fd"),
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",

@@ -19,8 +19,8 @@ func TestClusterOnALANOfItsOwn(t *testing.T) {
 	disk := s.flashable(seeded(named("v1")))
 	config := s.config("os: {health_timeout: 5m}") + skipAddons()
 	began := time.Now()
-	one := s.machine(vm.Config{Name: "one", Memory: 3072}, disk, s.seed("one", config)).on()
-	two := s.machine(vm.Config{Name: "two", Memory: 3072}, disk, s.seed("two", config)).on()
+	one := s.machine(nodeOf("one"), disk, s.seed("one", config)).on()
+	two := s.machine(nodeOf("two"), disk, s.seed("two", config)).on()
 	one.up(began)
 	two.up(began)
 	s.clusterReady(one, two)
@@ -49,8 +49,8 @@ func TestResetInACluster(t *testing.T) {
 	s := newStory(t, 2)
 	disk, config := s.flashable(seeded(named("v1"))), s.config()+skipAddons()
 	began := time.Now()
-	one := s.machine(vm.Config{Name: "one", Memory: 3072}, disk, s.seed("one", config)).on()
-	two := s.machine(vm.Config{Name: "two", Memory: 3072}, disk, s.seed("two", config)).on()
+	one := s.machine(nodeOf("one"), disk, s.seed("one", config)).on()
+	two := s.machine(nodeOf("two"), disk, s.seed("two", config)).on()
 	one.up(began)
 	two.up(began)
 	s.clusterReady(one, two)
@@ -62,6 +62,10 @@ func TestResetInACluster(t *testing.T) {
 		s.Errorf("the worker was %s, is %s, and the cluster has\n%s", before, worker.node(), nodes)
 	}
 }
+
+// nodeOf is a machine for Kubernetes. Both of a pair work all the time, and two
+// processors emulate no more than two.
+func nodeOf(name string) vm.Config { return vm.Config{Name: name, Memory: 3072, CPUs: 1} }
 
 // roles says which of two machines of a cluster is what.
 func (s *story) roles(one, two *guest) (server, worker *guest) {
