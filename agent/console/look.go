@@ -140,7 +140,9 @@ func (m Machine) lookOverlay(ctx context.Context, f *Facts, cluster bool) {
 		return
 	}
 	f.Overlay = &Overlay{Interface: status.Interface, Addrs: status.Addresses}
-	f.Waiting = status.Waiting
+	if status.Waiting != "" { // what the network waits for
+		f.Waiting = "waiting for " + status.Waiting
+	}
 	if list, err := m.Overlay.Nodes(ctx, 0, 0); err == nil {
 		for _, n := range list.Nodes {
 			switch {

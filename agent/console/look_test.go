@@ -187,4 +187,8 @@ func TestWaitingForTheAgent(t *testing.T) {
 	if f.Waiting != `no node of network_id "home" is known here` {
 		t.Errorf("waiting for %q", f.Waiting)
 	}
+	f = Machine{Root: root, Overlay: serve(t, &fakeOverlay{status: api.Status{Waiting: "a connection"}})}.Look(t.Context())
+	if f.Waiting != "waiting for a connection" {
+		t.Errorf("waiting for %q", f.Waiting)
+	}
 }
