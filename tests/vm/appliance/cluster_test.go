@@ -18,15 +18,7 @@ func TestClusterOnALANOfItsOwn(t *testing.T) {
 	r := s.serveRegistry()
 	disk := s.flashable(seeded(named("v1")))
 	config := s.config("os: {health_timeout: 5m}") + skipAddons()
-	began := time.Now()
-	one := s.machine(nodeOf("one"), disk, s.seed("one", config)).on()
-	two := s.machine(nodeOf("two"), disk, s.seed("two", config)).on()
-	one.up(began)
-	two.up(began)
-	s.clusterReady(one, two)
-	t.Logf("RESULT two machines are ready nodes %.0f s after they were switched on", time.Since(began).Seconds())
-
-	server, worker := s.roles(one, two)
+	server, worker := s.twoNodes(disk, config)
 	s.step("a pod on each, and they reach each other", func() { s.podsReachEachOther(server, worker) })
 	worker.Eject(1)
 	for range rounds() {
@@ -36,7 +28,7 @@ func TestClusterOnALANOfItsOwn(t *testing.T) {
 			// Which of the two depends on whether k3s has just ended.
 			worker.fallsBackTo("v1", "waiting for (k3s to run|Kubernetes to call this node ready)")
 			worker.gaveUpWithin(3, before)
-			s.clusterReady(one, two)
+			s.clusterReady(server, worker)
 			if now := worker.role(); now != "worker" {
 				s.Errorf("it was a worker and is %q", now)
 			}
@@ -48,28 +40,28 @@ func TestClusterOnALANOfItsOwn(t *testing.T) {
 func TestResetInACluster(t *testing.T) {
 	s := newStory(t, 2)
 	disk, config := s.flashable(seeded(named("v1"))), s.config()+skipAddons()
-	began := time.Now()
-	one := s.machine(nodeOf("one"), disk, s.seed("one", config)).on()
-	two := s.machine(nodeOf("two"), disk, s.seed("two", config)).on()
-	one.up(began)
-	two.up(began)
-	s.clusterReady(one, two)
-	server, worker := s.roles(one, two)
+	server, worker := s.twoNodes(disk, config)
 	before := worker.node()
 	worker.wipes("kairos reset --yes")
-	s.clusterReady(one, two)
+	s.clusterReady(server, worker)
 	if nodes := server.kubectl("get", "nodes", "-o", "name"); strings.Contains(nodes, before) || !strings.Contains(nodes, worker.node()) {
 		s.Errorf("the worker was %s, is %s, and the cluster has\n%s", before, worker.node(), nodes)
 	}
 }
 
-// nodeOf is a machine for Kubernetes. Both of a pair work all the time, and two
-// processors emulate no more than two.
-func nodeOf(name string) vm.Config { return vm.Config{Name: name, Memory: 3072, CPUs: 1} }
-
-// roles says which of two machines of a cluster is what.
-func (s *story) roles(one, two *guest) (server, worker *guest) {
+// twoNodes starts two machines and waits until they are a cluster. Both work all the
+// time, and two processors emulate no more than two: each has one.
+func (s *story) twoNodes(disk, config string) (server, worker *guest) {
 	s.Helper()
+	began := time.Now()
+	start := func(name string) *guest {
+		return s.machine(vm.Config{Name: name, Memory: 3072, CPUs: 1}, disk, s.seed(name, config)).on()
+	}
+	one, two := start("one"), start("two")
+	one.up(began)
+	two.up(began)
+	s.clusterReady(one, two)
+	s.Logf("RESULT two machines are ready nodes %.0f s after they were switched on", time.Since(began).Seconds())
 	if two.role() == "server" {
 		return two, one
 	}
