@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/cpu"
 
 	"github.com/kairos-io/kairos/overlay/api"
 	"github.com/kairos-io/kairos/overlay/datapath"
@@ -18,6 +19,7 @@ import (
 	"github.com/kairos-io/kairos/overlay/identity"
 	"github.com/kairos-io/kairos/overlay/member"
 	"github.com/kairos-io/kairos/overlay/mesh"
+	"github.com/kairos-io/kairos/overlay/session"
 	"github.com/kairos-io/kairos/overlay/token"
 	"github.com/kairos-io/kairos/overlay/tun"
 )
@@ -231,14 +233,33 @@ func (n *Node) connect() {
 		Opener: datapath.OpenerFunc(func(ctx context.Context, id identity.ID) (datapath.Stream, error) {
 			return n.mesh.Open(ctx, id, datapath.Protocol)
 		}),
+		Direct: datapath.DirectConfig{
+			Direct: directWay{n.mesh}, PSK: session.NewPSK(n.keys.Admission), Suites: session.Supported(hardwareAES),
+		},
 	})
 	n.mesh.Handle(datapath.Protocol, func(id identity.ID, s mesh.Stream) { n.datapath.HandleStream(id, s) })
+	n.mesh.Handle(datapath.SessionProtocol, func(id identity.ID, s mesh.Stream) { n.datapath.HandleSession(id, s) })
+	n.mesh.HandleDatagrams(n.datapath.HandleDatagrams)
 	n.gossip = gossip.New(gossip.Config{
 		Key: n.key, Table: n.table, Mesh: n.mesh, Incarnation: n.state.Incarnation, Log: n.opts.Log,
 	})
 	for _, s := range n.state.Seen {
 		n.mesh.Learn(s.ID, s.Underlay)
 	}
+}
+
+// hardwareAES: the processor has what AES-GCM needs to be faster than ChaCha20.
+var hardwareAES = cpu.X86.HasAES && cpu.X86.HasPCLMULQDQ || cpu.ARM64.HasAES && cpu.ARM64.HasPMULL
+
+// directWay is the mesh as the datapath sees it.
+type directWay struct{ *mesh.Mesh }
+
+// Sender implements datapath.Direct.
+func (w directWay) Sender(id identity.ID) (datapath.Sender, error) { return w.Mesh.Sender(id) }
+
+// Open implements datapath.Opener.
+func (w directWay) Open(ctx context.Context, id identity.ID) (datapath.Stream, error) {
+	return w.Mesh.Open(ctx, id, datapath.SessionProtocol)
 }
 
 // run starts the loops. Whichever ends first ends the node, and its error is Wait's.

@@ -30,6 +30,7 @@ type Config struct {
 	Self   identity.ID
 	Device Device
 	Opener Opener
+	Direct DirectConfig // the zero value: packets take the stream form alone
 	Log    *slog.Logger // nil means slog.Default
 }
 
@@ -47,12 +48,15 @@ type Datapath struct {
 	self   identity.ID
 	dev    Device
 	opener Opener
+	direct DirectConfig
 	log    *slog.Logger
 
-	routes atomic.Pointer[route.Table]
-	peers  atomic.Pointer[map[identity.ID]*peer] // replaced, never changed
-	drops  drops
-	resets atomic.Uint64
+	started  time.Time
+	routes   atomic.Pointer[route.Table]
+	peers    atomic.Pointer[map[identity.ID]*peer] // replaced, never changed
+	arrivals atomic.Pointer[map[uint32]arrival]    // by session.Index; likewise
+	drops    drops
+	resets   atomic.Uint64
 
 	mu      sync.Mutex // guards the replacement of peers, and what is below
 	closed  bool
@@ -86,11 +90,12 @@ type run struct {
 
 // New makes a Datapath that has no routes and no peers yet.
 func New(cfg Config) *Datapath {
-	d := &Datapath{self: cfg.Self, dev: cfg.Device, opener: cfg.Opener, log: cfg.Log}
+	d := &Datapath{self: cfg.Self, dev: cfg.Device, opener: cfg.Opener, direct: cfg.Direct, log: cfg.Log, started: time.Now()}
 	if d.log == nil {
 		d.log = slog.Default()
 	}
 	d.peers.Store(&map[identity.ID]*peer{})
+	d.arrivals.Store(&map[uint32]arrival{})
 	size := max(minBuffer, cfg.Device.MTU())
 	slab := make([]byte, deviceBatch*size)
 	for i := range deviceBatch {
@@ -139,6 +144,10 @@ func (d *Datapath) PeerUp(id identity.ID) {
 		return
 	}
 	link := newStreamLink(id, d.opener, &p.count, d.log)
+	if link.direct = d.newDirect(p); link.direct != nil {
+		link.sealed = newSealed(d.dev.MTU())
+		d.running.Go(link.direct.run)
+	}
 	p.link.Store(link)
 	d.running.Go(link.run)
 }

@@ -24,7 +24,7 @@ type Link interface {
 
 // PathInfo describes a link for people and for the choice between links.
 type PathInfo struct {
-	Kind   string // "stream"
+	Kind   string // "direct" or "stream"
 	Up     bool   // packets have left this way, or could at once
 	MTU    int    // largest packet in bytes that Send takes
 	Queued int    // bytes that wait

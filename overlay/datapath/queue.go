@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"encoding/binary"
 	"sync"
 	"time"
 
@@ -32,6 +33,14 @@ func (b *batch) payload() int { return len(b.frames) - b.packets*wire.FrameHeade
 
 // batches are shared by all peers, so that idle ones hold no memory.
 var batches = sync.Pool{New: func() any { return &batch{frames: make([]byte, 0, maxQueue+reserve)} }}
+
+// keep drops all frames of the batch but the given ones, which are its last.
+func (b *batch) keep(rest []byte) {
+	b.frames, b.packets = append(b.frames[:0], rest...), 0
+	for at := b.frames; len(at) > 0; at = at[wire.FrameHeader+int(binary.BigEndian.Uint16(at)):] {
+		b.packets++
+	}
+}
 
 func (b *batch) release() {
 	b.frames, b.packets = b.frames[:0], 0

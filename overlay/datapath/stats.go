@@ -23,6 +23,8 @@ const (
 	DropSpoofed                    // from a member with a source that is not the member's
 	DropNotOurs                    // from a member to a destination that is not here
 	DropDevice                     // for this host, but its kernel did not take it
+	DropJunk                       // a datagram that no member has sealed for this one
+	DropReplay                     // a datagram of a member seen before, or too late to tell
 	reasons                        // how many
 )
 
@@ -39,6 +41,8 @@ var reasonNames = [reasons]string{
 	DropSpoofed:      "spoofed",
 	DropNotOurs:      "not_ours",
 	DropDevice:       "device",
+	DropJunk:         "junk",
+	DropReplay:       "replay",
 }
 
 // String returns the reason's name in the API and in metrics.

@@ -21,9 +21,10 @@ const (
 	steadyAfter = 5 * time.Second // a stream that lasted so long is followed at once
 )
 
-// streamLink is the stream form of Link. Its stream is opened by the first
-// packet and lives until the link is closed or the stream breaks; the next
-// packet then opens another.
+// streamLink is the stream form of Link, with the direct way beside it: packets take
+// that while it is up. Its stream is opened by the first packet that needs one, and
+// lives until the link is closed or the stream breaks; the next packet then opens
+// another.
 type streamLink struct {
 	id     identity.ID
 	opener Opener
@@ -34,10 +35,14 @@ type streamLink struct {
 	cancel context.CancelFunc
 	out    atomic.Pointer[outStream] // the latest; written by run alone
 
+	direct *direct // nil: there is none
+
 	watchers sync.WaitGroup
 	// Of the goroutine in run.
 	opened time.Time // the last try
 	pause  time.Duration
+	sender Sender // of the direct way
+	sealed sealed
 }
 
 var _ Link = (*streamLink)(nil)
@@ -54,7 +59,11 @@ func (l *streamLink) Send(pkts [][]byte) int { return l.queue.push(pkts) }
 
 // Path implements Link.
 func (l *streamLink) Path() PathInfo {
-	return PathInfo{Kind: "stream", Up: l.isUp(), MTU: wire.MaxPacket, Queued: l.queue.queued()}
+	p := PathInfo{Kind: "stream", Up: l.isUp(), MTU: wire.MaxPacket, Queued: l.queue.queued()}
+	if l.direct != nil && l.direct.isUp() {
+		p.Kind, p.Up = "direct", true
+	}
+	return p
 }
 
 func (l *streamLink) isUp() bool {
@@ -65,6 +74,9 @@ func (l *streamLink) isUp() bool {
 // Close implements Link. It does not wait for run to end.
 func (l *streamLink) Close() error {
 	l.cancel()
+	if l.direct != nil {
+		l.direct.cancel()
+	}
 	return nil
 }
 
@@ -90,6 +102,9 @@ func (l *streamLink) run() {
 // flush writes b, on a new stream where there is none, and releases it.
 func (l *streamLink) flush(b *batch) error {
 	defer b.release()
+	if l.flushDirect(b) {
+		return nil
+	}
 	if !l.isUp() {
 		if err := l.open(); err != nil {
 			l.count.drop(DropLinkLost, b.packets)
@@ -106,6 +121,25 @@ func (l *streamLink) flush(b *batch) error {
 	l.queue.adapt(len(b.frames), time.Since(start))
 	l.count.sent(b.packets, b.payload())
 	return nil
+}
+
+// flushDirect sends the batch the direct way, and reports whether nothing of it is
+// left for the stream.
+func (l *streamLink) flushDirect(b *batch) bool {
+	if l.direct == nil || !l.direct.isUp() {
+		return false
+	}
+	if l.sender == nil {
+		var err error
+		if l.sender, err = l.direct.d.direct.Sender(l.id); err != nil {
+			return false // the connection has just moved: PathChanged follows
+		}
+	}
+	packets, payload, size, start := b.packets, b.payload(), len(b.frames), time.Now()
+	b.keep(l.direct.flush(b, l.sender, &l.sealed))
+	l.queue.adapt(size-len(b.frames), time.Since(start))
+	l.count.sent(packets-b.packets, payload-b.payload())
+	return b.packets == 0
 }
 
 func (l *streamLink) discard() {

@@ -11,11 +11,13 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kairos-io/kairos/overlay/admission"
 	"github.com/kairos-io/kairos/overlay/discovery"
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/socket"
 	"github.com/kairos-io/kairos/overlay/token"
 )
 
@@ -75,6 +77,8 @@ type Mesh struct {
 	subs     map[*subscription]struct{}
 	handlers map[string]func(identity.ID, Stream)
 	stats    counters
+
+	datagrams atomic.Pointer[socket.Receiver]
 
 	kick broadcast // network changed: try everything again
 }

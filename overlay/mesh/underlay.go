@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"syscall"
 	"time"
 
@@ -30,6 +31,7 @@ import (
 
 	"github.com/kairos-io/kairos/overlay/admission"
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/socket"
 )
 
 // portTries is how often a port is drawn that must be free for UDP and TCP both.
@@ -43,6 +45,9 @@ type underlay struct {
 	tls       *p2ptls.Transport   // for asking an unknown peer's ID over TCP
 	listeners []transport.Listener
 	bound     []netip.AddrPort // what the listeners listen on, with real ports
+
+	mu      sync.Mutex
+	sockets []*socket.Socket // of QUIC
 }
 
 func openUnderlay(m *Mesh) (_ *underlay, err error) {
@@ -128,7 +133,10 @@ func (u *underlay) openQUIC(m *Mesh, key crypto.PrivKey, gater *gater) error {
 		quicreuse.ConnContext(func(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
 			return u.beforeHandshake(ctx, m, info)
 		}),
-		quicreuse.VerifySourceAddress(u.limits.VerifySourceAddress))
+		quicreuse.VerifySourceAddress(u.limits.VerifySourceAddress),
+		quicreuse.OverrideListenUDP(func(network string, addr *net.UDPAddr) (net.PacketConn, error) {
+			return u.listenUDP(m, network, addr)
+		}))
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ var ErrHandshake = errors.New("not a handshake of this network between these mem
 // Sizes of the two messages in bytes: a public key, the payload and its tag.
 const (
 	payloadSize   = 1 + 4
-	HandshakeSize = 32 + payloadSize + tagSize
+	HandshakeSize = 32 + payloadSize + TagSize
 )
 
 // prologue begins what both ends must agree on before the first message.
@@ -30,7 +30,7 @@ var noiseSuite = noise.NewCipherSuite(noise.DH25519, noise.CipherChaChaPoly, noi
 // Party is one end of a handshake.
 type Party struct {
 	Self, Peer identity.ID
-	PSK        [32]byte  // the network's admission key
+	PSK        PSK
 	Suites     Suites    // what this machine does well
 	Index      uint32    // how the peer is to mark packets for these keys
 	Rand       io.Reader // crypto/rand.Reader outside of tests
@@ -121,7 +121,7 @@ func (p Party) noise(initiator bool) (*noise.HandshakeState, error) {
 	h.Write(second[:])
 	return noise.NewHandshakeState(noise.Config{
 		CipherSuite: noiseSuite, Random: p.Rand, Pattern: noise.HandshakeNN, Initiator: initiator,
-		Prologue: h.Sum(nil), PresharedKey: p.PSK[:], PresharedKeyPlacement: 0,
+		Prologue: h.Sum(nil), PresharedKey: p.PSK.key[:], PresharedKeyPlacement: 0,
 	})
 }
 

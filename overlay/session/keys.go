@@ -11,9 +11,9 @@ import (
 
 // What a packet adds to its payload, in bytes.
 const (
-	headerSize = 16
-	tagSize    = 16
-	Overhead   = headerSize + tagSize
+	HeaderSize = 16
+	TagSize    = 16
+	Overhead   = HeaderSize + TagSize
 )
 
 // packetType is the first byte of a packet.
@@ -98,7 +98,7 @@ func Index(datagram []byte) (index uint32, ok bool) {
 // Seal appends the packet of a payload to dst, which has to have room for
 // len(payload)+Overhead more bytes if nothing is to be allocated. payload and
 // that room may not overlap, unless payload begins exactly where the AEAD's
-// output will: headerSize bytes into it.
+// output will: HeaderSize bytes into it.
 func (k *Keys) Seal(dst, payload []byte) ([]byte, error) {
 	n := k.counter.Add(1) - 1
 	if n >= RejectAfterPackets {
@@ -115,7 +115,7 @@ func (k *Keys) Seal(dst, payload []byte) ([]byte, error) {
 }
 
 // Open checks a datagram whose Index is that of these keys and appends its
-// payload to dst. datagram[headerSize:headerSize] as dst opens it in place.
+// payload to dst. datagram[HeaderSize:HeaderSize] as dst opens it in place.
 func (k *Keys) Open(dst, datagram []byte) ([]byte, error) {
 	if index, ok := Index(datagram); !ok || index != k.local {
 		return dst, ErrPacket
@@ -130,7 +130,7 @@ func (k *Keys) Open(dst, datagram []byte) ([]byte, error) {
 		return dst, ErrReplay
 	}
 	binary.BigEndian.PutUint64(k.in[4:], n)
-	out, err := k.receive.Open(dst, k.in[:], datagram[headerSize:], datagram[:headerSize])
+	out, err := k.receive.Open(dst, k.in[:], datagram[HeaderSize:], datagram[:HeaderSize])
 	if err != nil {
 		return dst, ErrPacket
 	}

@@ -40,13 +40,13 @@ func TestForgedPackets(t *testing.T) {
 func TestOpenInPlace(t *testing.T) {
 	a, b := agree2(t, AES256GCM)
 	buf := make([]byte, 0, 100)
-	payload := append(buf[headerSize:headerSize], "in place"...)
+	payload := append(buf[HeaderSize:HeaderSize], "in place"...)
 	packet, err := a.Seal(buf, payload)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := b.Open(packet[headerSize:headerSize], packet)
-	if err != nil || string(got) != "in place" || &got[0] != &packet[headerSize] {
+	got, err := b.Open(packet[HeaderSize:HeaderSize], packet)
+	if err != nil || string(got) != "in place" || &got[0] != &packet[HeaderSize] {
 		t.Errorf("got %q, %v", got, err)
 	}
 }
@@ -64,6 +64,11 @@ func TestKeysEnd(t *testing.T) {
 
 func TestKeysDoNotPrint(t *testing.T) {
 	a, _ := agree2(t, AES256GCM)
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x"} {
+		if got := fmt.Sprintf(verb, Party{PSK: psk}.PSK) + fmt.Sprintf(verb, psk); got != redacted+redacted {
+			t.Errorf("%s: %s", verb, got)
+		}
+	}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s"} {
 		if got := fmt.Sprintf(verb, a); got != "(keys a1a2a3a4)" {
 			t.Errorf("%s: %s", verb, got)

@@ -1,0 +1,499 @@
+package datapath
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/session"
+	"github.com/kairos-io/kairos/overlay/wire"
+)
+
+// SessionProtocol names the streams on which members agree on keys for the direct way.
+const SessionProtocol = "/kairos/session/1"
+
+// Sender sends datagrams to one peer and returns how many left. One goroutine uses
+// it at a time. overlay/socket documents the method.
+type Sender interface {
+	Send(packets [][]byte) (sent int, err error)
+}
+
+// Direct is the network below, as far as it is UDP.
+type Direct interface {
+	Opener // of SessionProtocol
+	// Sender returns a new way to send datagrams where the peer's connection goes.
+	// It fails where that is not over UDP.
+	Sender(id identity.ID) (Sender, error)
+}
+
+// DirectConfig is what the direct way works with.
+type DirectConfig struct {
+	Direct
+	PSK    session.PSK
+	Suites session.Suites
+}
+
+// Handshakes.
+const (
+	shakeTimeout = 10 * time.Second
+	shakePause   = time.Second // after one that failed; it doubles
+	shakeSlow    = time.Minute
+)
+
+// Control messages travel sealed like packets. Their first byte is no version of IP:
+//
+//	0x00 nonce (8 bytes) padding   a probe: as large as a packet can be
+//	0x01 nonce (8 bytes)           its answer
+const (
+	controlProbe  = 0x00
+	controlAnswer = 0x01
+	controlSize   = 1 + 8
+)
+
+// direct is the direct way to one peer, for as long as the peer has a connection.
+type direct struct {
+	d      *Datapath
+	peer   *peer
+	first  bool // this end begins handshakes
+	ctx    context.Context
+	cancel context.CancelFunc
+	wake   chan struct{} // something has changed that run should look at
+
+	session session.Session
+
+	mu      sync.Mutex // guards what follows
+	prober  prober
+	control Sender
+	scratch []byte
+}
+
+// arrival is where packets with one index belong.
+type arrival struct {
+	keys *session.Keys
+	to   *direct
+}
+
+// newDirect makes the direct way; nil where there is none.
+func (d *Datapath) newDirect(p *peer) *direct {
+	if d.direct.Direct == nil {
+		return nil
+	}
+	control, err := d.direct.Sender(p.id)
+	if err != nil {
+		d.log.Debug("no direct way to peer", "peer", p.id.Short(), "err", err)
+		return nil
+	}
+	w := &direct{
+		d: d, peer: p, first: d.self.Compare(p.id) < 0, wake: make(chan struct{}, 1), control: control,
+		scratch: make([]byte, 0, d.dev.MTU()+session.Overhead),
+	}
+	w.ctx, w.cancel = context.WithCancel(context.Background())
+	return w
+}
+
+// now is the clock of sessions and probes.
+func (d *Datapath) now() time.Duration { return time.Since(d.started) }
+
+// run agrees on keys and watches the way until it is closed.
+func (w *direct) run() {
+	defer w.forget()
+	pause, shake := shakePause, time.Duration(0) // when the next handshake may begin
+	for {
+		now := w.d.now()
+		w.d.dropKeys(w.session.Expire(now))
+		if now >= shake && w.mustShake(now) {
+			if err := w.shake(); err != nil && w.ctx.Err() == nil {
+				w.d.log.Debug("agreeing on keys with peer failed", "peer", w.peer.id.Short(), "err", err)
+				shake, pause = w.d.now()+pause, min(2*pause, shakeSlow)
+			} else {
+				shake, pause = 0, shakePause
+			}
+		}
+		w.probe()
+		timer := time.NewTimer(w.rest(shake))
+		select {
+		case <-w.ctx.Done():
+		case <-w.wake:
+		case <-timer.C:
+		}
+		timer.Stop()
+		if w.ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// mustShake: one end begins, and the other one only when keys were not renewed in time.
+func (w *direct) mustShake(now time.Duration) bool {
+	if !w.first && w.session.Sealing(now) == nil {
+		return false
+	}
+	return w.session.NeedsHandshake(now)
+}
+
+// rest is how long run has nothing to do.
+func (w *direct) rest(shake time.Duration) time.Duration {
+	w.mu.Lock()
+	next := w.prober.next
+	w.mu.Unlock()
+	now := w.d.now()
+	if w.session.Sealing(now) == nil {
+		next = now + session.RekeyAfterTime // a handshake of the peer wakes run
+	}
+	if w.mustShake(now) {
+		next = min(next, max(shake, now))
+	}
+	return max(next-now, time.Millisecond)
+}
+
+func (w *direct) nudge() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// forget ends the way.
+func (w *direct) forget() {
+	w.d.mu.Lock()
+	defer w.d.mu.Unlock()
+	next := maps.Clone(*w.d.arrivals.Load())
+	maps.DeleteFunc(next, func(_ uint32, a arrival) bool { return a.to == w })
+	w.d.arrivals.Store(&next)
+}
+
+// party is this end of a handshake, with an index that is not in use.
+func (w *direct) party() (session.Party, error) {
+	var raw [4]byte
+	for {
+		if _, err := io.ReadFull(rand.Reader, raw[:]); err != nil {
+			return session.Party{}, err
+		}
+		index := binary.BigEndian.Uint32(raw[:])
+		if _, taken := (*w.d.arrivals.Load())[index]; !taken {
+			return session.Party{
+				Self: w.d.self, Peer: w.peer.id, PSK: w.d.direct.PSK, Suites: w.d.direct.Suites, Index: index, Rand: rand.Reader,
+			}, nil
+		}
+	}
+}
+
+// shake agrees on keys by a handshake that this end begins.
+func (w *direct) shake() error {
+	ctx, cancel := context.WithTimeout(w.ctx, shakeTimeout)
+	defer cancel()
+	s, err := w.d.direct.Open(ctx, w.peer.id)
+	if err != nil {
+		return fmt.Errorf("open stream: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
+	defer stop()
+	party, err := w.party()
+	if err != nil {
+		return err
+	}
+	handshake, message, err := session.Initiate(party)
+	if err != nil {
+		return err
+	}
+	if _, err := s.Write(message); err != nil {
+		return fmt.Errorf("write handshake: %w", err)
+	}
+	answer := make([]byte, session.HandshakeSize)
+	if _, err := io.ReadFull(s, answer); err != nil {
+		return fmt.Errorf("read handshake: %w", err)
+	}
+	keys, err := handshake.Finish(answer)
+	if err != nil {
+		return err
+	}
+	w.d.addKeys(keys, w)
+	w.d.dropKeys(w.session.InstallInitiated(keys, w.d.now()))
+	w.restart()
+	return s.Close()
+}
+
+// HandleSession answers a handshake that the authenticated peer id began on a stream
+// of SessionProtocol, and closes the stream.
+func (d *Datapath) HandleSession(id identity.ID, s Stream) {
+	if err := d.answerSession(id, s); err != nil {
+		d.log.Debug("answering a handshake of peer failed", "peer", id.Short(), "err", err)
+		_ = s.Reset()
+		return
+	}
+	_ = s.Close()
+}
+
+// errNoDirect refuses handshakes where there is no way that keys would be for.
+var errNoDirect = errors.New("there is no direct way to the peer")
+
+func (d *Datapath) answerSession(id identity.ID, s Stream) error {
+	timer := time.AfterFunc(shakeTimeout, func() { _ = s.Reset() })
+	defer timer.Stop()
+	message := make([]byte, session.HandshakeSize)
+	if _, err := io.ReadFull(s, message); err != nil {
+		return fmt.Errorf("read handshake: %w", err)
+	}
+	w := d.wayTo(id)
+	if w == nil {
+		return errNoDirect
+	}
+	party, err := w.party()
+	if err != nil {
+		return err
+	}
+	keys, answer, err := session.Respond(party, message)
+	if err != nil {
+		return err
+	}
+	d.addKeys(keys, w)
+	d.dropKeys(w.session.InstallAnswered(keys, d.now()))
+	if _, err := s.Write(answer); err != nil {
+		return fmt.Errorf("write handshake: %w", err)
+	}
+	return nil
+}
+
+func (d *Datapath) wayTo(id identity.ID) *direct {
+	if p := (*d.peers.Load())[id]; p != nil {
+		if link := p.link.Load(); link != nil {
+			return link.direct
+		}
+	}
+	return nil
+}
+
+func (d *Datapath) addKeys(k *session.Keys, w *direct) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if w.ctx.Err() != nil {
+		return
+	}
+	next := maps.Clone(*d.arrivals.Load())
+	next[k.Index()] = arrival{k, w}
+	d.arrivals.Store(&next)
+}
+
+func (d *Datapath) dropKeys(done []*session.Keys) {
+	if len(done) == 0 {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	next := maps.Clone(*d.arrivals.Load())
+	for _, k := range done {
+		delete(next, k.Index())
+	}
+	d.arrivals.Store(&next)
+}
+
+// restart probes the way anew, unless packets go there already.
+func (w *direct) restart() {
+	w.mu.Lock()
+	if !w.prober.up {
+		w.prober.restart(w.d.now())
+	}
+	w.mu.Unlock()
+	w.nudge()
+}
+
+// probe sends a probe if one is due.
+func (w *direct) probe() {
+	now := w.d.now()
+	if w.session.Sealing(now) == nil {
+		return
+	}
+	w.mu.Lock()
+	nonce, send, down := w.prober.due(now)
+	w.mu.Unlock()
+	if down {
+		w.d.log.Info("the direct way to peer does not answer any more", "peer", w.peer.id.Short())
+	}
+	if !send {
+		return
+	}
+	probe := binary.BigEndian.AppendUint64([]byte{controlProbe}, nonce)
+	probe = append(probe, make([]byte, w.d.dev.MTU()-controlSize)...)
+	if err := w.say(probe); err != nil {
+		w.d.log.Debug("probing the direct way to peer failed", "peer", w.peer.id.Short(), "err", err)
+	}
+}
+
+// say sends a control message.
+func (w *direct) say(message []byte) error {
+	keys := w.session.Sealing(w.d.now())
+	if keys == nil {
+		return nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	packet, err := keys.Seal(w.scratch[:0], message)
+	if err != nil {
+		return err
+	}
+	_, err = w.control.Send([][]byte{packet})
+	return err
+}
+
+// isUp reports whether packets go this way.
+func (w *direct) isUp() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.prober.up
+}
+
+// refused says that the network below did not take a packet.
+func (w *direct) refused(err error) {
+	w.mu.Lock()
+	w.prober.refused(w.d.now())
+	w.mu.Unlock()
+	w.d.log.Info("the direct way to peer does not take packets", "peer", w.peer.id.Short(), "err", err)
+	w.nudge()
+}
+
+// HandleDatagrams delivers datagrams that are not QUIC's, from whatever address.
+// What no member has sealed for this node is counted and nothing else. It runs on
+// one goroutine for each socket, and overwrites packets.
+func (d *Datapath) HandleDatagrams(_ netip.AddrPort, packets [][]byte) {
+	var from *direct
+	good := packets[:0]
+	for _, packet := range packets {
+		w, payload := d.open(packet)
+		if w == nil {
+			continue
+		}
+		if w != from {
+			d.deliverDirect(from, good)
+			from, good = w, good[:0]
+		}
+		if len(payload) > 0 {
+			good = append(good, payload)
+		}
+	}
+	d.deliverDirect(from, good)
+}
+
+// open returns whose packet it is and the IP packet in it; none for what the direct
+// way itself has to say.
+func (d *Datapath) open(packet []byte) (*direct, []byte) {
+	index, ok := session.Index(packet)
+	a, known := (*d.arrivals.Load())[index]
+	if !ok || !known {
+		d.drops[DropJunk].Add(1)
+		return nil, nil
+	}
+	payload, err := a.keys.Open(packet[session.HeaderSize:session.HeaderSize], packet)
+	if errors.Is(err, session.ErrReplay) {
+		a.to.peer.count.drop(DropReplay, 1)
+		return nil, nil
+	}
+	if err != nil || len(payload) == 0 {
+		d.drops[DropJunk].Add(1)
+		return nil, nil
+	}
+	if done := a.to.session.Opened(a.keys); done != nil {
+		d.dropKeys(done)
+	}
+	if payload[0] != controlProbe && payload[0] != controlAnswer {
+		return a.to, payload
+	}
+	a.to.hear(payload)
+	return nil, nil
+}
+
+// hear takes a control message.
+func (w *direct) hear(message []byte) {
+	if len(message) < controlSize {
+		return
+	}
+	nonce := binary.BigEndian.Uint64(message[1:])
+	if message[0] == controlProbe {
+		if err := w.say(binary.BigEndian.AppendUint64([]byte{controlAnswer}, nonce)); err != nil {
+			w.d.log.Debug("answering a probe of peer failed", "peer", w.peer.id.Short(), "err", err)
+		}
+		w.mu.Lock()
+		waits := !w.prober.up && !w.prober.open
+		w.mu.Unlock()
+		if waits {
+			w.restart() // the peer has the keys: it is this end's turn
+		}
+		return
+	}
+	w.mu.Lock()
+	up := w.prober.answered(nonce, w.d.now())
+	w.mu.Unlock()
+	if up {
+		w.d.log.Info("packets go directly to peer", "peer", w.peer.id.Short())
+		w.nudge()
+	}
+}
+
+func (d *Datapath) deliverDirect(from *direct, packets [][]byte) {
+	if from != nil && len(packets) > 0 {
+		_ = d.deliver(from.peer, packets) // counted there; a device that is closed ends Run
+	}
+}
+
+// sealed is room for the packets of one batch on their way out.
+type sealed struct {
+	room    []byte
+	packets [][]byte
+}
+
+// directBatch is how many packets leave at once.
+const directBatch = 64
+
+func newSealed(mtu int) sealed {
+	return sealed{make([]byte, 0, directBatch*(mtu+session.Overhead)), make([][]byte, 0, directBatch)}
+}
+
+// flush sends the batch and returns what was not sent: frames that the stream form
+// can take.
+func (w *direct) flush(b *batch, out Sender, buf *sealed) (rest []byte) {
+	keys := w.session.Sealing(w.d.now())
+	if keys == nil {
+		return b.frames
+	}
+	frames, at := b.frames, b.frames
+	buf.room, buf.packets = buf.room[:0], buf.packets[:0]
+	for len(at) > 0 {
+		size := int(binary.BigEndian.Uint16(at))
+		begin := len(buf.room)
+		if cap(buf.room)-begin < size+session.Overhead || len(buf.packets) == directBatch {
+			if rest := w.send(out, buf, frames); rest != nil {
+				return rest
+			}
+			frames, begin = at, 0
+		}
+		room, err := keys.Seal(buf.room, at[wire.FrameHeader:wire.FrameHeader+size])
+		if err != nil {
+			return frames
+		}
+		buf.room = room
+		buf.packets = append(buf.packets, room[begin:])
+		at = at[wire.FrameHeader+size:]
+	}
+	return w.send(out, buf, frames)
+}
+
+// send sends what is sealed; frames is what it was made of.
+func (w *direct) send(out Sender, buf *sealed, frames []byte) (rest []byte) {
+	n, err := out.Send(buf.packets)
+	buf.room, buf.packets = buf.room[:0], buf.packets[:0]
+	if err == nil {
+		return nil
+	}
+	w.refused(err)
+	for range n {
+		frames = frames[wire.FrameHeader+int(binary.BigEndian.Uint16(frames)):]
+	}
+	return frames
+}
