@@ -53,6 +53,13 @@ func (s *memStream) Reset() error { return s.Close() }
 
 func newNetwork(t testing.TB, count int) *network {
 	n := &network{t: t}
+	n.add(count, func(*member, *Config) {})
+	return n
+}
+
+// add makes members, with what more of the Config sets.
+func (n *network) add(count int, more func(*member, *Config)) {
+	t := n.t
 	overlay, err := identity.NetworkOf(sha256.Sum256([]byte("test")), netip.Prefix{})
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +69,9 @@ func newNetwork(t testing.TB, count int) *network {
 		id := identity.ID{byte(i + 1)}
 		m := &member{t: t, id: id, v4: overlay.V4Addr(id, 0), v6: overlay.V6Addr(id)}
 		m.dev = tuntest.New("test", DefaultMTU, 1024)
-		m.dp = New(Config{Self: id, Device: m.dev, Opener: n.opener(m), Log: slog.New(slog.DiscardHandler)})
+		config := Config{Self: id, Device: m.dev, Opener: n.opener(m), Log: slog.New(slog.DiscardHandler)}
+		more(m, &config)
+		m.dp = New(config)
 		n.members = append(n.members, m)
 		entries = append(entries, route.Entry{ID: id, Addrs: []netip.Addr{m.v4, m.v6}})
 	}
@@ -72,7 +81,6 @@ func newNetwork(t testing.TB, count int) *network {
 			m.dp.PeerUp(other.id)
 		}
 	}
-	return n
 }
 
 // start runs all members until the end of the test.

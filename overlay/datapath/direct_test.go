@@ -1,0 +1,314 @@
+package datapath
+
+import (
+	"bytes"
+	"context"
+	"net/netip"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/session"
+)
+
+// air carries datagrams between two members, one goroutine to each.
+type air struct {
+	*network
+	arrive [2]chan [][]byte
+	done   chan struct{}
+
+	mu      sync.Mutex
+	cut     bool // everything is lost
+	largest int  // larger ones are lost; 0: none
+	refuse  int  // larger ones are refused, as the kernel does; 0: none
+	twice   bool // everything comes twice
+	seen    [][]byte
+}
+
+// newAir makes two members that have streams and datagrams, and starts them.
+func newAir(t *testing.T) *air {
+	a := &air{network: newNetwork(t, 0), done: make(chan struct{})}
+	a.add(2, func(m *member, c *Config) {
+		c.Direct = DirectConfig{Direct: airOf{a, m}, PSK: session.NewPSK([32]byte{1}), Suites: session.AES256GCM}
+	})
+	for i, m := range a.members {
+		a.arrive[i] = make(chan [][]byte, 1024)
+		a.running.Go(func() {
+			for {
+				select {
+				case packets := <-a.arrive[i]:
+					m.dp.HandleDatagrams(netip.AddrPort{}, packets)
+				case <-a.done:
+					return
+				}
+			}
+		})
+	}
+	a.start()
+	t.Cleanup(func() { close(a.done) })
+	return a
+}
+
+// set changes what the air does.
+func (a *air) set(change func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	change()
+}
+
+func (a *air) count() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.seen)
+}
+
+// airOf is the air as one member has it.
+type airOf struct {
+	*air
+	m *member
+}
+
+// Open implements Opener, for handshakes.
+func (o airOf) Open(_ context.Context, id identity.ID) (Stream, error) {
+	near, far := pipe()
+	o.running.Go(func() { o.members[id[0]-1].dp.HandleSession(o.m.id, far) })
+	return near, nil
+}
+
+// Sender implements Direct.
+func (o airOf) Sender(id identity.ID) (Sender, error) { return airSender{o.air, int(id[0] - 1)}, nil }
+
+type airSender struct {
+	*air
+	to int
+}
+
+// Send implements Sender.
+func (s airSender) Send(packets [][]byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var through [][]byte
+	for i, p := range packets {
+		if s.refuse > 0 && len(p) > s.refuse {
+			s.pass(through)
+			return i, syscall.EMSGSIZE
+		}
+		if s.cut || s.largest > 0 && len(p) > s.largest {
+			continue
+		}
+		s.seen = append(s.seen, bytes.Clone(p))
+		through = append(through, bytes.Clone(p))
+		if s.twice {
+			through = append(through, bytes.Clone(p))
+		}
+	}
+	s.pass(through)
+	return len(packets), nil
+}
+
+func (s airSender) pass(packets [][]byte) {
+	if len(packets) > 0 {
+		select {
+		case s.arrive[s.to] <- packets:
+		case <-s.done:
+		}
+	}
+}
+
+func (m *member) kind(to *member) string { return m.dp.Stats().Peers[to.id].Path.Kind }
+
+// wantKind waits until packets between the two take that way, in both directions.
+func (a *air) wantKind(kind string) {
+	a.t.Helper()
+	one, two := a.members[0], a.members[1]
+	for range 1000 {
+		if one.kind(two) == kind && two.kind(one) == kind {
+			return
+		}
+		time.Sleep(100 * time.Millisecond) // of the bubble's time
+	}
+	a.t.Fatalf("packets go by %s and %s, want %s", one.kind(two), two.kind(one), kind)
+}
+
+// exchange sends packets both ways and checks that every one of them arrives.
+func (a *air) exchange(count, size int) {
+	a.t.Helper()
+	one, two := a.members[0], a.members[1]
+	for n := range count {
+		one.dev.Inject(packet(one.v4, two.v4, n, size))
+		two.wantNumber(n)
+		two.dev.Inject(packet(two.v6, one.v6, n, size))
+		one.wantNumber(n)
+	}
+}
+
+func TestDirectWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAir(t)
+		a.wantKind("direct")
+		a.network.mu.Lock()
+		streams := len(a.streams)
+		a.network.mu.Unlock()
+		a.exchange(100, DefaultMTU)
+		a.network.mu.Lock()
+		defer a.network.mu.Unlock()
+		if len(a.streams) != streams {
+			t.Error("packets took a stream")
+		}
+		for _, d := range a.seen {
+			if bytes.Contains(d, a.members[0].v4.AsSlice()) {
+				t.Fatal("an address is on the wire")
+			}
+		}
+		if stats := a.members[1].dp.Stats().Peers[a.members[0].id]; stats.RxPackets != 100 || stats.TxPackets != 100 {
+			t.Errorf("%+v", stats)
+		}
+	})
+}
+
+// Packets take the stream while UDP does not get through, and go directly again
+// once it does; in between some are lost, and none is later.
+func TestDirectWayEndsAndComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAir(t)
+		a.wantKind("direct")
+		for range 3 {
+			a.set(func() { a.cut = true })
+			a.wantKind("stream")
+			a.exchange(5, 100)
+			a.set(func() { a.cut = false })
+			a.wantKind("direct")
+			a.exchange(5, 100)
+		}
+	})
+}
+
+// A way on which only small packets get through is none.
+func TestDirectWayIsWideEnough(t *testing.T) {
+	for name, limit := range map[string]func(*air){
+		"larger ones are lost":    func(a *air) { a.largest = 1300 },
+		"larger ones are refused": func(a *air) { a.refuse = 1300 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := newAir(t)
+				a.wantKind("direct")
+				a.set(func() { limit(a) })
+				if a.refuse > 0 { // nothing is lost: what did not leave takes the stream
+					a.exchange(3, DefaultMTU)
+				}
+				a.wantKind("stream")
+				a.exchange(3, DefaultMTU)
+				time.Sleep(time.Minute)
+				a.wantKind("stream")
+				a.set(func() { a.largest, a.refuse = 0, 0 })
+				a.wantKind("direct")
+			})
+		})
+	}
+}
+
+// New keys are made again and again, and no packet is lost to it.
+func TestDirectWayRekeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAir(t)
+		a.wantKind("direct")
+		index := func() uint32 {
+			keys := a.members[0].dp.wayTo(a.members[1].id).session.Sealing(a.members[0].dp.now())
+			return keys.Index()
+		}
+		seen := []uint32{index()}
+		for range 30 {
+			time.Sleep(session.RekeyAfterTime / 3)
+			a.exchange(2, 500)
+			if now := index(); now != seen[len(seen)-1] {
+				seen = append(seen, now)
+			}
+		}
+		if len(seen) < 8 {
+			t.Errorf("%d keys in ten times of their life", len(seen))
+		}
+		for _, m := range a.members {
+			if n := len(*m.dp.arrivals.Load()); n > 3 {
+				t.Errorf("%d keys are kept", n)
+			}
+			for reason, n := range m.dp.Stats().Drops {
+				if n > 0 {
+					t.Errorf("%d packets dropped: %s", n, reason)
+				}
+			}
+		}
+	})
+}
+
+// What strangers send costs a counter; what members send twice, too.
+func TestDirectWayDropsWhatIsNotSealed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAir(t)
+		a.wantKind("direct")
+		one, two := a.members[0], a.members[1]
+		before := a.count()
+		sealed := func() []byte { a.mu.Lock(); defer a.mu.Unlock(); return bytes.Clone(a.seen[before-1]) }()
+		forged := bytes.Clone(sealed)
+		forged[14] ^= 1 // another counter: as it stands it would be one that was seen
+		junk := [][]byte{{}, {1}, bytes.Repeat([]byte{1}, 100), forged, make([]byte, 40), packet(one.v4, two.v4, 1, 100)}
+		for _, j := range junk {
+			for _, m := range a.members {
+				m.dp.HandleDatagrams(netip.AddrPort{}, [][]byte{bytes.Clone(j)})
+			}
+		}
+		for _, m := range a.members {
+			m.wantDrops(DropJunk, uint64(len(junk)))
+		}
+		a.set(func() { a.twice = true })
+		a.exchange(10, 100)
+		for _, m := range a.members {
+			m.wantDrops(DropReplay, 10)
+		}
+		if n := a.count() - before; n != 20 {
+			t.Errorf("%d datagrams left for 20 packets", n)
+		}
+	})
+}
+
+// An admitted member speaks for nobody else, on this way neither.
+func TestDirectWayRefusesSpoofedSources(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAir(t)
+		a.wantKind("direct")
+		one, two := a.members[0], a.members[1]
+		keys := one.dp.wayTo(two.id).session.Sealing(one.dp.now())
+		for n := range 100 {
+			p, err := keys.Seal(nil, packet(netip.MustParseAddr("10.77.1.2"), two.v4, n, 100))
+			if err != nil {
+				t.Fatal(err)
+			}
+			two.dp.HandleDatagrams(netip.AddrPort{}, [][]byte{p})
+		}
+		two.wantDrops(DropSpoofed, 100)
+		a.exchange(1, 100)
+	})
+}
+
+// A member that knows nothing of the direct way is spoken to by streams.
+func TestNoDirectWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, 2).start()
+		one, two := n.members[0], n.members[1]
+		near, far := pipe()
+		go func() { _, _ = near.Write(make([]byte, session.HandshakeSize)) }()
+		one.dp.HandleSession(two.id, far)
+		if _, err := near.Read(make([]byte, 1)); err == nil {
+			t.Error("it answers a handshake")
+		}
+		one.dev.Inject(packet(one.v4, two.v4, 1, 100))
+		two.wantNumber(1)
+		if kinds := []string{one.kind(two), two.kind(one)}; !slices.Equal(kinds, []string{"stream", "stream"}) {
+			t.Errorf("packets go by %v", kinds)
+		}
+	})
+}
