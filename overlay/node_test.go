@@ -125,6 +125,24 @@ func (m *machine) await(t *testing.T, what string, ok func([]api.Node) bool) {
 	}
 }
 
+// awaitDirect waits until packets to a member go as datagrams. That is no change of
+// the world, so it has no event: it is asked for.
+func (m *machine) awaitDirect(t *testing.T, id identity.ID) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		list, err := m.client.Nodes(t.Context(), 0, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if slices.ContainsFunc(list.Nodes, func(n api.Node) bool { return n.ID == id && n.Path == "direct" }) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s does not reach %s directly: %+v", m.opts.Name, id.Short(), list.Nodes)
+		}
+	}
+}
+
 func connectedTo(id identity.ID) func([]api.Node) bool {
 	return func(nodes []api.Node) bool {
 		return slices.ContainsFunc(nodes, func(n api.Node) bool { return n.ID == id && n.Connected })
@@ -182,6 +200,10 @@ func TestTwoMembers(t *testing.T) {
 	if w := a.Status().Waiting; w != "" {
 		t.Errorf("still waiting for %s", w)
 	}
+	a.send(t, b.Status().Addresses[0], b)
+	b.send(t, a.Status().Addresses[0], a)
+	a.awaitDirect(t, b.ID())
+	b.awaitDirect(t, a.ID())
 	a.send(t, b.Status().Addresses[0], b)
 	b.send(t, a.Status().Addresses[0], a)
 	if err := a.Alive(); err != nil {

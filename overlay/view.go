@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/overlay/datapath"
 	"github.com/kairos-io/kairos/overlay/identity"
 	"github.com/kairos-io/kairos/overlay/mesh"
 )
@@ -90,7 +91,7 @@ func (n *Node) Nodes(ctx context.Context, after uint64) api.NodeList {
 	members := n.world.members
 	n.mu.Unlock()
 
-	peers := n.peersByID()
+	peers, stats := n.peersByID(), n.datapath.Stats()
 	now := time.Now()
 	for _, m := range members {
 		node := api.Node{
@@ -99,13 +100,21 @@ func (n *Node) Nodes(ctx context.Context, after uint64) api.NodeList {
 			Self: m.ID == n.ID(),
 		}
 		if p, ok := peers[m.ID]; ok {
-			node.Connected, node.Path, node.Endpoint, node.RTT = true, p.Transport, p.Remote, api.Duration(p.RTT)
+			node.Connected, node.Path, node.Endpoint, node.RTT = true, pathOf(p, stats), p.Remote, api.Duration(p.RTT)
 		} else if !node.Self {
 			node.LastSeen = api.Duration(now.Sub(m.Refreshed))
 		}
 		list.Nodes = append(list.Nodes, node)
 	}
 	return list
+}
+
+// pathOf is the way that packets to a peer take.
+func pathOf(p mesh.PeerInfo, stats datapath.Stats) string {
+	if stats.Peers[p.ID].Path.Kind == datapath.KindDirect {
+		return datapath.KindDirect
+	}
+	return p.Transport
 }
 
 func (n *Node) peersByID() map[identity.ID]mesh.PeerInfo {
@@ -123,7 +132,7 @@ func (n *Node) Peers() []api.Peer {
 	var out []api.Peer
 	for _, p := range n.mesh.Peers() {
 		peer := api.Peer{
-			ID: p.ID, Path: p.Transport, Endpoint: p.Remote, RTT: api.Duration(p.RTT), Connected: api.Duration(now.Sub(p.Since)),
+			ID: p.ID, Path: pathOf(p, stats), Endpoint: p.Remote, RTT: api.Duration(p.RTT), Connected: api.Duration(now.Sub(p.Since)),
 		}
 		if m, ok := n.table.Get(p.ID); ok {
 			peer.Name = m.Name

@@ -54,7 +54,7 @@ type Node struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 	Self        bool              `json:"self,omitempty"`
 	Connected   bool              `json:"connected"`
-	Path        string            `json:"path,omitempty"`     // quic | tcp
+	Path        string            `json:"path,omitempty"`     // direct: sealed datagrams; quic, tcp: a stream of such a connection
 	Endpoint    string            `json:"endpoint,omitempty"` // underlay address in use
 	RTT         Duration          `json:"rtt_seconds,omitempty"`
 	LastSeen    Duration          `json:"last_seen_seconds,omitempty"` // how long ago a record or the connection was fresh

@@ -149,7 +149,7 @@ func (a *air) exchange(count, size int) {
 func TestDirectWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAir(t)
-		a.wantKind("direct")
+		a.wantKind(KindDirect)
 		a.network.mu.Lock()
 		streams := len(a.streams)
 		a.network.mu.Unlock()
@@ -175,13 +175,13 @@ func TestDirectWay(t *testing.T) {
 func TestDirectWayEndsAndComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAir(t)
-		a.wantKind("direct")
+		a.wantKind(KindDirect)
 		for range 3 {
 			a.set(func() { a.cut = true })
-			a.wantKind("stream")
+			a.wantKind(KindStream)
 			a.exchange(5, 100)
 			a.set(func() { a.cut = false })
-			a.wantKind("direct")
+			a.wantKind(KindDirect)
 			a.exchange(5, 100)
 		}
 	})
@@ -196,17 +196,17 @@ func TestDirectWayIsWideEnough(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				a := newAir(t)
-				a.wantKind("direct")
+				a.wantKind(KindDirect)
 				a.set(func() { limit(a) })
 				if a.refuse > 0 { // nothing is lost: what did not leave takes the stream
 					a.exchange(3, DefaultMTU)
 				}
-				a.wantKind("stream")
+				a.wantKind(KindStream)
 				a.exchange(3, DefaultMTU)
 				time.Sleep(time.Minute)
-				a.wantKind("stream")
+				a.wantKind(KindStream)
 				a.set(func() { a.largest, a.refuse = 0, 0 })
-				a.wantKind("direct")
+				a.wantKind(KindDirect)
 			})
 		})
 	}
@@ -216,7 +216,7 @@ func TestDirectWayIsWideEnough(t *testing.T) {
 func TestDirectWayRekeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAir(t)
-		a.wantKind("direct")
+		a.wantKind(KindDirect)
 		index := func() uint32 {
 			keys := a.members[0].dp.wayTo(a.members[1].id).session.Sealing(a.members[0].dp.now())
 			return keys.Index()
@@ -249,7 +249,7 @@ func TestDirectWayRekeys(t *testing.T) {
 func TestDirectWayDropsWhatIsNotSealed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAir(t)
-		a.wantKind("direct")
+		a.wantKind(KindDirect)
 		one, two := a.members[0], a.members[1]
 		before := a.count()
 		sealed := func() []byte { a.mu.Lock(); defer a.mu.Unlock(); return bytes.Clone(a.seen[before-1]) }()
@@ -279,7 +279,7 @@ func TestDirectWayDropsWhatIsNotSealed(t *testing.T) {
 func TestDirectWayRefusesSpoofedSources(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAir(t)
-		a.wantKind("direct")
+		a.wantKind(KindDirect)
 		one, two := a.members[0], a.members[1]
 		keys := one.dp.wayTo(two.id).session.Sealing(one.dp.now())
 		for n := range 100 {
@@ -307,7 +307,7 @@ func TestNoDirectWay(t *testing.T) {
 		}
 		one.dev.Inject(packet(one.v4, two.v4, 1, 100))
 		two.wantNumber(1)
-		if kinds := []string{one.kind(two), two.kind(one)}; !slices.Equal(kinds, []string{"stream", "stream"}) {
+		if kinds := []string{one.kind(two), two.kind(one)}; !slices.Equal(kinds, []string{KindStream, KindStream}) {
 			t.Errorf("packets go by %v", kinds)
 		}
 	})

@@ -8,10 +8,17 @@
 //
 //	network -> frame -> parse -> route.SourceOK(peer, src) -> is dst ours? -> device
 //
-// A Link is a way to one peer. The one here, the stream form, carries packets
-// as length-prefixed frames on one long-lived stream per peer and direction. A
-// faster form over UDP fits the same interface, which is why Send takes runs of
-// packets, never blocks and keeps nothing, and why Path tells a packet size.
+// A Link is a way to one peer, and has two forms. The stream form works wherever
+// there is a connection: packets are length-prefixed frames on one long-lived
+// stream per peer and direction. The direct form seals each packet into a datagram
+// of its own (overlay/session) that leaves by the socket, the port and the
+// translator's mapping of QUIC. Packets take it while it is up:
+//
+//	PeerUp -> handshake on a stream -> keys -> probe of full size -> answer: up
+//	up -> three probes without an answer, or a packet refused: down -> probes ...
+//	a connection over TCP, or none: there is no direct form
+//
+// The queue before both is one, so that the way can change between two batches.
 //
 // What holds on every path: a packet costs no allocation; a peer that does not
 // read keeps nobody else waiting, because queues are per peer, bounded in bytes

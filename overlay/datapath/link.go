@@ -22,9 +22,15 @@ type Link interface {
 	Close() error
 }
 
+// The kinds of paths.
+const (
+	KindDirect = "direct" // sealed datagrams
+	KindStream = "stream" // frames on a stream
+)
+
 // PathInfo describes a link for people and for the choice between links.
 type PathInfo struct {
-	Kind   string // "direct" or "stream"
+	Kind   string // KindDirect or KindStream
 	Up     bool   // packets have left this way, or could at once
 	MTU    int    // largest packet in bytes that Send takes
 	Queued int    // bytes that wait

@@ -56,8 +56,10 @@ func addrPortOf(a net.Addr) netip.AddrPort {
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 
-func remoteOf(c transport.CapableConn) netip.AddrPort {
-	a := c.RemoteMultiaddr()
+func remoteOf(c transport.CapableConn) netip.AddrPort { return endOf(c.RemoteMultiaddr()) }
+
+// endOf is one end of a connection.
+func endOf(a ma.Multiaddr) netip.AddrPort {
 	// /quic-v1 has no net.Addr; the UDP part before it has.
 	if head, tail := ma.SplitLast(a); tail != nil && tail.Protocol().Code == ma.P_QUIC_V1 {
 		a = head

@@ -33,7 +33,7 @@ func (m *Mesh) Sender(peer identity.ID) (*socket.Sender, error) {
 	if c.transport != quicName {
 		return nil, ErrNotDirect
 	}
-	s := m.under.socketOf(addrPortOfMulti(c.raw.LocalMultiaddr()), c.remote)
+	s := m.under.socketOf(endOf(c.raw.LocalMultiaddr()), c.remote)
 	if s == nil {
 		return nil, ErrNotDirect
 	}
