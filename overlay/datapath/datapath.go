@@ -145,7 +145,6 @@ func (d *Datapath) PeerUp(id identity.ID) {
 	}
 	link := newStreamLink(id, d.opener, &p.count, d.log)
 	if link.direct = d.newDirect(p); link.direct != nil {
-		link.sealed = newSealed(d.dev.MTU())
 		d.running.Go(link.direct.run)
 	}
 	p.link.Store(link)

@@ -62,7 +62,6 @@ const (
 type direct struct {
 	d      *Datapath
 	peer   *peer
-	first  bool // this end begins handshakes
 	ctx    context.Context
 	cancel context.CancelFunc
 	wake   chan struct{} // something has changed that run should look at
@@ -71,6 +70,7 @@ type direct struct {
 
 	mu      sync.Mutex // guards what follows
 	prober  prober
+	wanted  bool // there were packets since the last handshake, or there was none
 	control Sender
 	scratch []byte
 }
@@ -92,7 +92,7 @@ func (d *Datapath) newDirect(p *peer) *direct {
 		return nil
 	}
 	w := &direct{
-		d: d, peer: p, first: d.self.Compare(p.id) < 0, wake: make(chan struct{}, 1), control: control,
+		d: d, peer: p, wake: make(chan struct{}, 1), control: control, wanted: d.self.Compare(p.id) < 0,
 		scratch: make([]byte, 0, d.dev.MTU()+session.Overhead),
 	}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
@@ -131,12 +131,12 @@ func (w *direct) run() {
 	}
 }
 
-// mustShake: one end begins, and the other one only when keys were not renewed in time.
+// mustShake: of two members that have just met one begins. Later, whoever has packets
+// for the other; keys that nobody uses may end.
 func (w *direct) mustShake(now time.Duration) bool {
-	if !w.first && w.session.Sealing(now) == nil {
-		return false
-	}
-	return w.session.NeedsHandshake(now)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.wanted && w.session.NeedsHandshake(now)
 }
 
 // rest is how long run has nothing to do.
@@ -217,6 +217,9 @@ func (w *direct) shake() error {
 	}
 	w.d.addKeys(keys, w)
 	w.d.dropKeys(w.session.InstallInitiated(keys, w.d.now()))
+	w.mu.Lock()
+	w.wanted = false
+	w.mu.Unlock()
 	w.restart()
 	return s.Close()
 }
@@ -256,6 +259,9 @@ func (d *Datapath) answerSession(id identity.ID, s Stream) error {
 	}
 	d.addKeys(keys, w)
 	d.dropKeys(w.session.InstallAnswered(keys, d.now()))
+	w.mu.Lock()
+	w.wanted = false
+	w.mu.Unlock()
 	if _, err := s.Write(answer); err != nil {
 		return fmt.Errorf("write handshake: %w", err)
 	}
@@ -350,6 +356,17 @@ func (w *direct) isUp() bool {
 	return w.prober.up
 }
 
+// use is isUp for somebody who has packets.
+func (w *direct) use() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.wanted && w.session.Sealing(w.d.now()) == nil {
+		w.nudge() // the keys have ended meanwhile
+	}
+	w.wanted, w.prober.used = true, true
+	return w.prober.up
+}
+
 // refused says that the network below did not take a packet.
 func (w *direct) refused(err error) {
 	w.mu.Lock()
@@ -420,7 +437,7 @@ func (w *direct) hear(message []byte) {
 			w.d.log.Debug("answering a probe of peer failed", "peer", w.peer.id.Short(), "err", err)
 		}
 		w.mu.Lock()
-		waits := !w.prober.up && !w.prober.open
+		waits := !w.prober.up && !w.prober.waits()
 		w.mu.Unlock()
 		if waits {
 			w.restart() // the peer has the keys: it is this end's turn
@@ -451,8 +468,12 @@ type sealed struct {
 // directBatch is how many packets leave at once.
 const directBatch = 64
 
-func newSealed(mtu int) sealed {
-	return sealed{make([]byte, 0, directBatch*(mtu+session.Overhead)), make([][]byte, 0, directBatch)}
+// make makes the room when it is first needed: not every peer is talked to.
+func (s *sealed) make(mtu int) {
+	if s.room == nil {
+		s.room = make([]byte, 0, directBatch*(mtu+session.Overhead))
+		s.packets = make([][]byte, 0, directBatch)
+	}
 }
 
 // flush sends the batch and returns what was not sent: frames that the stream form
@@ -463,6 +484,7 @@ func (w *direct) flush(b *batch, out Sender, buf *sealed) (rest []byte) {
 		return b.frames
 	}
 	frames, at := b.frames, b.frames
+	buf.make(w.d.dev.MTU())
 	buf.room, buf.packets = buf.room[:0], buf.packets[:0]
 	for len(at) > 0 {
 		size := int(binary.BigEndian.Uint16(at))

@@ -11,6 +11,7 @@ func TestProber(t *testing.T) {
 		name         string
 		after        time.Duration // since the step before
 		answer       bool          // to the last probe; else it is asked what is due
+		idle         bool          // nobody had packets meanwhile
 		refused      bool
 		probe, down  bool
 		up           bool // afterwards
@@ -23,6 +24,14 @@ func TestProber(t *testing.T) {
 			{name: "too early", after: probeSteady - 1, up: true, nextNotAfter: probeSteady},
 			{name: "the next one", after: 1, probe: true, up: true, nextNotAfter: probeWait},
 			{name: "the answer", after: time.Millisecond, answer: true, up: true, nextNotAfter: probeSteady},
+		},
+		"a way that nobody uses": {
+			{name: "at once", probe: true, nextNotAfter: probeFirst},
+			{name: "the answer", answer: true, idle: true, up: true, nextNotAfter: probeSteady},
+			{name: "silence", after: probeSteady, idle: true, up: true, nextNotAfter: probeSteady},
+			{name: "more of it", after: time.Hour, idle: true, up: true, nextNotAfter: probeSteady},
+			{name: "used", after: probeSteady, probe: true, up: true, nextNotAfter: probeWait},
+			{name: "lost", after: probeWait, idle: true, probe: true, up: true, nextNotAfter: probeWait},
 		},
 		"one that does not": {
 			{name: "first", probe: true, nextNotAfter: probeFirst},
@@ -53,6 +62,7 @@ func TestProber(t *testing.T) {
 			now := time.Duration(0)
 			for _, s := range steps {
 				now += s.after
+				p.used = p.used || !s.idle
 				switch {
 				case s.answer:
 					p.answered(p.nonce, now)
@@ -73,17 +83,19 @@ func TestProber(t *testing.T) {
 
 func TestProberBelievesOneAnswer(t *testing.T) {
 	var p prober
-	first, _, _ := p.due(0)
-	second, _, _ := p.due(probeFirst)
-	for name, nonce := range map[string]uint64{"an earlier probe's": first, "of none": second + 1} {
+	for now := time.Duration(0); p.nonce < inFlight+1; now = p.next {
+		p.due(now)
+	}
+	for name, nonce := range map[string]uint64{"to a probe long ago": 1, "to none": p.nonce + 1} {
 		if p.answered(nonce, time.Second) || p.up {
 			t.Errorf("an answer %s counts", name)
 		}
 	}
-	if !p.answered(second, probeFirst+time.Millisecond) || p.rtt != time.Millisecond {
+	// A way may be slower than the pace of probes.
+	if !p.answered(2, probeFirst+time.Second) || p.rtt != time.Second {
 		t.Errorf("the answer does not count: %+v", p)
 	}
-	if p.answered(second, time.Second) {
+	if p.answered(2, time.Second) || p.answered(3, time.Second) {
 		t.Error("it counts twice")
 	}
 }

@@ -126,7 +126,7 @@ func (l *streamLink) flush(b *batch) error {
 // flushDirect sends the batch the direct way, and reports whether nothing of it is
 // left for the stream.
 func (l *streamLink) flushDirect(b *batch) bool {
-	if l.direct == nil || !l.direct.isUp() {
+	if l.direct == nil || !l.direct.use() {
 		return false
 	}
 	if l.sender == nil {
