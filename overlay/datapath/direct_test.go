@@ -13,6 +13,7 @@ import (
 
 	"github.com/kairos-io/kairos/overlay/identity"
 	"github.com/kairos-io/kairos/overlay/session"
+	"github.com/kairos-io/kairos/overlay/wire"
 )
 
 // air carries datagrams between two members, one goroutine to each.
@@ -31,9 +32,12 @@ type air struct {
 }
 
 // newAir makes two members that have streams and datagrams, and starts them.
-func newAir(t *testing.T) *air {
+func newAir(t *testing.T, more ...func(*Config)) *air {
 	a := &air{network: newNetwork(t, 0), done: make(chan struct{})}
 	a.add(2, func(m *member, c *Config) {
+		for _, change := range more {
+			change(c)
+		}
 		c.Direct = DirectConfig{Direct: airOf{a, m}, PSK: session.NewPSK([32]byte{1}), Suites: session.AES256GCM}
 	})
 	for i, m := range a.members {
@@ -348,6 +352,54 @@ func TestNoDirectWay(t *testing.T) {
 		two.wantNumber(1)
 		if kinds := []string{one.kind(two), two.kind(one)}; !slices.Equal(kinds, []string{KindStream, KindStream}) {
 			t.Errorf("packets go by %v", kinds)
+		}
+	})
+}
+
+// discard is a device that takes every packet and keeps none.
+type discard struct{ Device }
+
+func (discard) Write(pkts [][]byte) (int, error) { return len(pkts), nil }
+
+// keepLast is a Sender that keeps what was sent last, in room that it has.
+type keepLast struct{ packets [][]byte }
+
+func (k *keepLast) Send(packets [][]byte) (int, error) {
+	for i, p := range packets {
+		k.packets[i] = append(k.packets[i][:0], p...)
+	}
+	return len(packets), nil
+}
+
+// A packet costs no allocation, neither on its way out nor in.
+func TestDirectWayDoesNotAllocate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAir(t, func(c *Config) { c.Device = discard{c.Device} })
+		a.wantKind(KindDirect)
+		one, two := a.members[0], a.members[1]
+		w := one.dp.wayTo(two.id)
+		out := &keepLast{packets: make([][]byte, directBatch)}
+		for i := range out.packets {
+			out.packets[i] = make([]byte, 0, 2*DefaultMTU)
+		}
+		b := batches.Get().(*batch)
+		for n := range directBatch {
+			b.frames = wire.AppendFrame(b.frames, packet(one.v4, two.v4, n, DefaultMTU))
+			b.packets++
+		}
+		var buf sealed
+		packets := make([][]byte, directBatch)
+		if n := testing.AllocsPerRun(20, func() {
+			if rest := w.flush(b, out, &buf); rest != nil {
+				t.Fatal("not everything was sent")
+			}
+			copy(packets, out.packets)
+			two.dp.HandleDatagrams(netip.AddrPort{}, packets)
+		}); n > 0 {
+			t.Errorf("%v allocations for %d packets", n, directBatch)
+		}
+		if got := two.dp.Stats().Peers[one.id].RxPackets; got < directBatch {
+			t.Errorf("%d packets arrived", got)
 		}
 	})
 }
