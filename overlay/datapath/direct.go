@@ -14,10 +14,11 @@ import (
 	"github.com/kairos-io/kairos/overlay/wire"
 )
 
-// Sender sends datagrams to one peer and returns how many left. One goroutine uses
-// it at a time. overlay/socket documents the method.
+// Sender sends datagrams to one peer. Send waits for room and returns how many left;
+// Offer does not wait. One goroutine uses it at a time. overlay/socket documents them.
 type Sender interface {
 	Send(packets [][]byte) (sent int, err error)
+	Offer(packet []byte) error
 }
 
 // Direct is the network below, as far as it is UDP.
@@ -55,9 +56,11 @@ type direct struct {
 
 	session session.Session
 
-	mu      sync.Mutex // guards what follows
-	prober  prober
-	wanted  bool // there were packets since the last handshake, or there was none
+	mu     sync.Mutex // guards what follows
+	prober prober
+	wanted bool // there were packets since the last handshake, or there was none
+
+	saying  sync.Mutex // guards what follows
 	control Sender
 	scratch []byte
 }
@@ -181,20 +184,20 @@ func (w *direct) probe() {
 	}
 }
 
-// say sends a control message.
+// say sends a control message, or loses it where that would take time: it runs on
+// the goroutine that reads for everybody.
 func (w *direct) say(message []byte) error {
 	keys := w.session.Sealing(w.d.now())
 	if keys == nil {
 		return nil
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.saying.Lock()
+	defer w.saying.Unlock()
 	packet, err := keys.Seal(w.scratch[:0], message)
 	if err != nil {
 		return err
 	}
-	_, err = w.control.Send([][]byte{packet})
-	return err
+	return w.control.Offer(packet)
 }
 
 // isUp reports whether packets go this way.

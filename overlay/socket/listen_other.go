@@ -30,5 +30,8 @@ func (*Socket) NewSender(netip.AddrPort) (*Sender, error) { return nil, errors.E
 // Send is never called.
 func (*Sender) Send([][]byte) (int, error) { return 0, errors.ErrUnsupported }
 
+// Offer is never called.
+func (*Sender) Offer([]byte) error { return errors.ErrUnsupported }
+
 // Stats returns nothing.
 func (*Socket) Stats() Stats { return Stats{} }

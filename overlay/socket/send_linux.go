@@ -26,6 +26,7 @@ type Sender struct {
 	vectors [maxSegments]unix.Iovec
 	control [24]byte // CMSG_SPACE(2)
 	try     func(fd uintptr) bool
+	waits   bool // for room in the socket's buffer
 	err     error
 }
 
@@ -78,6 +79,7 @@ func (w *Sender) setName(to netip.AddrPort, v4 bool) error {
 // the packet after those that were taken; unix.EMSGSIZE says that it is larger than
 // the way lets through.
 func (w *Sender) Send(packets [][]byte) (sent int, err error) {
+	w.waits = true
 	for sent < len(packets) {
 		n := w.run(packets[sent:])
 		err := w.send(packets[sent : sent+n])
@@ -100,6 +102,13 @@ func (w *Sender) Send(packets [][]byte) (sent int, err error) {
 		sent += n
 	}
 	return sent, nil
+}
+
+// Offer sends one packet if there is room for it at once, and fails with unix.EAGAIN
+// where there is not.
+func (w *Sender) Offer(packet []byte) error {
+	w.waits = false
+	return w.send([][]byte{packet})
 }
 
 func refusesSegments(err error) bool {
@@ -156,7 +165,8 @@ func (w *Sender) trySend(fd uintptr) bool {
 			w.err = nil
 			return true
 		case unix.EAGAIN:
-			return false
+			w.err = errno
+			return !w.waits
 		case unix.EINTR, unix.ECONNREFUSED: // the latter is about an earlier packet
 		default:
 			w.err = errno

@@ -305,6 +305,23 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
+// What may be lost waits for nobody: here for a receiver on the same machine.
+func TestOfferDoesNotWait(t *testing.T) {
+	from, to := listen(t, "udp4", nil), listen(t, "udp4", func(netip.AddrPort, [][]byte) {})
+	w := sender(t, from, to)
+	if err := w.Offer([]byte("\x40")); err != nil {
+		t.Fatal(err)
+	}
+	next(t, to)
+	if err := w.Offer(data(1, 70_000)); !errors.Is(err, unix.EMSGSIZE) {
+		t.Errorf("too large: %v", err)
+	}
+	w.waits, w.err = false, nil
+	if done := w.trySend(^uintptr(0)); !done || !errors.Is(w.err, unix.EBADF) {
+		t.Errorf("a closed socket: %v, %v", done, w.err)
+	}
+}
+
 func TestAddressFamilies(t *testing.T) {
 	s := listen(t, "udp4", nil)
 	if _, err := s.NewSender(netip.MustParseAddrPort("[::1]:9")); err == nil {
