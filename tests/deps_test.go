@@ -16,7 +16,7 @@ type room struct {
 }
 
 var (
-	pure    = []string{"overlay/token", "overlay/identity", "overlay/wire", "overlay/member", "overlay/route"}
+	pure    = []string{"overlay/token", "overlay/identity", "overlay/wire", "overlay/member", "overlay/route", "overlay/offload"}
 	network = slices.Concat(pure, []string{"overlay/internal/..."})
 	// ofOverlay is what the node knows of the network: its door and its words.
 	ofOverlay = []string{"overlay/api", "overlay/identity", "overlay/token", "overlay/wire"}
@@ -35,6 +35,7 @@ var rooms = []room{
 	{name: "overlay/wire", may: []string{"overlay/identity", "overlay/token"}, plain: true},
 	{name: "overlay/member", may: pure, plain: true},
 	{name: "overlay/route", may: pure, plain: true},
+	{name: "overlay/offload", plain: true},
 	{name: "overlay/mesh", may: slices.Concat(network, []string{"overlay/admission", "overlay/discovery", "overlay/socket"})},
 	{name: "overlay/datapath", may: slices.Concat(network, []string{"overlay/session"})},
 	{name: "overlay/overlaytest", may: []string{"overlay/..."}},

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/offload"
 	"github.com/kairos-io/kairos/overlay/tun/tuntest"
 	"github.com/kairos-io/kairos/overlay/wire"
 )
@@ -64,9 +65,9 @@ func TestSpoofedSourceIsNeverDelivered(t *testing.T) {
 	}
 	var frames []byte
 	for i := range count {
-		frames = wire.AppendFrame(frames, packet(sources[i%len(sources)](i), victim.v4, i, 0))
+		frames = wire.AppendFrame(frames, packet(sources[i%len(sources)](i), victim.v4, i, 0), 0)
 	}
-	frames = wire.AppendFrame(frames, packet(mallory.v4, victim.v4, 77, 0))
+	frames = wire.AppendFrame(frames, packet(mallory.v4, victim.v4, 77, 0), 0)
 	if _, err := s.Write(frames); err != nil {
 		t.Fatal(err)
 	}
@@ -86,9 +87,9 @@ func TestForeignDestinationIsNotDelivered(t *testing.T) {
 	s := n.raw(from, to)
 	var frames []byte
 	for _, dst := range []netip.Addr{other.v4, netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("224.0.0.1"), from.v4} {
-		frames = wire.AppendFrame(frames, packet(from.v4, dst, 1, 0))
+		frames = wire.AppendFrame(frames, packet(from.v4, dst, 1, 0), 0)
 	}
-	frames = wire.AppendFrame(frames, packet(from.v4, to.v4, 2, 0))
+	frames = wire.AppendFrame(frames, packet(from.v4, to.v4, 2, 0), 0)
 	if _, err := s.Write(frames); err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +121,7 @@ func TestFramesSplitAnywhere(t *testing.T) {
 			var frames []byte
 			const count = 200
 			for i := range count {
-				frames = wire.AppendFrame(frames, packet(from.v4, to.v4, i, 24+i*31%1400))
+				frames = wire.AppendFrame(frames, packet(from.v4, to.v4, i, 24+i*31%1400), 0)
 			}
 			go func() {
 				_, _ = near.Write(frames)
@@ -136,7 +137,7 @@ func TestFramesSplitAnywhere(t *testing.T) {
 		from, to := n.members[0], n.members[1]
 		var frames []byte
 		for i := range 3 {
-			frames = wire.AppendFrame(frames, packet(from.v4, to.v4, i, 30))
+			frames = wire.AppendFrame(frames, packet(from.v4, to.v4, i, 30), 0)
 		}
 		for cut := range frames {
 			s := n.raw(from, to)
@@ -156,27 +157,27 @@ func TestFramesSplitAnywhere(t *testing.T) {
 func TestBadFrameResetsStream(t *testing.T) {
 	long := func(m, to *member) []byte {
 		pkt := packet(m.v4, to.v4, 1, 100)
-		return wire.AppendFrame(nil, pkt[:99])
+		return wire.AppendFrame(nil, pkt[:99], 0)
 	}
 	for name, bad := range map[string]func(m, to *member) []byte{
 		"no packet":    func(_, _ *member) []byte { return []byte{0, 0} },
-		"short packet": func(_, _ *member) []byte { return wire.AppendFrame(nil, make([]byte, 19)) },
-		"not IP":       func(_, _ *member) []byte { return wire.AppendFrame(nil, make([]byte, 64)) },
+		"short packet": func(_, _ *member) []byte { return wire.AppendFrame(nil, make([]byte, 19), 0) },
+		"not IP":       func(_, _ *member) []byte { return wire.AppendFrame(nil, make([]byte, 64), 0) },
 		"cut packet":   long,
 		"lost step": func(m, to *member) []byte {
-			return append([]byte{0}, wire.AppendFrame(nil, packet(m.v4, to.v4, 1, 60))...)
+			return append([]byte{0}, wire.AppendFrame(nil, packet(m.v4, to.v4, 1, 60), 0)...)
 		},
 		"IPv6 length": func(m, to *member) []byte {
 			pkt := packet(m.v6, to.v6, 1, 60)
 			binary.BigEndian.PutUint16(pkt[4:], 21)
-			return wire.AppendFrame(nil, pkt)
+			return wire.AppendFrame(nil, pkt, 0)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNetwork(t, 2).start()
 			from, to := n.members[0], n.members[1]
 			s := n.raw(from, to)
-			if _, err := s.Write(append(wire.AppendFrame(nil, packet(from.v4, to.v4, 5, 0)), bad(from, to)...)); err != nil {
+			if _, err := s.Write(append(wire.AppendFrame(nil, packet(from.v4, to.v4, 5, 0), 0), bad(from, to)...)); err != nil {
 				t.Fatal(err)
 			}
 			to.wantNumber(5) // what came before counts
@@ -240,13 +241,13 @@ func TestNewerInboundStreamEndsOlder(t *testing.T) {
 	n := newNetwork(t, 2).start()
 	from, to := n.members[0], n.members[1]
 	first := n.raw(from, to)
-	if _, err := first.Write(wire.AppendFrame(nil, packet(from.v4, to.v4, 1, 0))); err != nil {
+	if _, err := first.Write(wire.AppendFrame(nil, packet(from.v4, to.v4, 1, 0), 0)); err != nil {
 		t.Fatal(err)
 	}
 	to.wantNumber(1)
 	second := n.raw(from, to)
 	wantEnded(t, first)
-	if _, err := second.Write(wire.AppendFrame(nil, packet(from.v4, to.v4, 2, 0))); err != nil {
+	if _, err := second.Write(wire.AppendFrame(nil, packet(from.v4, to.v4, 2, 0), 0)); err != nil {
 		t.Fatal(err)
 	}
 	to.wantNumber(2)
@@ -348,7 +349,7 @@ type brokenDevice struct{ tuntest.Device }
 
 var errBroken = errors.New("interface is gone")
 
-func (*brokenDevice) Read([][]byte, []int) (int, error) { return 0, errBroken }
+func (*brokenDevice) Read([]byte) (offload.Packet, error) { return offload.Packet{}, errBroken }
 
 func TestRunReportsDeviceFailure(t *testing.T) {
 	dev := &brokenDevice{Device: *tuntest.New("test", DefaultMTU, 1)}
@@ -365,11 +366,11 @@ func TestRunReportsDeviceFailure(t *testing.T) {
 	}
 }
 
-// refusingDevice takes every second packet only.
+// refusingDevice takes no packet.
 type refusingDevice struct{ *tuntest.Device }
 
-func (d refusingDevice) Write(pkts [][]byte) (int, error) {
-	return len(pkts) / 2, fmt.Errorf("write: %w", os.ErrInvalid)
+func (d refusingDevice) Write(offload.Header, [][]byte) error {
+	return fmt.Errorf("write: %w", os.ErrInvalid)
 }
 
 func TestKernelRefusalIsCounted(t *testing.T) {

@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/offload"
 	"github.com/kairos-io/kairos/overlay/session"
-	"github.com/kairos-io/kairos/overlay/wire"
 )
 
 // air carries datagrams between two members, one goroutine to each.
@@ -228,7 +228,11 @@ func TestDirectWayIsWideEnough(t *testing.T) {
 				a := newAir(t)
 				a.wantKind(KindDirect)
 				a.set(func() { limit(a) })
-				if a.refuse > 0 { // nothing is lost: what did not leave takes the stream
+				if one, two := a.members[0], a.members[1]; a.refuse > 0 { // what is refused is lost, once
+					one.dev.Inject(packet(one.v4, two.v4, talk, DefaultMTU))
+					one.wantDrops(DropLinkLost, 1)
+					two.dev.Inject(packet(two.v4, one.v4, talk, DefaultMTU))
+					two.wantDrops(DropLinkLost, 1)
 					a.exchange(3, DefaultMTU)
 				}
 				a.wantKind(KindStream)
@@ -334,7 +338,7 @@ func TestDirectWayRefusesSpoofedSources(t *testing.T) {
 		one, two := a.members[0], a.members[1]
 		keys := one.dp.wayTo(two.id).session.Sealing(one.dp.now())
 		for n := range 100 {
-			p, err := keys.Seal(nil, packet(netip.MustParseAddr("10.77.1.2"), two.v4, n, 100))
+			p, err := keys.Seal(nil, packet(netip.MustParseAddr("10.77.1.2"), two.v4, n, 100), 0)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -367,19 +371,23 @@ func TestNoDirectWay(t *testing.T) {
 // discard is a device that takes every packet and keeps none.
 type discard struct{ Device }
 
-func (discard) Write(pkts [][]byte) (int, error) { return len(pkts), nil }
+func (discard) Write(offload.Header, [][]byte) error { return nil }
 
-// keepLast is a Sender that keeps what was sent last, in room that it has.
-type keepLast struct{ packets [][]byte }
+// keeper is a Sender that keeps what was sent, in room that it has.
+type keeper struct {
+	room    [][]byte
+	packets [][]byte
+}
 
-func (k *keepLast) Send(packets [][]byte) (int, error) {
-	for i, p := range packets {
-		k.packets[i] = append(k.packets[i][:0], p...)
+func (k *keeper) Send(packets [][]byte) (int, error) {
+	for _, p := range packets {
+		i := len(k.packets)
+		k.packets = append(k.packets, append(k.room[i][:0], p...))
 	}
 	return len(packets), nil
 }
 
-func (*keepLast) Offer([]byte) error { return nil }
+func (*keeper) Offer([]byte) error { return nil }
 
 // A packet costs no allocation, neither on its way out nor in.
 func TestDirectWayDoesNotAllocate(t *testing.T) {
@@ -387,28 +395,25 @@ func TestDirectWayDoesNotAllocate(t *testing.T) {
 		a := newAir(t, func(c *Config) { c.Device = discard{c.Device} })
 		a.wantKind(KindDirect)
 		one, two := a.members[0], a.members[1]
-		w := one.dp.wayTo(two.id)
-		out := &keepLast{packets: make([][]byte, directBatch)}
-		for i := range out.packets {
-			out.packets[i] = make([]byte, 0, 2*DefaultMTU)
+		out := &keeper{room: make([][]byte, steadyBatch), packets: make([][]byte, 0, steadyBatch)}
+		for i := range out.room {
+			out.room[i] = make([]byte, 0, 2*DefaultMTU)
 		}
-		b := batches.Get().(*batch)
-		for n := range directBatch {
-			b.frames = wire.AppendFrame(b.frames, packet(one.v4, two.v4, n, DefaultMTU))
-			b.packets++
+		var pkts [][]byte
+		for n := range steadyBatch {
+			pkts = append(pkts, packet(one.v4, two.v4, n, DefaultMTU))
 		}
-		var buf sealed
-		packets := make([][]byte, directBatch)
+		s := newSender(one.dp)
+		s.now = one.dp.now()
+		one.dp.peerOf(two.id).link.Load().sender = out
 		if n := testing.AllocsPerRun(20, func() {
-			if rest := w.flush(b, out, &buf); rest != nil {
-				t.Fatal("not everything was sent")
-			}
-			copy(packets, out.packets)
-			two.dp.HandleDatagrams(netip.AddrPort{}, packets)
+			out.packets = out.packets[:0]
+			s.forwardAll(pkts)
+			two.dp.HandleDatagrams(netip.AddrPort{}, out.packets)
 		}); n > 0 {
-			t.Errorf("%v allocations for %d packets", n, directBatch)
+			t.Errorf("%v allocations for %d packets", n, steadyBatch)
 		}
-		if got := two.dp.Stats().Peers[one.id].RxPackets; got < directBatch {
+		if got := two.dp.Stats().Peers[one.id].RxPackets; got < steadyBatch {
 			t.Errorf("%d packets arrived", got)
 		}
 	})

@@ -8,19 +8,7 @@ import (
 )
 
 // Protocol names the streams that carry frames; its number changes with what is on them.
-const Protocol = "/kairos/data/1"
-
-// Link is a way to one peer. Its methods may be called from any goroutine.
-type Link interface {
-	// Send takes whole IP packets towards the peer and returns how many; the
-	// others found no room and are lost. It never blocks, and it keeps neither
-	// pkts nor what they point to.
-	Send(pkts [][]byte) (accepted int)
-	// Path tells which way the packets go now.
-	Path() PathInfo
-	// Close gives the way up. Packets on it are lost.
-	Close() error
-}
+const Protocol = "/kairos/data/2"
 
 // The kinds of paths.
 const (
@@ -32,7 +20,7 @@ const (
 type PathInfo struct {
 	Kind   string // KindDirect or KindStream
 	Up     bool   // packets have left this way, or could at once
-	MTU    int    // largest packet in bytes that Send takes
+	MTU    int    // largest packet in bytes that it takes
 	Queued int    // bytes that wait
 }
 

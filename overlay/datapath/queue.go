@@ -1,10 +1,10 @@
 package datapath
 
 import (
-	"encoding/binary"
 	"sync"
 	"time"
 
+	"github.com/kairos-io/kairos/overlay/offload"
 	"github.com/kairos-io/kairos/overlay/wire"
 )
 
@@ -26,24 +26,17 @@ const (
 // batch is queued frames, back to back as they go on the stream.
 type batch struct {
 	frames  []byte
-	packets int
+	count   int // of them
+	packets int // that they stand for
 }
 
-func (b *batch) payload() int { return len(b.frames) - b.packets*wire.FrameHeader }
+func (b *batch) payload() int { return len(b.frames) - b.count*wire.FrameHeader }
 
 // batches are shared by all peers, so that idle ones hold no memory.
 var batches = sync.Pool{New: func() any { return &batch{frames: make([]byte, 0, maxQueue+reserve)} }}
 
-// keep drops all frames of the batch but the given ones, which are its last.
-func (b *batch) keep(rest []byte) {
-	b.frames, b.packets = append(b.frames[:0], rest...), 0
-	for at := b.frames; len(at) > 0; at = at[wire.FrameHeader+int(binary.BigEndian.Uint16(at)):] {
-		b.packets++
-	}
-}
-
 func (b *batch) release() {
-	b.frames, b.packets = b.frames[:0], 0
+	b.frames, b.count, b.packets = b.frames[:0], 0, 0
 	batches.Put(b)
 }
 
@@ -59,35 +52,34 @@ type queue struct {
 
 func newQueue() *queue { return &queue{wake: make(chan struct{}, 1), limit: maxQueue} }
 
-// push copies packets and returns how many found room. New packets are the
-// ones that do not: within a stream the old ones are too late to take back.
-func (q *queue) push(pkts [][]byte) (accepted int) {
+// push copies a packet and reports whether it found room. A new packet is the one
+// that does not: within a stream the old ones are too late to take back.
+func (q *queue) push(p offload.Packet) bool {
 	q.mu.Lock()
-	if q.filling == nil {
-		q.filling = batches.Get().(*batch)
-	}
 	b := q.filling
-	first := b.packets == 0
-	for _, pkt := range pkts {
-		room := q.limit
-		if len(pkt) <= smallPacket {
-			room += reserve
-		}
-		if len(b.frames)+wire.FrameHeader+len(pkt) > room {
-			continue
-		}
-		b.frames = wire.AppendFrame(b.frames, pkt)
-		b.packets++
-		accepted++
+	if b == nil {
+		b = batches.Get().(*batch)
+		q.filling = b
 	}
+	room := q.limit
+	if len(p.Data) <= smallPacket {
+		room += reserve
+	}
+	ok := len(b.frames)+wire.FrameHeader+len(p.Data) <= room
+	if ok {
+		b.frames = wire.AppendFrame(b.frames, p.Data, uint16(p.Shape))
+		b.packets += p.Segments()
+		b.count++
+	}
+	first := b.count == 1
 	q.mu.Unlock()
-	if first && accepted > 0 {
+	if ok && first {
 		select {
 		case q.wake <- struct{}{}:
 		default:
 		}
 	}
-	return accepted
+	return ok
 }
 
 // take returns what waits, or nil. The caller releases it.
@@ -95,7 +87,7 @@ func (q *queue) take() *batch {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	b := q.filling
-	if b == nil || b.packets == 0 {
+	if b == nil || b.count == 0 {
 		return nil
 	}
 	q.filling = nil

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/offload"
 	"github.com/kairos-io/kairos/overlay/wire"
 )
 
@@ -21,8 +22,8 @@ const (
 	steadyAfter = 5 * time.Second // a stream that lasted so long is followed at once
 )
 
-// streamLink is the stream form of Link, with the direct way beside it: packets take
-// that while it is up. Its stream is opened by the first packet that needs one, and
+// streamLink is the way to one peer in its stream form, with the direct one beside
+// it: packets take that while it is up. Its stream is opened by the first packet that needs one, and
 // lives until the link is closed or the stream breaks; the next packet then opens
 // another.
 type streamLink struct {
@@ -36,16 +37,13 @@ type streamLink struct {
 	out    atomic.Pointer[outStream] // the latest; written by run alone
 
 	direct *direct // nil: there is none
+	sender Sender  // of the direct way and of the goroutine in Run
 
 	watchers sync.WaitGroup
 	// Of the goroutine in run.
 	opened time.Time // the last try
 	pause  time.Duration
-	sender Sender // of the direct way
-	sealed sealed
 }
-
-var _ Link = (*streamLink)(nil)
 
 // newStreamLink makes a link; run makes it work.
 func newStreamLink(id identity.ID, opener Opener, count *counters, log *slog.Logger) *streamLink {
@@ -54,12 +52,43 @@ func newStreamLink(id identity.ID, opener Opener, count *counters, log *slog.Log
 	return l
 }
 
-// Send implements Link.
-func (l *streamLink) Send(pkts [][]byte) int { return l.queue.push(pkts) }
+// send takes a packet for the stream. It never blocks, and keeps nothing of it.
+func (l *streamLink) send(p offload.Packet) {
+	if !l.queue.push(p) {
+		l.count.drop(DropQueueFull, p.Segments())
+	}
+}
 
-// Path implements Link.
+// begin has packets sealed for the direct way from now on, if that is up.
+func (l *streamLink) begin(k *packer, now time.Duration) {
+	if l.direct == nil || !l.direct.use() {
+		return
+	}
+	keys := l.direct.session.Sealing(now)
+	if keys == nil {
+		return
+	}
+	if l.sender == nil {
+		var err error
+		if l.sender, err = l.direct.d.direct.Sender(l.id); err != nil {
+			return // the connection has just moved: PathChanged follows
+		}
+	}
+	k.begin(l.direct, keys, l.sender)
+}
+
+// mtu is the largest packet in bytes that the link takes now, and the largest segment
+// of one.
+func (l *streamLink) mtu() int {
+	if l.direct != nil && l.direct.isUp() {
+		return l.direct.mtu()
+	}
+	return wire.MaxPacket
+}
+
+// Path tells which way packets go now.
 func (l *streamLink) Path() PathInfo {
-	p := PathInfo{Kind: KindStream, Up: l.isUp(), MTU: wire.MaxPacket, Queued: l.queue.queued()}
+	p := PathInfo{Kind: KindStream, Up: l.isUp(), MTU: l.mtu(), Queued: l.queue.queued()}
 	if l.direct != nil && l.direct.isUp() {
 		p.Kind, p.Up = KindDirect, true
 	}
@@ -71,7 +100,7 @@ func (l *streamLink) isUp() bool {
 	return out != nil && !out.broken.Load()
 }
 
-// Close implements Link. It does not wait for run to end.
+// Close gives the link up: packets on it are lost. It does not wait for run to end.
 func (l *streamLink) Close() error {
 	l.cancel()
 	if l.direct != nil {
@@ -102,9 +131,6 @@ func (l *streamLink) run() {
 // flush writes b, on a new stream where there is none, and releases it.
 func (l *streamLink) flush(b *batch) error {
 	defer b.release()
-	if l.flushDirect(b) {
-		return nil
-	}
 	if !l.isUp() {
 		if err := l.open(); err != nil {
 			l.count.drop(DropLinkLost, b.packets)
@@ -121,25 +147,6 @@ func (l *streamLink) flush(b *batch) error {
 	l.queue.adapt(len(b.frames), time.Since(start))
 	l.count.sent(b.packets, b.payload())
 	return nil
-}
-
-// flushDirect sends the batch the direct way, and reports whether nothing of it is
-// left for the stream.
-func (l *streamLink) flushDirect(b *batch) bool {
-	if l.direct == nil || !l.direct.use() {
-		return false
-	}
-	if l.sender == nil {
-		var err error
-		if l.sender, err = l.direct.d.direct.Sender(l.id); err != nil {
-			return false // the connection has just moved: PathChanged follows
-		}
-	}
-	packets, payload, size, start := b.packets, b.payload(), len(b.frames), time.Now()
-	b.keep(l.direct.flush(b, l.sender, &l.sealed))
-	l.queue.adapt(size-len(b.frames), time.Since(start))
-	l.count.sent(packets-b.packets, payload-b.payload())
-	return b.packets == 0
 }
 
 func (l *streamLink) discard() {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/offload"
 )
 
 func startLink(opener OpenerFunc) (l *streamLink, count *counters, ended chan struct{}) {
@@ -34,7 +35,7 @@ func TestOpenIsPaced(t *testing.T) {
 		})
 		const packets = 1000
 		for range packets {
-			l.Send([][]byte{make([]byte, 100)})
+			l.send(offload.Packet{Data: make([]byte, 100)})
 			time.Sleep(10 * time.Millisecond) // the bubble's clock: packets keep coming for 10 s
 		}
 		_ = l.Close()
@@ -59,7 +60,7 @@ func TestHangingOpenEnds(t *testing.T) {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		})
-		l.Send([][]byte{make([]byte, 100)})
+		l.send(offload.Packet{Data: make([]byte, 100)})
 		synctest.Wait()
 		start := time.Now()
 		_ = l.Close()
@@ -89,7 +90,7 @@ func TestSteadyStreamIsFollowedAtOnce(t *testing.T) {
 			return near, nil
 		})
 		for round := range 3 {
-			l.Send([][]byte{make([]byte, 50)})
+			l.send(offload.Packet{Data: make([]byte, 50)})
 			synctest.Wait()
 			if int(opened.Load()) != round+1 {
 				t.Errorf("round %d: %d streams opened", round, opened.Load())
@@ -106,10 +107,19 @@ func TestSteadyStreamIsFollowedAtOnce(t *testing.T) {
 	})
 }
 
+func (q *queue) pushAll(packets ...[]byte) (accepted int) {
+	for _, p := range packets {
+		if q.push(offload.Packet{Data: p}) {
+			accepted++
+		}
+	}
+	return accepted
+}
+
 func TestQueue(t *testing.T) {
 	q := newQueue()
 	big, small := make([]byte, 60_000), make([]byte, 50)
-	if n := q.push([][]byte{big, big, big, big, big, small}); n != 5 {
+	if n := q.pushAll(big, big, big, big, big, small); n != 5 {
 		t.Errorf("%d accepted, want four big ones and the small one", n)
 	}
 	b := q.take()
@@ -143,17 +153,17 @@ func TestQueue(t *testing.T) {
 	}
 	q.limit = minQueue
 	pings := slices.Repeat([][]byte{make([]byte, 84)}, 1000)
-	if n := q.push(slices.Repeat([][]byte{make([]byte, 1400)}, 1000)); n != minQueue/1402 {
+	if n := q.pushAll(slices.Repeat([][]byte{make([]byte, 1400)}, 1000)...); n != minQueue/1404 {
 		t.Errorf("%d large packets fill the queue", n)
 	}
-	if n := q.push(pings); n < reserve/86 || n > (reserve+1402)/86 {
+	if n := q.pushAll(pings...); n < reserve/88 || n > (reserve+1404)/88 {
 		t.Errorf("%d small packets find room in a full queue", n)
 	}
 	if b = q.take(); cap(b.frames) != maxQueue+reserve {
 		t.Error("the batch grew beyond its buffer")
 	}
 	b.release()
-	if q.push([][]byte{make([]byte, 65535)}) != 1 {
+	if q.pushAll(make([]byte, 65535)) != 1 {
 		t.Error("the largest packet must always find an empty queue")
 	}
 }
@@ -166,73 +176,84 @@ func (s sink) Read([]byte) (int, error)    { <-s.done; return 0, errors.New("clo
 func (s sink) Close() error                { return s.Reset() }
 func (s sink) Reset() error                { close(s.done); return nil }
 
-type sinkDevice struct{}
+type sinkDevice struct{ Device }
 
-func (sinkDevice) Read([][]byte, []int) (int, error) { return 0, nil }
-func (sinkDevice) Write(pkts [][]byte) (int, error)  { return len(pkts), nil }
-func (sinkDevice) MTU() int                          { return DefaultMTU }
-func (sinkDevice) Close() error                      { return nil }
+func (sinkDevice) Write(offload.Header, [][]byte) error { return nil }
+func (sinkDevice) MTU() int                             { return DefaultMTU }
+func (sinkDevice) MergesUDP() bool                      { return true }
+func (sinkDevice) Close() error                         { return nil }
+
+// steadyBatch is how many packets a round of the steady state has.
+const steadyBatch = 64
 
 // steady is a Datapath in its steady state, and a batch of packets out and in.
-func steady(t testing.TB) (dp *Datapath, out, in [][]byte, from *peer) {
+func steady(t testing.TB) (s *sender, out, in [][]byte, from *peer) {
 	n := newNetwork(t, 2)
 	a, b := n.members[0], n.members[1]
-	dp = New(Config{Self: a.id, Device: sinkDevice{}, Log: slog.New(slog.DiscardHandler),
+	dp := New(Config{Self: a.id, Device: sinkDevice{}, Log: slog.New(slog.DiscardHandler),
 		Opener: OpenerFunc(func(context.Context, identity.ID) (Stream, error) { return sink{make(chan struct{})}, nil })})
 	dp.SetRoutes(a.dp.routes.Load())
 	dp.PeerUp(b.id)
 	a.dp.shutdown()
 	b.dp.shutdown()
-	for i := range deviceBatch {
+	for i := range steadyBatch {
 		out = append(out, packet(a.v4, b.v4, i, 1400))
 		in = append(in, packet(b.v4, a.v4, i, 1400))
 	}
 	t.Cleanup(dp.shutdown)
-	return dp, out, in, dp.peerOf(b.id)
+	return newSender(dp), out, in, dp.peerOf(b.id)
+}
+
+// forwardAll passes packets through the queues of flows and on.
+func (s *sender) forwardAll(pkts [][]byte) {
+	for _, pkt := range pkts {
+		slot := s.fair.room()
+		slot.pkt = offload.Packet{Data: slot.room[:copy(slot.room, pkt)]}
+		s.fair.push(slot, s.now)
+	}
+	for slot := s.fair.pop(s.now); slot != nil; slot = s.fair.pop(s.now) {
+		s.forward(slot.pkt)
+		s.fair.release(slot)
+	}
+	s.flush()
+}
+
+func deliverAll(t testing.TB, d *Datapath, from *peer, pkts [][]byte) {
+	r := d.receivers.Get().(*receiver)
+	defer d.receivers.Put(r)
+	r.pkts = r.pkts[:0]
+	for _, pkt := range pkts {
+		r.pkts = append(r.pkts, offload.Packet{Data: pkt})
+	}
+	if err := d.deliver(from, r); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestNoAllocationPerPacket(t *testing.T) {
-	dp, out, in, from := steady(t)
-	if n := testing.AllocsPerRun(200, func() {
-		for _, pkt := range out {
-			dp.forward(pkt)
-		}
-		dp.flush()
-	}); n > 1 { // per batch of 64: the pool may lose a buffer to the collector
+	s, out, in, from := steady(t)
+	if n := testing.AllocsPerRun(200, func() { s.forwardAll(out) }); n > 1 { // per batch of 64: the pool may lose a buffer to the collector
 		t.Errorf("%v allocations per batch out", n)
 	}
-	pkts := make([][]byte, len(in))
-	if n := testing.AllocsPerRun(200, func() {
-		copy(pkts, in)
-		if err := dp.deliver(from, pkts); err != nil {
-			t.Fatal(err)
-		}
-	}); n != 0 {
+	if n := testing.AllocsPerRun(200, func() { deliverAll(t, s.d, from, in) }); n != 0 {
 		t.Errorf("%v allocations per batch in", n)
 	}
 }
 
 func BenchmarkForward(b *testing.B) {
-	dp, out, _, _ := steady(b)
-	b.SetBytes(1400)
+	s, out, _, _ := steady(b)
+	b.SetBytes(1400 * steadyBatch)
 	b.ReportAllocs()
-	for i := 0; b.Loop(); i++ {
-		dp.forward(out[i%len(out)])
-		if i%len(out) == len(out)-1 {
-			dp.flush()
-		}
+	for b.Loop() {
+		s.forwardAll(out)
 	}
 }
 
 func BenchmarkDeliver(b *testing.B) {
-	dp, _, in, from := steady(b)
-	pkts := make([][]byte, len(in))
-	b.SetBytes(1400 * int64(len(in)))
+	s, _, in, from := steady(b)
+	b.SetBytes(1400 * steadyBatch)
 	b.ReportAllocs()
 	for b.Loop() {
-		copy(pkts, in)
-		if err := dp.deliver(from, pkts); err != nil {
-			b.Fatal(err)
-		}
+		deliverAll(b, s.d, from, in)
 	}
 }

@@ -25,7 +25,7 @@
 //
 //	0               1               2               3
 //	+---------------+---------------+---------------+---------------+
-//	| 0x01          | 0             | 0             | 0             |
+//	| 0x01          | flags         | 0             | 0             |
 //	+---------------+---------------+---------------+---------------+
 //	| index of the receiver                                         |
 //	+---------------------------------------------------------------+
@@ -37,7 +37,7 @@
 //
 // Numbers are big endian. The first byte's upper two bits are zero, which no
 // QUIC packet has (RFC 9000, section 17, the fixed bit), so that both can share
-// a socket. The 16 bytes of the header are the AEAD's associated data, and its
+// a socket. The flags are the caller's. The 16 bytes of the header are the AEAD's associated data, and its
 // nonce is four zero bytes and the counter: a key never sees a nonce twice,
 // because a counter is used once and a key ends before counters do.
 //

@@ -46,7 +46,7 @@ func agree(t testing.TB, a, b Party) (initiator, responder *Keys) {
 
 func seal(t testing.TB, k *Keys, payload string) []byte {
 	t.Helper()
-	packet, err := k.Seal(nil, []byte(payload))
+	packet, err := k.Seal(nil, []byte(payload), 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -89,17 +89,22 @@ func (k *Keys) GoString() string { return k.String() }
 // Index reads which keys a datagram is for. ok is false for what is no packet of
 // this version.
 func Index(datagram []byte) (index uint32, ok bool) {
-	if len(datagram) < Overhead || datagram[0] != packetType || datagram[1]|datagram[2]|datagram[3] != 0 {
+	if len(datagram) < Overhead || datagram[0] != packetType || datagram[2]|datagram[3] != 0 {
 		return 0, false
 	}
 	return binary.BigEndian.Uint32(datagram[4:]), true
 }
 
+// Flags reads what the sender of a datagram says about its payload: true once Open
+// has accepted that.
+func Flags(datagram []byte) byte { return datagram[1] }
+
 // Seal appends the packet of a payload to dst, which has to have room for
 // len(payload)+Overhead more bytes if nothing is to be allocated. payload and
 // that room may not overlap, unless payload begins exactly where the AEAD's
-// output will: HeaderSize bytes into it.
-func (k *Keys) Seal(dst, payload []byte) ([]byte, error) {
+// output will: HeaderSize bytes into it. flags say something about the payload that
+// everybody may know and nobody can change.
+func (k *Keys) Seal(dst, payload []byte, flags byte) ([]byte, error) {
 	n := k.counter.Add(1) - 1
 	if n >= RejectAfterPackets {
 		return dst, ErrSpent
@@ -107,7 +112,7 @@ func (k *Keys) Seal(dst, payload []byte) ([]byte, error) {
 	k.sealing.Lock()
 	defer k.sealing.Unlock()
 	at := len(dst)
-	dst = append(dst, packetType, 0, 0, 0)
+	dst = append(dst, packetType, flags, 0, 0)
 	dst = binary.BigEndian.AppendUint32(dst, k.remote)
 	dst = binary.BigEndian.AppendUint64(dst, n)
 	binary.BigEndian.PutUint64(k.out[4:], n)

@@ -41,7 +41,7 @@ func TestOpenInPlace(t *testing.T) {
 	a, b := agree2(t, AES256GCM)
 	buf := make([]byte, 0, 100)
 	payload := append(buf[HeaderSize:HeaderSize], "in place"...)
-	packet, err := a.Seal(buf, payload)
+	packet, err := a.Seal(buf, payload, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func TestKeysEnd(t *testing.T) {
 	if err := opens(b, seal(t, a, "last"), "last"); err != nil {
 		t.Error(err)
 	}
-	if packet, err := a.Seal(nil, nil); !errors.Is(err, ErrSpent) || len(packet) > 0 {
+	if packet, err := a.Seal(nil, nil, 0); !errors.Is(err, ErrSpent) || len(packet) > 0 {
 		t.Errorf("one more: %v", err)
 	}
 }
@@ -112,7 +112,7 @@ func TestNoAllocations(t *testing.T) {
 		payload, packet, out := make([]byte, 1400), make([]byte, 0, 2000), make([]byte, 0, 2000)
 		for what, f := range map[string]func(){
 			"a packet": func() {
-				p, err := a.Seal(packet, payload)
+				p, err := a.Seal(packet, payload, 0)
 				if err == nil {
 					_, err = b.Open(out, p)
 				}
@@ -153,7 +153,7 @@ func BenchmarkSealOpen(b *testing.B) {
 				b.SetBytes(int64(size))
 				b.ReportAllocs()
 				for b.Loop() {
-					p, err := from.Seal(packet, payload)
+					p, err := from.Seal(packet, payload, 0)
 					if err == nil {
 						_, err = to.Open(out, p)
 					}

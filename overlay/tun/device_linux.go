@@ -3,12 +3,8 @@ package tun
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"sync"
-	"sync/atomic"
-	"syscall"
 
 	"github.com/songgao/water"
 	"github.com/vishvananda/netlink"
@@ -53,23 +49,30 @@ func (i *Interface) open(cfg Config) error {
 	if err := i.checkName(cfg); err != nil {
 		return err
 	}
-	wi, err := water.New(water.Config{
-		DeviceType: water.TUN,
-		PlatformSpecificParams: water.PlatformSpecificParams{
-			Name:    cfg.Name,
-			Persist: cfg.Persist,
-		},
-	})
-	if err != nil {
+	if err := create(cfg.Name); err != nil {
 		return explainOpen(err)
 	}
-	if err := i.device.init(wi.ReadWriteCloser); err != nil {
-		return err
+	if err := i.device.open(cfg); err != nil {
+		return explainOpen(err)
 	}
+	var err error
 	if i.link, err = i.nl.LinkByName(cfg.Name); err != nil {
 		return fmt.Errorf("find it: %w", err)
 	}
 	return i.configure(cfg)
+}
+
+// create makes the interface unless it is there. It persists until a queue with
+// other wishes is opened on it: water knows no virtio-net header.
+func create(name string) error {
+	ifc, err := water.New(water.Config{
+		DeviceType:             water.TUN,
+		PlatformSpecificParams: water.PlatformSpecificParams{Name: name, Persist: true},
+	})
+	if err != nil {
+		return err
+	}
+	return ifc.Close()
 }
 
 // checkName refuses a name that is not ours to use, before anything is
@@ -127,139 +130,4 @@ func (i *Interface) Close() error {
 		i.nl = nil
 	}
 	return err
-}
-
-// device reads and writes batches through the runtime's poller. The callbacks
-// and what they work on live in the struct, so that a batch costs no allocation.
-type device struct {
-	closer io.Closer
-	raw    syscall.RawConn
-	once   sync.Once
-	closed atomic.Bool
-
-	readFn func(fd uintptr) bool
-	bufs   [][]byte
-	sizes  []int
-	nread  int
-	rerr   error
-
-	wmu     sync.Mutex
-	writeFn func(fd uintptr) bool
-	pkts    [][]byte
-	next    int // index of the packet to write
-	written int
-	werr    error
-}
-
-// init takes over water's file. Its Close wakes a waiting Read because the
-// file is non-blocking and therefore in the runtime's poller; the raw
-// connection is what lets one wake-up take more than one packet.
-func (d *device) init(rwc io.ReadWriteCloser) error {
-	d.closer = rwc
-	conn, ok := rwc.(syscall.Conn)
-	if !ok {
-		return fmt.Errorf("take over the device's file: %T has no raw connection", rwc)
-	}
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return fmt.Errorf("take over the device's file: %w", err)
-	}
-	d.raw = raw
-	d.readFn = d.readBatch
-	d.writeFn = d.writeBatch
-	return nil
-}
-
-func (d *device) close() error {
-	var err error
-	d.once.Do(func() {
-		d.closed.Store(true)
-		if d.closer != nil {
-			err = d.closer.Close()
-		}
-	})
-	return err
-}
-
-// Read implements Device.
-func (d *device) Read(bufs [][]byte, sizes []int) (int, error) {
-	d.bufs, d.sizes, d.nread, d.rerr = bufs, sizes, 0, nil
-	err := d.raw.Read(d.readFn)
-	if err == nil {
-		err = d.rerr
-	}
-	if err != nil {
-		return 0, d.explain("read", err)
-	}
-	return d.nread, nil
-}
-
-// readBatch reads until the batch or the queue ends; false means wait for more.
-func (d *device) readBatch(fd uintptr) bool {
-	for d.nread < len(d.bufs) {
-		n, err := unix.Read(int(fd), d.bufs[d.nread])
-		switch {
-		case err == unix.EINTR:
-			continue
-		case err == unix.EAGAIN:
-			return d.nread > 0
-		case err != nil || n == 0:
-			if d.nread > 0 {
-				return true // the error comes again
-			}
-			d.rerr = err
-			if err == nil {
-				d.rerr = io.EOF
-			}
-			return true
-		}
-		d.sizes[d.nread] = n
-		d.nread++
-	}
-	return true
-}
-
-// Write implements Device.
-func (d *device) Write(pkts [][]byte) (int, error) {
-	d.wmu.Lock()
-	defer d.wmu.Unlock()
-	d.pkts, d.next, d.written, d.werr = pkts, 0, 0, nil
-	err := d.raw.Write(d.writeFn)
-	d.pkts = nil
-	if err == nil {
-		err = d.werr
-	}
-	if err != nil {
-		return d.written, d.explain("write", err)
-	}
-	return d.written, nil
-}
-
-// explain gives the errors of a closed device one name; the poller's own is not exported.
-func (d *device) explain(verb string, err error) error {
-	if d.closed.Load() {
-		err = os.ErrClosed
-	}
-	return fmt.Errorf("%s device: %w", verb, err)
-}
-
-func (d *device) writeBatch(fd uintptr) bool {
-	for d.next < len(d.pkts) {
-		_, err := unix.Write(int(fd), d.pkts[d.next])
-		switch {
-		case err == unix.EINTR:
-			continue
-		case err == unix.EAGAIN:
-			return false
-		case err == nil:
-			d.written++
-		case d.werr == nil:
-			d.werr = err
-		}
-		if err == unix.EBADFD { // the interface was deleted: the rest fails alike
-			return true
-		}
-		d.next++
-	}
-	return true
 }

@@ -15,6 +15,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/kairos-io/kairos/overlay/offload"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -89,35 +91,27 @@ func TestPacketsPassBothWays(t *testing.T) {
 				return
 			}
 		}
-		bufs, sizes := make([][]byte, 64), make([]int, 64)
-		for i := range bufs {
-			bufs[i] = make([]byte, 1500)
-		}
-		var seen, reads int
-		for seen < count {
-			n, err := ifc.Read(bufs, sizes)
+		buf := make([]byte, offload.BufferSize)
+		for seen := 0; seen < count; {
+			p, err := ifc.Read(buf)
+			if err == nil && len(p.Data) == 0 {
+				err = ifc.Wait()
+			}
 			if err != nil {
 				t.Error(err)
 				return
 			}
-			reads++
-			for i := range n {
-				pkt := bufs[i][:sizes[i]]
-				if len(pkt) != 29 || pkt[0]>>4 != 4 {
-					continue
-				}
-				if pkt[28] != byte(seen) {
-					t.Errorf("packet %d has payload %d", seen, pkt[28])
-				}
-				seen++
-				echo(t, ifc, pkt)
+			pkt := p.Data
+			if len(pkt) != 29 || pkt[0]>>4 != 4 {
+				continue
 			}
-		}
-		if reads > count/2 {
-			t.Errorf("%d packets took %d reads: they are not read in batches", count, reads)
+			if pkt[28] != byte(seen) {
+				t.Errorf("packet %d has payload %d", seen, pkt[28])
+			}
+			seen++
+			echo(t, ifc, p)
 		}
 		_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
-		buf := make([]byte, 10)
 		n, from, err := conn.ReadFromUDP(buf)
 		if err != nil || n != 1 || from.String() != "10.7.0.2:5000" {
 			t.Errorf("echo: %d bytes from %v, error %v", n, from, err)
@@ -125,18 +119,35 @@ func TestPacketsPassBothWays(t *testing.T) {
 	})
 }
 
-// echo writes the UDP packet back with its ends swapped. The checksums stay
-// valid: a one's complement sum does not care about the order.
-func echo(t *testing.T, ifc *Interface, pkt []byte) {
+// echo writes the UDP packet back with its ends swapped.
+func echo(t *testing.T, ifc *Interface, p offload.Packet) {
 	t.Helper()
-	back := slices.Clone(pkt)
-	copy(back[12:16], pkt[16:20])
-	copy(back[16:20], pkt[12:16])
-	copy(back[20:22], pkt[22:24])
-	copy(back[22:24], pkt[20:22])
-	bad := []byte{0xf0, 1, 2, 3} // refused by the kernel, and passed over
-	if n, err := ifc.Write([][]byte{bad, back}); n != 1 || err == nil {
-		t.Errorf("write of a bad and a good packet = %d, %v", n, err)
+	back := slices.Clone(p.Data)
+	copy(back[12:16], p.Data[16:20])
+	copy(back[16:20], p.Data[12:16])
+	copy(back[20:22], p.Data[22:24])
+	copy(back[22:24], p.Data[20:22])
+	if err := ifc.Write(offload.Header{}, [][]byte{{0xf0, 1, 2, 3}}); err == nil {
+		t.Error("the kernel takes what is no packet")
+	}
+	var m offload.Merger
+	m.Add(offload.Packet{Data: back, Shape: p.Shape})
+	if err := ifc.Write(m.Take()); err != nil {
+		t.Errorf("write: %v", err)
+	}
+}
+
+// drain reads until that fails.
+func drain(ifc *Interface) error {
+	buf := make([]byte, offload.BufferSize)
+	for {
+		p, err := ifc.Read(buf)
+		if err == nil && len(p.Data) == 0 {
+			err = ifc.Wait()
+		}
+		if err != nil {
+			return err
+		}
 	}
 }
 
@@ -145,13 +156,7 @@ func TestCloseUnblocksReadAndRemoves(t *testing.T) {
 		ifc := open(t, false, "10.7.0.1/16")
 		failed := make(chan error)
 		go func() {
-			bufs, sizes := [][]byte{make([]byte, 1500)}, make([]int, 1)
-			for {
-				if _, err := ifc.Read(bufs, sizes); err != nil {
-					failed <- err
-					return
-				}
-			}
+			failed <- drain(ifc)
 		}()
 		if err := ifc.Close(); err != nil {
 			t.Error(err)
@@ -182,13 +187,7 @@ func TestDeletedInterfaceFailsRead(t *testing.T) {
 		defer ifc.Close()
 		failed := make(chan error, 1)
 		go func() {
-			bufs, sizes := [][]byte{make([]byte, 1500)}, make([]int, 1)
-			for {
-				if _, err := ifc.Read(bufs, sizes); err != nil {
-					failed <- err
-					return
-				}
-			}
+			failed <- drain(ifc)
 		}()
 		ip(t, "link", "del", "kt0")
 		select {
@@ -196,7 +195,7 @@ func TestDeletedInterfaceFailsRead(t *testing.T) {
 		case <-time.After(5 * time.Second):
 			t.Error("read goes on waiting on a deleted interface")
 		}
-		if _, err := ifc.Write([][]byte{make([]byte, 20), make([]byte, 20)}); !errors.Is(err, unix.EBADFD) {
+		if err := ifc.Write(offload.Header{}, [][]byte{make([]byte, 20)}); !errors.Is(err, unix.EBADFD) {
 			t.Errorf("write to a deleted interface: %v", err)
 		}
 	})

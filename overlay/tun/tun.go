@@ -1,8 +1,11 @@
 // Package tun is the node's overlay interface: a TUN device and its addresses
 // and routes in the kernel.
 //
-// The device is opened by songgao/water and read and written in batches: one
-// wait, then as many packets as there are. Addresses and routes are reconciled
+// The interface is made by songgao/water; packets come and go through a queue of
+// our own on it, with a virtio-net header each, so that TCP and UDP hand over what
+// they would hand to a network card (package offload). Its file is not with the
+// runtime's poller: who reads it waits by poll(2), on a thread of its own, which
+// saves every packet a switch between threads. Addresses and routes are reconciled
 // by netlink: SetAddrs and SetRoutes say what should be there, and only the
 // difference is done, so that a restart on a persistent device changes nothing
 // that open connections rely on.
@@ -21,6 +24,8 @@ package tun
 import (
 	"errors"
 	"net/netip"
+
+	"github.com/kairos-io/kairos/overlay/offload"
 )
 
 // Sentinel errors of Open. Their wrapped form says what to do next.
@@ -35,24 +40,29 @@ var (
 	ErrRouteTaken = errors.New("network is already routed elsewhere on this host")
 )
 
-// Device moves whole IP packets, without any link header, between the kernel and the program.
+// Device moves IP packets between the kernel and the program, in the shapes of
+// package offload.
 //
-// One goroutine may call Read; any number may call Write at the same time.
+// One goroutine may call Wait and Read; any number may call Write at the same time.
 type Device interface {
-	// Read waits for packets and stores one in each of bufs, its length in
-	// sizes, which must be as long as bufs. It returns how many it stored, at
-	// least one without an error. Longer packets than their buffer are cut off.
-	// After Close it returns an error that is os.ErrClosed.
-	Read(bufs [][]byte, sizes []int) (n int, err error)
-	// Write hands packets to the kernel and returns how many it took. A packet
-	// that the kernel refuses is passed over; err is then the first refusal. It
-	// does not keep pkts.
-	Write(pkts [][]byte) (n int, err error)
-	// MTU is the largest packet in bytes that the kernel hands to Read.
+	// Wait returns when there may be something to read. After Close it returns an
+	// error that is os.ErrClosed.
+	Wait() error
+	// Read takes one packet into buf, which has room for offload.BufferSize bytes, and
+	// returns it as a part of buf; one without data means that nothing is there. It
+	// does not wait. Packets that the kernel and offload do not agree on are passed
+	// over with an error that is offload.ErrPacket.
+	Read(buf []byte) (offload.Packet, error)
+	// Write hands a packet to the kernel, in parts; the header describes them all.
+	Write(h offload.Header, parts [][]byte) error
+	// MTU is the largest packet in bytes that the kernel hands to Read, or the
+	// largest segment of one.
 	MTU() int
+	// MergesUDP reports whether Write takes runs of datagrams in one packet.
+	MergesUDP() bool
 	// Name is the interface's name.
 	Name() string
-	// Close unblocks Read. Calling it again does nothing.
+	// Close unblocks Wait. Calling it again does nothing.
 	Close() error
 }
 

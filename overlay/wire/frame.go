@@ -10,13 +10,15 @@ import (
 // stream brings many packets.
 const frameBuffer = 64 << 10
 
-// AppendFrame appends packet as one frame to dst. A packet of 0 or more than
+// AppendFrame appends packet as one frame to dst: its length, a note about it that is
+// the caller's, both of 2 bytes, big endian, and itself. A packet of 0 or more than
 // MaxPacket bytes has no frame: dst comes back as it was.
-func AppendFrame(dst, packet []byte) []byte {
+func AppendFrame(dst, packet []byte, note uint16) []byte {
 	if len(packet) == 0 || len(packet) > MaxPacket {
 		return dst
 	}
 	dst = binary.BigEndian.AppendUint16(dst, uint16(len(packet)))
+	dst = binary.BigEndian.AppendUint16(dst, note)
 	return append(dst, packet...)
 }
 
@@ -26,6 +28,7 @@ type FrameReader struct {
 	r          io.Reader
 	buf        []byte
 	start, end int // buf[start:end] is read and not yet returned
+	note       uint16
 	limit      int
 	err        error // from r; reported after the frames before it
 }
@@ -57,6 +60,9 @@ func (f *FrameReader) Next() ([]byte, error) {
 	}
 }
 
+// Note is what came with the packet that Next returned last.
+func (f *FrameReader) Note() uint16 { return f.note }
+
 // Buffered reports whether Next would return without reading from the stream.
 func (f *FrameReader) Buffered() bool {
 	packet, err := f.peek()
@@ -70,6 +76,7 @@ func (f *FrameReader) pending() ([]byte, error) {
 		return nil, err
 	}
 	if packet != nil {
+		f.note = binary.BigEndian.Uint16(f.buf[f.start+2:])
 		f.start += FrameHeader + len(packet)
 	}
 	return packet, nil

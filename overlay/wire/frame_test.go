@@ -12,7 +12,7 @@ func frames(sizes ...int) (stream []byte, packets [][]byte) {
 	for i, n := range sizes {
 		p := bytes.Repeat([]byte{byte(i + 1)}, n)
 		packets = append(packets, p)
-		stream = AppendFrame(stream, p)
+		stream = AppendFrame(stream, p, uint16(i))
 	}
 	return stream, packets
 }
@@ -31,6 +31,9 @@ func TestFrames(t *testing.T) {
 			p, err := f.Next()
 			if err != nil || !bytes.Equal(p, w) {
 				t.Fatalf("%s: packet %d: %d bytes, %v", name, i, len(p), err)
+			}
+			if f.Note() != uint16(i) {
+				t.Errorf("%s: packet %d has note %d", name, i, f.Note())
 			}
 		}
 		for range 2 {
@@ -83,9 +86,9 @@ func TestFrameErrors(t *testing.T) {
 	}{
 		{"nothing", nil, 0, io.EOF},
 		{"half a header", []byte{0}, 0, io.ErrUnexpectedEOF},
-		{"header only", []byte{0, 5}, 0, io.ErrUnexpectedEOF},
+		{"header only", []byte{0, 5, 0, 0}, 0, io.ErrUnexpectedEOF},
 		{"cut packet", good[:20], 0, io.ErrUnexpectedEOF},
-		{"empty packet", []byte{0, 0, 1}, 0, ErrMalformed},
+		{"empty packet", []byte{0, 0, 0, 0, 1}, 0, ErrMalformed},
 		{"over the limit", good, 49, ErrLimit},
 	} {
 		f := NewFrameReader(bytes.NewReader(c.stream), c.limit)
@@ -96,7 +99,7 @@ func TestFrameErrors(t *testing.T) {
 		}
 	}
 	for _, n := range []int{0, MaxPacket + 1} {
-		if out := AppendFrame([]byte{1}, make([]byte, n)); len(out) != 1 {
+		if out := AppendFrame([]byte{1}, make([]byte, n), 0); len(out) != 1 {
 			t.Errorf("%d bytes have a frame", n)
 		}
 	}
@@ -123,7 +126,7 @@ func FuzzFrames(f *testing.F) {
 			if err != nil {
 				break
 			}
-			back = AppendFrame(back, p)
+			back = AppendFrame(back, p, r.Note())
 		}
 		if !bytes.HasPrefix(raw, back) {
 			t.Fatal("packets that were not in the stream")
@@ -145,7 +148,7 @@ func (l *loop) Read(p []byte) (int, error) {
 
 func TestFramingDoesNotAllocate(t *testing.T) {
 	packet, dst := make([]byte, 1420), make([]byte, 0, 2048)
-	if n := testing.AllocsPerRun(1000, func() { dst = AppendFrame(dst[:0], packet) }); n != 0 {
+	if n := testing.AllocsPerRun(1000, func() { dst = AppendFrame(dst[:0], packet, 7) }); n != 0 {
 		t.Errorf("AppendFrame: %v allocations", n)
 	}
 	stream, _ := frames(1420, 60, 1420, 1420)
@@ -164,7 +167,7 @@ func BenchmarkAppendFrame(b *testing.B) {
 	b.SetBytes(1420)
 	b.ReportAllocs()
 	for b.Loop() {
-		dst = AppendFrame(dst[:0], packet)
+		dst = AppendFrame(dst[:0], packet, 7)
 	}
 }
 

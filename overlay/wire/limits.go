@@ -34,7 +34,7 @@ const (
 	// MaxPacket bounds a packet in a frame.
 	MaxPacket = 65535
 	// FrameHeader is how much a frame adds to its packet.
-	FrameHeader = 2
+	FrameHeader = 4
 
 	// MaxMembers bounds how many members anybody keeps.
 	MaxMembers = 4096

@@ -130,7 +130,7 @@ func spoof(ctx context.Context, args []string) error {
 		}
 		var frames []byte
 		for range count {
-			frames = wire.AppendFrame(frames, udpPacket(src, dst))
+			frames = wire.AppendFrame(frames, udpPacket(src, dst), 0)
 		}
 		if _, err := s.Write(frames); err != nil {
 			return err

@@ -3,10 +3,12 @@
 package tuntest
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"sync"
 
+	"github.com/kairos-io/kairos/overlay/offload"
 	"github.com/kairos-io/kairos/overlay/tun"
 )
 
@@ -22,6 +24,7 @@ type Device struct {
 	in   chan []byte
 	done chan struct{}
 	once sync.Once
+	next []byte // what Wait has taken for Read
 }
 
 var _ tun.Device = (*Device)(nil)
@@ -53,38 +56,47 @@ func (d *Device) Inject(pkt []byte) bool {
 	}
 }
 
-// Read implements tun.Device.
-func (d *Device) Read(bufs [][]byte, sizes []int) (int, error) {
-	select {
-	case pkt := <-d.in:
-		sizes[0] = copy(bufs[0], pkt)
-	case <-d.done:
-		return 0, fmt.Errorf("read %s: %w", d.name, os.ErrClosed)
+// Wait implements tun.Device.
+func (d *Device) Wait() error {
+	if d.next != nil {
+		return nil
 	}
-	n := 1
-	for n < len(bufs) {
+	select {
+	case d.next = <-d.in:
+		return nil
+	case <-d.done:
+		return fmt.Errorf("wait for %s: %w", d.name, os.ErrClosed)
+	}
+}
+
+// Read implements tun.Device.
+func (d *Device) Read(buf []byte) (offload.Packet, error) {
+	pkt := d.next
+	d.next = nil
+	if pkt == nil {
 		select {
-		case pkt := <-d.in:
-			sizes[n] = copy(bufs[n], pkt)
-			n++
+		case <-d.done:
+			return offload.Packet{}, fmt.Errorf("read %s: %w", d.name, os.ErrClosed)
+		case pkt = <-d.in:
 		default:
-			return n, nil
+			return offload.Packet{}, nil
 		}
 	}
-	return n, nil
+	return offload.Packet{Data: buf[:copy(buf, pkt)]}, nil
 }
 
 // Write implements tun.Device.
-func (d *Device) Write(pkts [][]byte) (int, error) {
-	for n, pkt := range pkts {
-		select {
-		case <-d.done:
-			return n, fmt.Errorf("write %s: %w", d.name, os.ErrClosed)
-		case d.Out <- append([]byte(nil), pkt...):
-		}
+func (d *Device) Write(_ offload.Header, parts [][]byte) error {
+	select {
+	case <-d.done:
+		return fmt.Errorf("write %s: %w", d.name, os.ErrClosed)
+	case d.Out <- bytes.Join(parts, nil):
+		return nil
 	}
-	return len(pkts), nil
 }
+
+// MergesUDP implements tun.Device.
+func (d *Device) MergesUDP() bool { return false }
 
 // MTU implements tun.Device.
 func (d *Device) MTU() int { return d.mtu }

@@ -1,0 +1,245 @@
+package datapath
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"net/netip"
+
+	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/offload"
+	"github.com/kairos-io/kairos/overlay/session"
+	"github.com/kairos-io/kairos/overlay/wire"
+)
+
+// receiver is what one goroutine needs on the way in.
+type receiver struct {
+	pkts   []offload.Packet
+	merger offload.Merger
+	cut    offload.Cutter
+}
+
+// HandleStream delivers what the authenticated peer id sends on a stream of
+// Protocol, until the stream ends; it then closes it. A newer stream of the
+// same peer ends the older one.
+func (d *Datapath) HandleStream(id identity.ID, s Stream) {
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		_ = s.Reset()
+		return
+	}
+	d.running.Add(1)
+	defer d.running.Done()
+	p := d.ensure(id)
+	old := p.inbound
+	p.inbound = s
+	d.mu.Unlock()
+	if old != nil {
+		_ = old.Reset()
+	}
+	if err := d.receive(p, s); err != nil {
+		d.log.Debug("data stream from peer ended", "peer", id.Short(), "err", err)
+		_ = s.Reset()
+	} else {
+		_ = s.Close()
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if p.inbound == s {
+		p.inbound = nil
+		d.prune(p)
+	}
+}
+
+// receive returns nil when the peer closed the stream after a whole frame.
+func (d *Datapath) receive(p *peer, s Stream) error {
+	r := d.receivers.Get().(*receiver)
+	defer d.receivers.Put(r)
+	frames := wire.NewFrameReader(s, wire.MaxPacket)
+	for {
+		r.pkts = r.pkts[:0]
+		pkt, err := frames.Next()
+		for err == nil {
+			r.pkts = append(r.pkts, offload.Packet{Data: pkt, Shape: offload.Shape(frames.Note())})
+			if !frames.Buffered() {
+				break
+			}
+			pkt, err = frames.Next()
+		}
+		if derr := d.deliver(p, r); derr != nil {
+			if errors.Is(derr, errBadPacket) {
+				d.resets.Add(1)
+			}
+			return derr
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, io.EOF):
+			return nil
+		case errors.Is(err, wire.ErrMalformed), errors.Is(err, wire.ErrLimit):
+			p.count.drop(DropBadFrame, 1)
+			d.resets.Add(1)
+			return err
+		default:
+			return err
+		}
+	}
+}
+
+// HandleDatagrams delivers datagrams that are not QUIC's, from whatever address.
+// What no member has sealed for this node is counted and nothing else. It runs on
+// one goroutine for each socket, and overwrites packets.
+func (d *Datapath) HandleDatagrams(_ netip.AddrPort, datagrams [][]byte) {
+	r := d.receivers.Get().(*receiver)
+	defer d.receivers.Put(r)
+	r.pkts = r.pkts[:0]
+	var from *direct
+	for _, datagram := range datagrams {
+		w, payload := d.open(datagram)
+		if len(payload) == 0 {
+			continue
+		}
+		if w != from && from != nil {
+			_ = d.deliver(from.peer, r) // counted there; a device that is closed ends Run
+			r.pkts = r.pkts[:0]
+		}
+		from = w
+		d.unpack(w.peer, r, payload, session.Flags(datagram))
+	}
+	if from != nil {
+		_ = d.deliver(from.peer, r)
+	}
+}
+
+// open returns whose datagram it is and the packets in it; none for what the direct
+// way itself has to say.
+func (d *Datapath) open(datagram []byte) (*direct, []byte) {
+	index, ok := session.Index(datagram)
+	a, known := (*d.arrivals.Load())[index]
+	if !ok || !known {
+		d.drops[DropJunk].Add(1)
+		return nil, nil
+	}
+	payload, err := a.keys.Open(datagram[session.HeaderSize:session.HeaderSize], datagram)
+	if errors.Is(err, session.ErrReplay) {
+		a.to.peer.count.drop(DropReplay, 1)
+		return nil, nil
+	}
+	if err != nil || len(payload) == 0 {
+		d.drops[DropJunk].Add(1)
+		return nil, nil
+	}
+	if done := a.to.session.Opened(a.keys); done != nil {
+		d.dropKeys(done)
+	}
+	if payload[0] != controlProbe && payload[0] != controlAnswer {
+		return a.to, payload
+	}
+	a.to.hear(payload)
+	return nil, nil
+}
+
+// unpack takes the packets out of a datagram.
+func (d *Datapath) unpack(p *peer, r *receiver, payload []byte, flags byte) {
+	shape := offload.Whole
+	if flags&flagPartial != 0 {
+		shape = offload.Partial
+	}
+	for len(payload) > 0 {
+		n := size(payload)
+		if n == 0 || n > len(payload) {
+			p.count.drop(DropBadFrame, 1)
+			return
+		}
+		r.pkts = append(r.pkts, offload.Packet{Data: payload[:n:n], Shape: shape})
+		payload = payload[n:]
+	}
+}
+
+// size is the length of the IP packet that b begins with; 0 if it is none.
+func size(b []byte) int {
+	switch {
+	case len(b) >= minIPv4 && b[0]>>4 == 4:
+		return int(binary.BigEndian.Uint16(b[2:]))
+	case len(b) >= minIPv6 && b[0]>>4 == 6:
+		return minIPv6 + int(binary.BigEndian.Uint16(b[4:]))
+	}
+	return 0
+}
+
+// errBadPacket ends a stream that carries something else than IP packets.
+var errBadPacket = errors.New("frame is not one ip packet")
+
+// deliver checks packets that p sent and hands the good ones to the device. An error
+// means that the peer's stream is of no use any more.
+func (d *Datapath) deliver(p *peer, r *receiver) error {
+	routes := d.routes.Load()
+	packets, bytes := 0, 0
+	var bad, gone error
+	for _, pkt := range r.pkts {
+		src, dst, ok := parse(pkt.Data)
+		if !ok || !pkt.Valid() {
+			p.count.drop(DropBadFrame, 1)
+			bad = errBadPacket
+			break
+		}
+		if !routes.SourceOK(p.id, src) {
+			p.count.drop(DropSpoofed, pkt.Segments())
+			continue
+		}
+		if id, ok := routes.Lookup(dst); !ok || id != d.self {
+			p.count.drop(DropNotOurs, pkt.Segments())
+			continue
+		}
+		packets += pkt.Segments()
+		bytes += len(pkt.Data)
+		if err := d.add(p, r, pkt); err != nil {
+			gone = err
+			break
+		}
+	}
+	p.count.received(packets, bytes)
+	return errors.Join(gone, d.write(p, r), bad)
+}
+
+// add puts a packet to those before it, which are written first if it does not belong
+// to them.
+func (d *Datapath) add(p *peer, r *receiver, pkt offload.Packet) error {
+	if pkt.Shape > offload.Partial && !r.merger.UDP && pkt.IsUDP() {
+		r.cut.Start(pkt, len(pkt.Data))
+		for segment := r.cut.Next(); segment != nil; segment = r.cut.Next() {
+			if err := d.add(p, r, offload.Packet{Data: segment, Shape: offload.Partial}); err != nil {
+				return err
+			}
+			if err := d.write(p, r); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for !r.merger.Add(pkt) {
+		if err := d.write(p, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// write hands the device what has been put together. The error is that the device is
+// closed; what a kernel refuses is counted.
+func (d *Datapath) write(p *peer, r *receiver) error {
+	h, parts := r.merger.Take()
+	if len(parts) == 0 {
+		return nil
+	}
+	err := d.dev.Write(h, parts)
+	if err == nil {
+		return nil
+	}
+	p.count.drop(DropDevice, len(parts))
+	if closed(err) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,200 @@
+package datapath
+
+import (
+	"errors"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"time"
+
+	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/offload"
+)
+
+// sender is the way out, from the device to the links. It has a thread to itself, on
+// which packets that go directly pass all the way into the network below.
+type sender struct {
+	d     *Datapath
+	fair  *fair
+	now   time.Duration
+	since int // bytes forwarded since the device was looked at
+
+	run   run
+	cut   offload.Cutter
+	pack  packer
+	icmp  limiter
+	reply []byte
+	out   [1][]byte
+}
+
+// run is packets in a row for one peer: they are sent together.
+type run struct {
+	id   identity.ID
+	peer *peer       // nil: unknown
+	link *streamLink // nil: not connected
+	mtu  int
+	on   bool
+}
+
+func newSender(d *Datapath) *sender {
+	s := &sender{d: d, reply: make([]byte, 0, maxICMP6), pack: newPacker()}
+	s.fair = newFair(offload.BufferSize, rand.Uint64(), func(p offload.Packet) { d.drops[DropQueueFull].Add(uint64(p.Segments())) })
+	return s
+}
+
+// loop carries packets until the device fails or is closed.
+func (s *sender) loop() error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for {
+		if err := s.fill(); err != nil {
+			return err
+		}
+		slot := s.fair.pop(s.now)
+		if slot == nil {
+			s.flush()
+			if err := s.d.dev.Wait(); err != nil {
+				return err
+			}
+			continue
+		}
+		s.since += len(slot.pkt.Data)
+		s.forward(slot.pkt)
+		s.fair.release(slot)
+	}
+}
+
+// fill takes what the device has, unless it was looked at just before: packets of
+// flows that send little must not wait behind the others in there.
+func (s *sender) fill() error {
+	if s.fair.bytes > 0 && s.since < fairTurn {
+		return nil
+	}
+	s.since, s.now = 0, s.d.now()
+	for range fairSlots {
+		slot := s.fair.room()
+		if slot == nil {
+			return nil
+		}
+		p, err := s.d.dev.Read(slot.room)
+		if err == nil && len(p.Data) > 0 {
+			slot.pkt = p
+			s.fair.push(slot, s.now)
+			continue
+		}
+		s.fair.release(slot)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, offload.ErrPacket):
+			s.d.drops[DropMalformed].Add(1)
+		default:
+			return err
+		}
+	}
+	return nil
+}
+
+// forward takes one packet from the device to its peer, or counts why not.
+func (s *sender) forward(p offload.Packet) {
+	d := s.d
+	src, dst, ok := parse(p.Data)
+	if !ok {
+		d.drops[DropMalformed].Add(1)
+		return
+	}
+	if !carried(dst) {
+		d.drops[DropMulticast].Add(1)
+		return
+	}
+	routes := d.routes.Load()
+	id, ok := routes.Lookup(dst)
+	if !ok || id == d.self {
+		d.drops[DropNoRoute].Add(1)
+		s.unreachable(p)
+		return
+	}
+	if !routes.SourceOK(d.self, src) {
+		d.drops[DropLocalSource].Add(1)
+		s.unreachable(p)
+		return
+	}
+	if !s.run.on || s.run.id != id {
+		s.flush()
+		s.start(id)
+	}
+	switch {
+	case s.run.peer == nil:
+		d.drops[DropNotConnected].Add(uint64(p.Segments()))
+		s.unreachable(p)
+	case s.run.link == nil:
+		s.run.peer.count.drop(DropNotConnected, p.Segments())
+		s.unreachable(p)
+	case s.pack.on():
+		s.seal(p)
+	case p.Shape <= offload.Partial && len(p.Data) > s.run.mtu:
+		s.tooBig(p)
+	default:
+		s.run.link.send(p)
+	}
+}
+
+// start begins a run of packets to id.
+func (s *sender) start(id identity.ID) {
+	s.run = run{id: id, peer: (*s.d.peers.Load())[id], on: true}
+	if s.run.peer == nil {
+		return
+	}
+	if s.run.link = s.run.peer.link.Load(); s.run.link != nil {
+		s.run.mtu = s.run.link.mtu()
+		s.run.link.begin(&s.pack, s.now)
+	}
+}
+
+// flush ends the run: nothing waits for more packets.
+func (s *sender) flush() {
+	if s.pack.on() {
+		s.pack.end()
+	}
+	s.run.on = false
+}
+
+// seal sends a packet the direct way.
+func (s *sender) seal(p offload.Packet) {
+	if !s.cut.Start(p, s.run.mtu) {
+		s.tooBig(p)
+		return
+	}
+	var flags byte
+	if p.Shape != offload.Whole {
+		flags = flagPartial
+	}
+	for segment := s.cut.Next(); segment != nil; segment = s.cut.Next() {
+		if !s.pack.add(segment, flags) {
+			s.run.on = false // the next packet finds another way
+			return
+		}
+	}
+}
+
+// tooBig tells the sender of a packet what the way takes.
+func (s *sender) tooBig(p offload.Packet) {
+	s.run.peer.count.drop(DropTooBig, p.Segments())
+	s.answer(appendTooBig(s.reply[:0], p.Data, s.run.mtu))
+}
+
+// unreachable tells the sender of a packet that its wait is over.
+func (s *sender) unreachable(p offload.Packet) { s.answer(appendUnreachable(s.reply[:0], p.Data)) }
+
+// answer hands the device a packet of our own, not too often. A kernel that
+// does not take it loses advice, no data.
+func (s *sender) answer(pkt []byte) {
+	if len(pkt) == 0 || !s.icmp.allow(time.Now()) {
+		return
+	}
+	s.out[0] = pkt
+	_ = s.d.dev.Write(offload.Header{}, s.out[:])
+}
+
+// closed reports whether an error says that the device was closed.
+func closed(err error) bool { return errors.Is(err, os.ErrClosed) }
