@@ -1,0 +1,272 @@
+// Command bench measures what our network does beside what others do: in one run
+// on one machine, each contender between two network namespaces that a veth of MTU
+// 1500 joins, in interleaved rounds. The table shows medians and their ratios to
+// wireguard-go's; below it stands what became of the goals. It needs root.
+//
+//	bench                                      everything
+//	bench -rounds 1 -seconds 2 -only "wireguard-go,ours (fast)" -figures tcp1,ping
+//
+// Both sides, the generators of traffic and the kernel share one machine's
+// processors: what counts is the ratios. Processor time is that of the contender's
+// programs, and of what the kernel does for them.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/kairos-io/kairos/tests/internal/run"
+)
+
+// bench is one run.
+type bench struct {
+	root            string
+	rounds, seconds int
+	overload        int // seconds
+	only, figures   []string
+	out             string
+	check           bool
+	samples         []sample
+	failed          []string
+}
+
+func main() {
+	// Programs are started by this thread only, since they end with the thread that
+	// started them (prctl(2), PR_SET_PDEATHSIG).
+	runtime.LockOSThread()
+	b, err := parseFlags(os.Args[1:])
+	if err != nil {
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err = b.run(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		os.Exit(1)
+	}
+}
+
+func parseFlags(args []string) (*bench, error) {
+	b := &bench{}
+	var only, wanted string
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.IntVar(&b.rounds, "rounds", 5, "how often everything is measured")
+	flags.IntVar(&b.seconds, "seconds", 5, "how long each measurement takes")
+	flags.IntVar(&b.overload, "overload", 60, "how long the flood before the last look at memory takes, in seconds")
+	flags.StringVar(&only, "only", "", "contenders, separated by commas: "+strings.Join(contenderNames(), ","))
+	flags.StringVar(&wanted, "figures", "", "what to measure, separated by commas: "+strings.Join(figureNames(), ","))
+	flags.StringVar(&b.out, "out", "", "file for the figures as JSON (default build/bench.json of the repository)")
+	flags.BoolVar(&b.check, "check", false, "fail if a goal is not reached")
+	if err := flags.Parse(args); err != nil {
+		return nil, err
+	}
+	err := func() (err error) {
+		if b.only, err = choose(only, contenderNames()); err != nil {
+			return err
+		}
+		if b.figures, err = choose(wanted, figureNames()); err != nil {
+			return err
+		}
+		if b.rounds < 1 || b.seconds < 1 || b.overload < 2 || flags.NArg() > 0 {
+			return errors.New("want at least one round, one second and two seconds of overload, and no arguments")
+		}
+		return nil
+	}()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+	}
+	return b, err
+}
+
+// choose is the names in a list, all of which must be known; all of them if it is empty.
+func choose(list string, known []string) ([]string, error) {
+	if list == "" {
+		return known, nil
+	}
+	var chosen []string
+	for name := range strings.SplitSeq(list, ",") {
+		name = strings.TrimSpace(name)
+		if !slices.Contains(known, name) {
+			return nil, fmt.Errorf("%q is none of: %s", name, strings.Join(known, ", "))
+		}
+		chosen = append(chosen, name)
+	}
+	return chosen, nil
+}
+
+func contenderNames() []string {
+	var names []string
+	for _, c := range contenders {
+		names = append(names, c.name)
+	}
+	return names
+}
+
+func figureNames() []string {
+	var names []string
+	for _, f := range figures {
+		names = append(names, f.name)
+	}
+	if lossy != nil {
+		names = append(names, figureLoss)
+	}
+	return names
+}
+
+func (b *bench) run(ctx context.Context) error {
+	if os.Geteuid() != 0 {
+		return errors.New("the bench needs root (network namespaces and interfaces)")
+	}
+	if _, err := exec.LookPath("iperf3"); err != nil {
+		return errors.New("the bench needs iperf3: run `make bench`, or install it")
+	}
+	var err error
+	if b.root, err = run.RepoRoot(); err != nil {
+		return err
+	}
+	if b.out == "" {
+		b.out = filepath.Join(b.root, "build", "bench.json")
+	}
+	if err := b.build(ctx); err != nil {
+		return err
+	}
+	for round := range b.rounds {
+		for i := range contenders {
+			// Nobody is always the first, or always after the same one.
+			c := contenders[(i+round)%len(contenders)]
+			if slices.Contains(b.only, c.name) && ctx.Err() == nil {
+				b.try(ctx, c, round)
+			}
+		}
+	}
+	return errors.Join(b.tell(), context.Cause(ctx))
+}
+
+// build builds ours and the others.
+func (b *bench) build(ctx context.Context) error {
+	to := filepath.Join(b.root, "build", "bench") + "/"
+	for _, c := range []run.Cmd{
+		{Dir: b.root, Args: []string{"./cmd/kairos", "./cmd/kairos-agent", "./tests/bench/copier"}},
+		{Dir: filepath.Join(b.root, "tests", "bench", "peers"), Args: []string{
+			"golang.zx2c4.com/wireguard", "github.com/slackhq/nebula/cmd/nebula", "github.com/slackhq/nebula/cmd/nebula-cert"}},
+	} {
+		c.Args = append([]string{"nice", "go", "build", "-trimpath", "-o", to}, c.Args...)
+		c.Env = []string{"CGO_ENABLED=0"}
+		if _, err := run.Do(ctx, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// try measures one contender once. What fails is noted, and the rest goes on.
+func (b *bench) try(ctx context.Context, c contender, round int) {
+	note := func(what string, err error) {
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		line := fmt.Sprintf("%s, round %d: %s: %v", c.name, round+1, what, err)
+		fmt.Fprintln(os.Stderr, "FAILED", line)
+		b.failed = append(b.failed, line)
+	}
+	began := time.Now()
+	wanted := b.figures
+	if slices.Contains(wanted, figureLoss) {
+		for _, rate := range lossRates {
+			note(lossColumn(rate), b.tryLoss(ctx, c, round, rate))
+		}
+		wanted = slices.DeleteFunc(slices.Clone(wanted), func(f string) bool { return f == figureLoss })
+	}
+	if len(wanted) > 0 {
+		note("start", b.with(ctx, c, veth, func(t *trial) error {
+			t.first = round == 0
+			t.put = b.putter(c, round)
+			if t.first && slices.Contains(wanted, "rss") {
+				note("rss", errors.Join(pause(ctx, 2*time.Second), t.rss("rss")))
+			}
+			for _, f := range figures {
+				if slices.Contains(wanted, f.name) && ctx.Err() == nil {
+					note(f.name, f.measure(ctx, t))
+				}
+			}
+			return nil
+		}))
+	}
+	fmt.Fprintf(os.Stderr, "round %d/%d: %s (%s)\n", round+1, b.rounds, c.name, time.Since(began).Round(time.Second))
+}
+
+// with runs f while a contender runs in a world of its own.
+func (b *bench) with(ctx context.Context, c contender, join underlay, f func(*trial) error) error {
+	w, err := newWorld(ctx, join)
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	n, err := c.start(ctx, b, w)
+	if err != nil {
+		return err
+	}
+	// It is up when a packet gets through both ways.
+	err = await(ctx, 20*time.Second, func() error {
+		return w.sides[0].exec(ctx, "ping", "-n", "-c", "1", "-W", "1", n.addr[1].String())
+	})
+	if err != nil {
+		for _, p := range n.daemons {
+			err = errors.Join(err, p.complain("wrote"))
+		}
+		return err
+	}
+	if err := f(&trial{bench: b, w: w, n: n}); err != nil {
+		return err
+	}
+	for _, p := range n.daemons {
+		if p.over() {
+			return p.complain("ended in the middle")
+		}
+	}
+	if n.check != nil && ctx.Err() == nil {
+		return n.check(ctx)
+	}
+	return nil
+}
+
+func (b *bench) putter(c contender, round int) func(string, float64) {
+	return func(figure string, value float64) {
+		b.samples = append(b.samples, sample{Round: round + 1, Contender: c.name, Figure: figure, Value: value})
+	}
+}
+
+// tell shows and writes what was measured. The error is about what was not.
+func (b *bench) tell() error {
+	m := mediansOf(b.samples)
+	verdicts := judge(m)
+	fmt.Printf("Medians of %d rounds of %d s, and ratios to %s.\n\n%s\n", b.rounds, b.seconds, nameWG, table(m))
+	short := 0
+	for _, v := range verdicts {
+		fmt.Println(v)
+		if !v.Pass {
+			short++
+		}
+	}
+	var errs []error
+	if len(b.failed) > 0 {
+		errs = append(errs, fmt.Errorf("%d measurements failed:\n%s", len(b.failed), strings.Join(b.failed, "\n")))
+	}
+	if b.check && short > 0 {
+		errs = append(errs, fmt.Errorf("%d goals are not reached", short))
+	}
+	r := report{Rounds: b.rounds, Seconds: b.seconds, Overload: b.overload, Medians: m, Goals: verdicts, Samples: b.samples, Failed: b.failed}
+	return errors.Join(append(errs, r.write(b.out))...)
+}
