@@ -13,7 +13,10 @@ FILES := /usr/include/stdlib.h:libc6-dev /usr/share/keyrings/debian-archive-keyr
 # generic: drivers and firmware of real hardware; cloud: virtual machines.
 FLAVOUR := generic
 
-.PHONY: help up add down status image test machines soak lint vulncheck start-time install clean
+# Flags for make bench, such as -check: see tests/bench/main.go.
+BENCH :=
+
+.PHONY: help up add down status image test machines soak lint vulncheck start-time bench install clean
 
 help:
 	@echo 'make up          three machines from the OS image become a cluster'
@@ -27,6 +30,7 @@ help:
 	@echo 'make lint        gofmt, go vet, staticcheck'
 	@echo 'make vulncheck   known vulnerabilities in what the programs call (needs the internet)'
 	@echo 'make start-time  seconds from start to three ready nodes, next to k3s started by hand'
+	@echo 'make bench       the network beside wireguard-go, nebula and the bare kernel: half an hour of a quiet machine'
 
 up: install
 	@$(LAB) up
@@ -63,6 +67,10 @@ vulncheck:
 
 start-time: install
 	@$(LAB) start-time
+
+bench: TOOLS += iperf3:iperf3
+bench: install
+	@go run ./tests/bench $(BENCH)
 
 install:
 	@missing=; \

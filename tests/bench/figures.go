@@ -10,13 +10,13 @@ import (
 	"time"
 )
 
-// trial is one contender in one round.
+// trial is one contender in one world.
 type trial struct {
 	*bench
 	w     *world
 	n     *network
-	put   func(column string, value float64)
-	first bool // of the rounds
+	first bool               // of the rounds
+	got   map[string]float64 // by column
 }
 
 // figure is something to measure; it fills one column or more.
@@ -28,6 +28,7 @@ type figure struct {
 // figures in the order in which they are measured: what needs quiet comes first,
 // what floods comes last. The lossy underlay is a world of its own: see loss.
 var figures = []figure{
+	{"rss", measureIdle},
 	{"ping", measurePing},
 	{"tcp1", func(ctx context.Context, t *trial) error { return measureTCP(ctx, t, 1) }},
 	{"tcp4", func(ctx context.Context, t *trial) error { return measureTCP(ctx, t, 4) }},
@@ -57,9 +58,9 @@ func measureTCP(ctx context.Context, t *trial, streams int) error {
 		return err
 	}
 	column := "tcp" + strconv.Itoa(streams)
-	t.put(column, got.bitsPerSecond()/1e9)
+	t.got[column] = got.bitsPerSecond() / 1e9
 	if len(t.n.daemons) > 0 {
-		t.put(column+"cpu", (after-before).Seconds()/(got.Bytes/1e9))
+		t.got[column+"cpu"] = (after - before).Seconds() / (got.Bytes / 1e9)
 	}
 	return nil
 }
@@ -69,7 +70,7 @@ func measureUDP(ctx context.Context, t *trial) error {
 	if err != nil {
 		return err
 	}
-	t.put("udp64", got.Bytes/smallUDP/got.Seconds/1e3)
+	t.got["udp64"] = got.Bytes / smallUDP / got.Seconds / 1e3
 	return nil
 }
 
@@ -78,13 +79,13 @@ func measurePing(ctx context.Context, t *trial) error {
 	if err != nil {
 		return err
 	}
-	t.put("ping", ms*1e3)
+	t.got["ping"] = ms * 1e3
 	return nil
 }
 
 func measureLoadPing(ctx context.Context, t *trial) error {
-	const lead = 1 // seconds of traffic before the first ping, and after the last
-	server, client, err := t.startIperf(ctx, t.seconds+2*lead, "-C", "cubic")
+	const lead, rest = 1, 2 // seconds of traffic before the first ping, and after the last
+	server, client, err := t.startIperf(ctx, lead+t.seconds+rest, "-C", "cubic")
 	if err != nil {
 		return err
 	}
@@ -103,7 +104,7 @@ func measureLoadPing(ctx context.Context, t *trial) error {
 	if _, err := waitIperf(ctx, client, t.seconds); err != nil {
 		return err
 	}
-	t.put("loadping", ms)
+	t.got["loadping"] = ms
 	return nil
 }
 
@@ -121,6 +122,37 @@ func measureRSS(ctx context.Context, t *trial) error {
 	return t.rss("rssload")
 }
 
+// measureIdle looks at the memory of daemons that have had nothing to do yet.
+func measureIdle(ctx context.Context, t *trial) error {
+	if !t.first || len(t.n.daemons) == 0 {
+		return nil
+	}
+	if err := pause(ctx, 2*time.Second); err != nil {
+		return err
+	}
+	return t.rss("rss")
+}
+
+// figure measures one figure; what was measured on another way than the one that was
+// asked for does not count.
+func (t *trial) figure(ctx context.Context, measure func(context.Context, *trial) error) (map[string]float64, error) {
+	t.got = map[string]float64{}
+	if err := measure(ctx, t); err != nil {
+		return nil, err
+	}
+	for _, p := range t.n.daemons {
+		if p.over() {
+			return nil, p.complain("ended in the middle")
+		}
+	}
+	if t.n.check != nil {
+		if err := t.n.check(ctx); err != nil {
+			return nil, fmt.Errorf("afterwards %w", err)
+		}
+	}
+	return t.got, nil
+}
+
 // rss is the memory of the larger of the daemons.
 func (t *trial) rss(column string) error {
 	var most float64
@@ -135,9 +167,7 @@ func (t *trial) rss(column string) error {
 		}
 		most = max(most, mb)
 	}
-	if most > 0 {
-		t.put(column, most)
-	}
+	t.got[column] = most
 	return nil
 }
 

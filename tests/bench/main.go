@@ -63,7 +63,7 @@ func parseFlags(args []string) (*bench, error) {
 	var only, wanted string
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.IntVar(&b.rounds, "rounds", 5, "how often everything is measured")
-	flags.IntVar(&b.seconds, "seconds", 5, "how long each measurement takes")
+	flags.IntVar(&b.seconds, "seconds", 4, "how long each measurement takes")
 	flags.IntVar(&b.overload, "overload", 60, "how long the flood before the last look at memory takes, in seconds")
 	flags.StringVar(&only, "only", "", "contenders, separated by commas: "+strings.Join(contenderNames(), ","))
 	flags.StringVar(&wanted, "figures", "", "what to measure, separated by commas: "+strings.Join(figureNames(), ","))
@@ -117,7 +117,9 @@ func contenderNames() []string {
 func figureNames() []string {
 	var names []string
 	for _, f := range figures {
-		names = append(names, f.name)
+		if !slices.Contains(names, f.name) {
+			names = append(names, f.name)
+		}
 	}
 	if lossy != nil {
 		names = append(names, figureLoss)
@@ -173,36 +175,37 @@ func (b *bench) build(ctx context.Context) error {
 
 // try measures one contender once. What fails is noted, and the rest goes on.
 func (b *bench) try(ctx context.Context, c contender, round int) {
-	note := func(what string, err error) {
-		if err == nil || ctx.Err() != nil {
-			return
-		}
-		line := fmt.Sprintf("%s, round %d: %s: %v", c.name, round+1, what, err)
-		fmt.Fprintln(os.Stderr, "FAILED", line)
-		b.failed = append(b.failed, line)
-	}
 	began := time.Now()
-	wanted := b.figures
-	if slices.Contains(wanted, figureLoss) {
-		for _, rate := range lossRates {
-			note(lossColumn(rate), b.tryLoss(ctx, c, round, rate))
+	note := func(figure string, values map[string]float64, err error) {
+		if err != nil && ctx.Err() == nil {
+			line := fmt.Sprintf("%s, round %d: %s: %v", c.name, round+1, figure, err)
+			fmt.Fprintln(os.Stderr, "FAILED", line)
+			b.failed = append(b.failed, line)
 		}
-		wanted = slices.DeleteFunc(slices.Clone(wanted), func(f string) bool { return f == figureLoss })
+		for column, v := range values {
+			b.samples = append(b.samples, sample{Round: round + 1, Contender: c.name, Figure: column, Value: v})
+		}
 	}
-	if len(wanted) > 0 {
-		note("start", b.with(ctx, c, veth, func(t *trial) error {
+	wanted := func(f figure) bool { return slices.Contains(b.figures, f.name) }
+	if slices.ContainsFunc(figures, wanted) {
+		err := b.with(ctx, c, veth, func(t *trial) error {
 			t.first = round == 0
-			t.put = b.putter(c, round)
-			if t.first && slices.Contains(wanted, "rss") {
-				note("rss", errors.Join(pause(ctx, 2*time.Second), t.rss("rss")))
-			}
 			for _, f := range figures {
-				if slices.Contains(wanted, f.name) && ctx.Err() == nil {
-					note(f.name, f.measure(ctx, t))
+				if wanted(f) && ctx.Err() == nil {
+					values, err := t.figure(ctx, f.measure)
+					note(f.name, values, err)
 				}
 			}
 			return nil
-		}))
+		})
+		note("start", nil, err)
+	}
+	// What has no underlay loses nothing there.
+	if slices.Contains(b.figures, figureLoss) && c.name != nameCopier {
+		for _, percent := range lossRates {
+			values, err := b.measureLoss(ctx, c, percent)
+			note(lossColumn(percent), values, err)
+		}
 	}
 	fmt.Fprintf(os.Stderr, "round %d/%d: %s (%s)\n", round+1, b.rounds, c.name, time.Since(began).Round(time.Second))
 }
@@ -228,31 +231,16 @@ func (b *bench) with(ctx context.Context, c contender, join underlay, f func(*tr
 		}
 		return err
 	}
-	if err := f(&trial{bench: b, w: w, n: n}); err != nil {
-		return err
-	}
-	for _, p := range n.daemons {
-		if p.over() {
-			return p.complain("ended in the middle")
-		}
-	}
-	if n.check != nil && ctx.Err() == nil {
-		return n.check(ctx)
-	}
-	return nil
-}
-
-func (b *bench) putter(c contender, round int) func(string, float64) {
-	return func(figure string, value float64) {
-		b.samples = append(b.samples, sample{Round: round + 1, Contender: c.name, Figure: figure, Value: value})
-	}
+	return f(&trial{bench: b, w: w, n: n})
 }
 
 // tell shows and writes what was measured. The error is about what was not.
 func (b *bench) tell() error {
 	m := mediansOf(b.samples)
 	verdicts := judge(m)
-	fmt.Printf("Medians of %d rounds of %d s, and ratios to %s.\n\n%s\n", b.rounds, b.seconds, nameWG, table(m))
+	if len(b.samples) > 0 {
+		fmt.Printf("Medians of %d rounds of %d s, and ratios to %s.\n\n%s\n", b.rounds, b.seconds, nameWG, table(m))
+	}
 	short := 0
 	for _, v := range verdicts {
 		fmt.Println(v)

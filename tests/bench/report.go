@@ -82,9 +82,9 @@ func table(m medians) string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 1, ' ', tabwriter.AlignRight)
 	for line := range 2 {
-		fmt.Fprint(w, "\t")
+		fmt.Fprintf(w, "%-*s\t", len(nameStream), "")
 		for _, c := range shown {
-			fmt.Fprintf(w, "   %s\t\t", strings.Split(c.head, "\n")[line])
+			fmt.Fprintf(w, "  %s\t\t", strings.Split(c.head, "\n")[line])
 		}
 		fmt.Fprintln(w)
 	}
@@ -92,10 +92,10 @@ func table(m medians) string {
 		if m[who.name] == nil {
 			continue
 		}
-		fmt.Fprintf(w, "%s\t", who.name)
+		fmt.Fprintf(w, "%-*s\t", len(nameStream), who.name)
 		for _, c := range shown {
 			v, ratio := m.of(who.name, c.key), m.of(who.name, c.key)/m.of(nameWG, c.key)
-			fmt.Fprintf(w, "   %s\t%s\t", number(v, c.digits), number(ratio, 2)+times(ratio))
+			fmt.Fprintf(w, "  %s\t%s\t", number(v, c.digits), number(ratio, 2)+times(ratio))
 		}
 		fmt.Fprintln(w)
 	}

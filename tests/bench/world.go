@@ -27,11 +27,12 @@ const nic = "veth0"
 // hold is the program that keeps the namespaces of one side. It ends with the
 // bench, whatever ends that, because then its standard input does; and with it
 // goes all that was made there. /run is its own, so that sockets and state of the
-// programs are gone as well, and never those of the host.
+// programs are gone as well, and never those of the host. arp_ignore: an address of an
+// overlay must not be answered for by the underlay's interface.
 const hold = `set -e
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/bench
-sysctl -q -w net.ipv4.conf.all.arp_ignore=1
+echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore
 ip link set lo up
 echo ready
 exec cat`
