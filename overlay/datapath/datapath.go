@@ -16,7 +16,7 @@ import (
 
 // Device is the overlay interface; overlay/tun documents the methods.
 type Device interface {
-	Wait() error
+	Wait(busy bool) error
 	Read(buf []byte) (offload.Packet, error)
 	Write(h offload.Header, parts [][]byte) error
 	MTU() int
@@ -53,7 +53,7 @@ type Datapath struct {
 	closed  bool
 	running sync.WaitGroup // links and inbound streams
 
-	receivers sync.Pool // of *receiver
+	receivers pool[receiver]
 }
 
 // peer is a member with a connection, an inbound stream, or both.
@@ -72,7 +72,7 @@ func New(cfg Config) *Datapath {
 	}
 	d.peers.Store(&map[identity.ID]*peer{})
 	d.arrivals.Store(&map[uint32]arrival{})
-	d.receivers.New = func() any { return &receiver{merger: offload.Merger{UDP: cfg.Device.MergesUDP()}} }
+	d.receivers.make = func() *receiver { return &receiver{merger: offload.Merger{UDP: cfg.Device.MergesUDP()}} }
 	return d
 }
 

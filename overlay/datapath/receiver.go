@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"sync"
 
 	"github.com/kairos-io/kairos/overlay/identity"
 	"github.com/kairos-io/kairos/overlay/offload"
@@ -54,8 +55,8 @@ func (d *Datapath) HandleStream(id identity.ID, s Stream) {
 
 // receive returns nil when the peer closed the stream after a whole frame.
 func (d *Datapath) receive(p *peer, s Stream) error {
-	r := d.receivers.Get().(*receiver)
-	defer d.receivers.Put(r)
+	r := d.receivers.get()
+	defer d.receivers.put(r)
 	frames := wire.NewFrameReader(s, wire.MaxPacket)
 	for {
 		r.pkts = r.pkts[:0]
@@ -91,8 +92,8 @@ func (d *Datapath) receive(p *peer, s Stream) error {
 // What no member has sealed for this node is counted and nothing else. It runs on
 // one goroutine for each socket, and overwrites packets.
 func (d *Datapath) HandleDatagrams(_ netip.AddrPort, datagrams [][]byte) {
-	r := d.receivers.Get().(*receiver)
-	defer d.receivers.Put(r)
+	r := d.receivers.get()
+	defer d.receivers.put(r)
 	r.pkts = r.pkts[:0]
 	var from *direct
 	for _, datagram := range datagrams {
@@ -242,4 +243,29 @@ func (d *Datapath) write(p *peer, r *receiver) error {
 		return err
 	}
 	return nil
+}
+
+// pool keeps what has been made for the next one who needs it. Unlike a sync.Pool it
+// gives nothing to the collector: there are never more than were in use at once.
+type pool[T any] struct {
+	make func() *T
+	mu   sync.Mutex
+	idle []*T
+}
+
+func (p *pool[T]) get() *T {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n := len(p.idle); n > 0 {
+		x := p.idle[n-1]
+		p.idle = p.idle[:n-1]
+		return x
+	}
+	return p.make()
+}
+
+func (p *pool[T]) put(x *T) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.idle = append(p.idle, x)
 }

@@ -4,10 +4,10 @@ import (
 	"errors"
 	"math/rand/v2"
 	"os"
-	"runtime"
 	"time"
 
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/internal/poll"
 	"github.com/kairos-io/kairos/overlay/offload"
 )
 
@@ -18,6 +18,7 @@ type sender struct {
 	fair  *fair
 	now   time.Duration
 	since int // bytes forwarded since the device was looked at
+	fresh int // packets since it was waited for
 
 	run   run
 	cut   offload.Cutter
@@ -36,6 +37,9 @@ type run struct {
 	on   bool
 }
 
+// busyFrom is how many packets after one wait say that more will come.
+const busyFrom = 4
+
 func newSender(d *Datapath) *sender {
 	s := &sender{d: d, reply: make([]byte, 0, maxICMP6), pack: newPacker()}
 	s.fair = newFair(offload.BufferSize, rand.Uint64(), func(p offload.Packet) { d.drops[DropQueueFull].Add(uint64(p.Segments())) })
@@ -44,8 +48,7 @@ func newSender(d *Datapath) *sender {
 
 // loop carries packets until the device fails or is closed.
 func (s *sender) loop() error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	poll.Own()
 	for {
 		if err := s.fill(); err != nil {
 			return err
@@ -53,9 +56,10 @@ func (s *sender) loop() error {
 		slot := s.fair.pop(s.now)
 		if slot == nil {
 			s.flush()
-			if err := s.d.dev.Wait(); err != nil {
+			if err := s.d.dev.Wait(s.fresh >= busyFrom); err != nil {
 				return err
 			}
+			s.fresh = 0
 			continue
 		}
 		s.since += len(slot.pkt.Data)
@@ -80,6 +84,7 @@ func (s *sender) fill() error {
 		if err == nil && len(p.Data) > 0 {
 			slot.pkt = p
 			s.fair.push(slot, s.now)
+			s.fresh++
 			continue
 		}
 		s.fair.release(slot)

@@ -219,8 +219,8 @@ func (s *sender) forwardAll(pkts [][]byte) {
 }
 
 func deliverAll(t testing.TB, d *Datapath, from *peer, pkts [][]byte) {
-	r := d.receivers.Get().(*receiver)
-	defer d.receivers.Put(r)
+	r := d.receivers.get()
+	defer d.receivers.put(r)
 	r.pkts = r.pkts[:0]
 	for _, pkt := range pkts {
 		r.pkts = append(r.pkts, offload.Packet{Data: pkt})

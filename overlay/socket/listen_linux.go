@@ -8,20 +8,23 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kairos-io/kairos/overlay/internal/poll"
 )
 
 // bufferSize is what the kernel is asked to hold for the socket in each direction,
-// in bytes: 20 ms at 3 Gbit/s.
+// in bytes.
 const bufferSize = 8 << 20
 
-// Socket is the socket. It is a quic-go OOBCapablePacketConn. ReadBatch is for one
-// goroutine at a time; everything else may be used from any.
+// Socket is the socket: a quic-go OOBCapablePacketConn with a ReadBatch. Its methods
+// may be called from any goroutine.
 type Socket struct {
-	*net.UDPConn
-
-	raw     syscall.RawConn
+	fd      *poll.Descriptor
+	local   *net.UDPAddr
 	receive Receiver
 	in      inbox
+	quic    mailbox
+	served  chan struct{} // closed when nobody reads any more
 
 	drops       atomic.Uint32
 	unsegmented atomic.Bool
@@ -34,17 +37,33 @@ func Listen(network string, addr *net.UDPAddr, receive Receiver) (*Socket, error
 	if err != nil {
 		return nil, err
 	}
-	s := &Socket{UDPConn: conn, receive: receive}
-	if s.raw, err = conn.SyscallConn(); err == nil {
-		var optErr error
-		err = s.raw.Control(func(fd uintptr) { optErr = s.setOptions(int(fd)) })
-		err = errors.Join(err, optErr)
+	s := &Socket{local: conn.LocalAddr().(*net.UDPAddr), receive: receive, served: make(chan struct{})}
+	if s.fd, err = takeOver(conn); err != nil {
+		return nil, fmt.Errorf("set up UDP socket: %w", err)
 	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("set up UDP socket: %w", err), conn.Close())
+	var optErr error
+	if err := errors.Join(s.fd.Control(func(fd uintptr) { optErr = s.setOptions(int(fd)) }), optErr); err != nil {
+		return nil, errors.Join(fmt.Errorf("set up UDP socket: %w", err), s.fd.Close())
 	}
-	s.in.init(s.tryReceive)
+	s.in.init()
+	s.quic.init()
+	go s.serve()
 	return s, nil
+}
+
+// takeOver takes a socket away from the runtime's poller. It closes conn.
+func takeOver(conn *net.UDPConn) (*poll.Descriptor, error) {
+	raw, err := conn.SyscallConn()
+	fd := -1
+	if err == nil {
+		var dupErr error
+		err = raw.Control(func(from uintptr) { fd, dupErr = unix.FcntlInt(from, unix.F_DUPFD_CLOEXEC, 0) })
+		err = errors.Join(err, dupErr)
+	}
+	if err = errors.Join(err, conn.Close()); err != nil {
+		return nil, err
+	}
+	return poll.New(fd)
 }
 
 // setOptions asks for what makes the socket fast. A kernel that lacks one of them
@@ -71,4 +90,17 @@ func (s *Socket) setOptions(fd int) error {
 // Stats returns the counters.
 func (s *Socket) Stats() Stats {
 	return Stats{KernelDrops: s.drops.Load(), Unsegmented: s.unsegmented.Load()}
+}
+
+// LocalAddr implements net.PacketConn.
+func (s *Socket) LocalAddr() net.Addr { return s.local }
+
+// SyscallConn is for options of the socket.
+func (s *Socket) SyscallConn() (syscall.RawConn, error) { return s.fd, nil }
+
+// Close implements net.PacketConn.
+func (s *Socket) Close() error {
+	err := s.fd.Close()
+	<-s.served
+	return err
 }

@@ -4,11 +4,13 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"unsafe"
 
-	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
+
+	"github.com/kairos-io/kairos/overlay/internal/poll"
 )
 
 const (
@@ -25,7 +27,7 @@ type message struct {
 	_      [4]byte
 }
 
-// inbox is a batch from the kernel and how much of it has been handed on.
+// inbox is a batch from the kernel.
 type inbox struct {
 	messages [readBatch]message
 	names    [readBatch]unix.RawSockaddrInet6 // also long enough for IPv4
@@ -33,17 +35,10 @@ type inbox struct {
 	buffers  [readBatch][readSize]byte
 	oob      [readBatch][oobSize]byte
 
-	n       int // messages of the batch
-	current int // the one that is being handed on
-	offset  int // in it
-	data    [][]byte
-
-	try func(fd uintptr) bool
-	err error
+	data [][]byte // of one message
 }
 
-func (in *inbox) init(try func(uintptr) bool) {
-	in.try = try
+func (in *inbox) init() {
 	in.data = make([][]byte, 0, maxPackets)
 	for i := range in.messages {
 		in.vectors[i].Base = &in.buffers[i][0]
@@ -56,86 +51,81 @@ func (in *inbox) init(try func(uintptr) bool) {
 	}
 }
 
-// ReadBatch reads packets for QUIC, at least one, and gives data packets that come
-// in between to the Receiver. flags is not used.
-func (s *Socket) ReadBatch(ms []ipv4.Message, _ int) (int, error) {
+// serve reads until the socket is closed or fails.
+func (s *Socket) serve() {
+	defer close(s.served)
+	poll.Own()
 	for {
-		if n := s.handOn(ms); n > 0 {
-			return n, nil
+		n, err := s.recv()
+		if err == nil && n == 0 {
+			err = s.fd.Readable()
 		}
-		if err := s.raw.Read(s.in.try); err != nil {
-			return 0, err
+		if err != nil {
+			s.quic.end(s.explain("read", err))
+			return
 		}
-		if s.in.err != nil {
-			return 0, s.in.err
+		for i := range n {
+			s.handOn(i)
 		}
 	}
 }
 
-// tryReceive takes a batch; false means that there is none yet.
-func (s *Socket) tryReceive(fd uintptr) bool {
+// recv takes a batch; 0 means that there is none yet.
+func (s *Socket) recv() (int, error) {
 	in := &s.in
 	for i := range in.messages {
 		h := &in.messages[i].header
 		h.Namelen = unix.SizeofSockaddrInet6
 		h.SetControllen(oobSize)
 	}
-	in.n, in.current, in.offset, in.err = 0, 0, 0, nil
+	fd, ok := s.fd.Use()
+	if !ok {
+		return 0, net.ErrClosed
+	}
+	defer s.fd.Done()
 	for {
-		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&in.messages[0])), readBatch, unix.MSG_DONTWAIT, 0, 0)
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&in.messages[0])), readBatch, unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
 		case 0:
-			in.n = int(n)
-			return true
+			return int(n), nil
 		case unix.EAGAIN:
-			return false
+			return 0, nil
 		case unix.EINTR, unix.ECONNREFUSED: // the latter is an ICMP message about some packet that was sent
 		default:
-			in.err = errno
-			return true
+			return 0, os.NewSyscallError("recvmmsg", errno)
 		}
 	}
 }
 
-// handOn goes through the batch: data to the Receiver, QUIC's packets into ms,
-// until that is full or the batch is empty.
-func (s *Socket) handOn(ms []ipv4.Message) (n int) {
+// handOn hands on what is in one message: data to the Receiver, the rest to QUIC.
+func (s *Socket) handOn(i int) {
 	in := &s.in
-	for ; in.current < in.n; in.current, in.offset = in.current+1, 0 {
-		m := &in.messages[in.current]
-		packets := in.buffers[in.current][:m.size]
-		oob := in.oob[in.current][:m.header.Controllen]
-		from := &in.names[in.current]
-		segment := s.readControl(oob)
-		if segment <= 0 {
-			segment = len(packets)
-		}
-		for in.offset < len(packets) {
-			packet := packets[in.offset:min(in.offset+segment, len(packets))]
-			if IsData(packet[0]) {
-				if in.data = append(in.data, packet); len(in.data) == maxPackets {
-					s.deliver(from)
-				}
-			} else {
-				if n == len(ms) {
-					s.deliver(from)
-					return n
-				}
-				ms[n].N = copy(ms[n].Buffers[0], packet)
-				ms[n].NN = copy(ms[n].OOB, oob)
-				ms[n].Addr = net.UDPAddrFromAddrPort(addrPort(from))
-				n++
-			}
-			in.offset += len(packet)
-		}
-		s.deliver(from)
+	m := &in.messages[i]
+	packets := in.buffers[i][:m.size]
+	oob := in.oob[i][:m.header.Controllen]
+	from := addrPort(&in.names[i])
+	segment := s.readControl(oob)
+	if segment <= 0 {
+		segment = len(packets)
 	}
-	return n
+	for len(packets) > 0 {
+		packet := packets[:min(segment, len(packets))]
+		packets = packets[len(packet):]
+		if !IsData(packet[0]) {
+			s.deliver(from) // what came before it
+			s.quic.put(packet, oob, from)
+			continue
+		}
+		if in.data = append(in.data, packet); len(in.data) == maxPackets {
+			s.deliver(from)
+		}
+	}
+	s.deliver(from)
 }
 
-func (s *Socket) deliver(from *unix.RawSockaddrInet6) {
+func (s *Socket) deliver(from netip.AddrPort) {
 	if len(s.in.data) > 0 {
-		s.receive(addrPort(from), s.in.data)
+		s.receive(from, s.in.data)
 		s.in.data = s.in.data[:0]
 	}
 }

@@ -33,12 +33,10 @@ type Sender struct {
 // NewSender makes a sender to an address of the socket's family.
 func (s *Socket) NewSender(to netip.AddrPort) (*Sender, error) {
 	w := &Sender{socket: s}
-	local := s.LocalAddr().(*net.UDPAddr) // net.ListenUDP makes no others
-	v4 := local.IP.To4() != nil
-	if to.Addr().Unmap().Is4() != v4 {
-		return nil, fmt.Errorf("send to %v from %v: not the same address family", to, local)
+	if to.Addr().Unmap().Is4() != s.is4() {
+		return nil, fmt.Errorf("send to %v from %v: not the same address family", to, s.local)
 	}
-	if err := w.setName(to, v4); err != nil {
+	if err := w.setName(to); err != nil {
 		return nil, fmt.Errorf("send to %v: %w", to, err)
 	}
 	w.header.Name = (*byte)(unsafe.Pointer(&w.name))
@@ -50,8 +48,8 @@ func (s *Socket) NewSender(to netip.AddrPort) (*Sender, error) {
 	return w, nil
 }
 
-func (w *Sender) setName(to netip.AddrPort, v4 bool) error {
-	if v4 {
+func (w *Sender) setName(to netip.AddrPort) error {
+	if w.socket.is4() {
 		name := (*unix.RawSockaddrInet4)(unsafe.Pointer(&w.name))
 		name.Family, name.Port, name.Addr = unix.AF_INET, networkOrder(to.Port()), to.Addr().Unmap().As4()
 		w.header.Namelen = unix.SizeofSockaddrInet4
@@ -59,18 +57,24 @@ func (w *Sender) setName(to netip.AddrPort, v4 bool) error {
 	}
 	w.name.Family, w.name.Port, w.name.Addr = unix.AF_INET6, networkOrder(to.Port()), to.Addr().As16()
 	w.header.Namelen = unix.SizeofSockaddrInet6
-	if zone := to.Addr().Zone(); zone != "" {
-		if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
-			w.name.Scope_id = uint32(n)
-			return nil
-		}
-		card, err := net.InterfaceByName(zone)
-		if err != nil {
-			return err
-		}
-		w.name.Scope_id = uint32(card.Index)
+	var err error
+	w.name.Scope_id, err = zoneIndex(to.Addr().Zone())
+	return err
+}
+
+// zoneIndex is the number of a zone (RFC 4007), which may be one already.
+func zoneIndex(zone string) (uint32, error) {
+	if zone == "" {
+		return 0, nil
 	}
-	return nil
+	if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
+		return uint32(n), nil
+	}
+	card, err := net.InterfaceByName(zone)
+	if err != nil {
+		return 0, err
+	}
+	return uint32(card.Index), nil
 }
 
 // Send sends packets, none of them empty, and returns how many the kernel took. It
@@ -148,7 +152,7 @@ func (w *Sender) send(packets [][]byte) error {
 		w.header.Control = &w.control[0]
 		w.header.SetControllen(unix.CmsgSpace(2))
 	}
-	err := w.socket.raw.Write(w.try)
+	err := w.socket.fd.Write(w.try)
 	clear(w.vectors[:len(packets)]) // what was sent is not kept alive
 	if err != nil {
 		return err

@@ -234,7 +234,7 @@ func certificate(t *testing.T) tls.Certificate {
 // Control messages reach QUIC: the ECN bits that a packet came with.
 func TestECNReachesQUIC(t *testing.T) {
 	to := listen(t, "udp4", nil)
-	if err := to.raw.Control(func(fd uintptr) {
+	if err := to.fd.Control(func(fd uintptr) {
 		if err := unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_RECVTOS, 1); err != nil {
 			t.Error(err)
 		}
@@ -275,7 +275,7 @@ func TestWithoutSegments(t *testing.T) {
 	from, to := listen(t, "udp4", nil), listen(t, "udp4", func(_ netip.AddrPort, packets [][]byte) { heard += len(packets) })
 	w := sender(t, from, to)
 	// The kernel refuses to segment without checksums: udp(7), SO_NO_CHECK.
-	if err := from.raw.Control(func(fd uintptr) {
+	if err := from.fd.Control(func(fd uintptr) {
 		if err := unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_NO_CHECK, 1); err != nil {
 			t.Error(err)
 		}

@@ -95,7 +95,7 @@ func TestPacketsPassBothWays(t *testing.T) {
 		for seen := 0; seen < count; {
 			p, err := ifc.Read(buf)
 			if err == nil && len(p.Data) == 0 {
-				err = ifc.Wait()
+				err = ifc.Wait(false)
 			}
 			if err != nil {
 				t.Error(err)
@@ -143,7 +143,7 @@ func drain(ifc *Interface) error {
 	for {
 		p, err := ifc.Read(buf)
 		if err == nil && len(p.Data) == 0 {
-			err = ifc.Wait()
+			err = ifc.Wait(false)
 		}
 		if err != nil {
 			return err

@@ -45,9 +45,10 @@ var (
 //
 // One goroutine may call Wait and Read; any number may call Write at the same time.
 type Device interface {
-	// Wait returns when there may be something to read. After Close it returns an
-	// error that is os.ErrClosed.
-	Wait() error
+	// Wait returns when there may be something to read. busy says that there will be
+	// soon: it then does not ask to be woken, but lets some come together. After Close
+	// Wait or the next Read returns an error that is os.ErrClosed.
+	Wait(busy bool) error
 	// Read takes one packet into buf, which has room for offload.BufferSize bytes, and
 	// returns it as a part of buf; one without data means that nothing is there. It
 	// does not wait. Packets that the kernel and offload do not agree on are passed

@@ -57,7 +57,7 @@ func (d *Device) Inject(pkt []byte) bool {
 }
 
 // Wait implements tun.Device.
-func (d *Device) Wait() error {
+func (d *Device) Wait(bool) error {
 	if d.next != nil {
 		return nil
 	}
