@@ -121,10 +121,7 @@ func figureNames() []string {
 			names = append(names, f.name)
 		}
 	}
-	if lossy != nil {
-		names = append(names, figureLoss)
-	}
-	return names
+	return append(names, figureLoss)
 }
 
 func (b *bench) run(ctx context.Context) error {
@@ -203,8 +200,12 @@ func (b *bench) try(ctx context.Context, c contender, round int) {
 	// What has no underlay loses nothing there.
 	if slices.Contains(b.figures, figureLoss) && c.name != nameCopier {
 		for _, percent := range lossRates {
-			values, err := b.measureLoss(ctx, c, percent)
-			note(lossColumn(percent), values, err)
+			speed, err := b.measureLoss(ctx, c, lossy(percent, uint64(round)))
+			if err != nil {
+				note(lossColumn(percent), nil, err)
+			} else {
+				note(lossColumn(percent), map[string]float64{lossColumn(percent): speed / 1e6}, nil)
+			}
 		}
 	}
 	fmt.Fprintf(os.Stderr, "round %d/%d: %s (%s)\n", round+1, b.rounds, c.name, time.Since(began).Round(time.Second))

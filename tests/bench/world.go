@@ -21,6 +21,8 @@ import (
 // Addresses of the two sides on the underlay.
 var underlayAddr = [2]netip.Addr{netip.MustParseAddr("10.99.0.1"), netip.MustParseAddr("10.99.0.2")}
 
+const underlayBits = 24
+
 // nic is the underlay's interface, on both sides.
 const nic = "veth0"
 
@@ -42,7 +44,8 @@ type underlay func(context.Context, *world) error
 
 // world is two sides, each in namespaces of its own, and what runs there.
 type world struct {
-	sides [2]*side
+	sides    [2]*side
+	cleanups []func() error // called when the sides are still there
 }
 
 // side is one of the two machines.
@@ -108,7 +111,7 @@ func veth(ctx context.Context, w *world) error {
 		return err
 	}
 	for _, s := range w.sides {
-		if err := s.configure(ctx, nic, netip.PrefixFrom(s.addr, 24)); err != nil {
+		if err := s.configure(ctx, nic, netip.PrefixFrom(s.addr, underlayBits)); err != nil {
 			return err
 		}
 	}
@@ -117,6 +120,11 @@ func veth(ctx context.Context, w *world) error {
 
 // close ends everything that runs in the world; the kernel then removes the rest.
 func (w *world) close() {
+	for _, f := range w.cleanups {
+		if err := f(); err != nil {
+			fmt.Fprintln(os.Stderr, "cannot clean up:", err)
+		}
+	}
 	for _, s := range w.sides {
 		if s != nil {
 			s.close()
