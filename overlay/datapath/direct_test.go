@@ -217,7 +217,7 @@ func TestDirectWayEndsAndComesBack(t *testing.T) {
 	})
 }
 
-// A way on which only small packets get through is none.
+// A way on which only packets smaller than the floor get through is none.
 func TestDirectWayIsWideEnough(t *testing.T) {
 	for name, limit := range map[string]func(*air){
 		"larger ones are lost":    func(a *air) { a.largest = 1300 },
@@ -229,7 +229,7 @@ func TestDirectWayIsWideEnough(t *testing.T) {
 				a.wantKind(KindDirect)
 				a.set(func() { limit(a) })
 				if a.refuse > 0 { // nothing is lost: what did not leave takes the stream
-					a.exchange(3, DefaultMTU)
+					a.exchange(1, DefaultMTU)
 				}
 				a.wantKind(KindStream)
 				a.exchange(3, DefaultMTU)

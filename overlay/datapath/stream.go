@@ -59,11 +59,7 @@ func (l *streamLink) Send(pkts [][]byte) int { return l.queue.push(pkts) }
 
 // Path implements Link.
 func (l *streamLink) Path() PathInfo {
-	p := PathInfo{Kind: KindStream, Up: l.isUp(), MTU: wire.MaxPacket, Queued: l.queue.queued()}
-	if l.direct != nil && l.direct.isUp() {
-		p.Kind, p.Up = KindDirect, true
-	}
-	return p
+	return l.direct.describe(PathInfo{Kind: KindStream, Up: l.isUp(), MTU: wire.MaxPacket, Queued: l.queue.queued()})
 }
 
 func (l *streamLink) isUp() bool {
