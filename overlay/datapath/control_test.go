@@ -73,6 +73,9 @@ func TestDirectWayFitsThePath(t *testing.T) {
 						two.dev.Inject(packet(two.v4, one.v4, 1, two.path(one).MTU))
 						one.wantTold(1)
 						two.wantTold(1)
+						if kinds := one.kind(two) + two.kind(one); kinds != KindDirect+KindDirect {
+							t.Errorf("packets of every size go by %s", kinds)
+						}
 					}
 					mtu := a.wantMTU(most)
 					a.network.mu.Lock()

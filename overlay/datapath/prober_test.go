@@ -73,6 +73,7 @@ func TestProber(t *testing.T) {
 			step{name: "the first answer", after: time.Millisecond, answer: full, mtu: full, nextNotAfter: probeSteady},
 		),
 		"one that refuses all packets": append(start[:2:2],
+			step{name: "a probe", after: probeSteady, probes: "[1420]", mtu: full, nextNotAfter: probeWait},
 			step{name: "refused", refused: 100, nextNotAfter: probeFirst},
 			step{name: "a late answer", answer: full, nextNotAfter: probeFirst},
 			step{name: "again", after: probeFirst, probes: "[1420]", nextNotAfter: probeFirst},
@@ -169,6 +170,7 @@ type simulation struct {
 	now     time.Duration
 	answers []sentProbe // at: when it comes
 	probes  int
+	idle    bool   // there are no packets
 	watch   func() // after everything that happens
 }
 
@@ -189,7 +191,7 @@ func (s *simulation) run(d time.Duration) {
 			return
 		}
 		s.now = max(s.now, at)
-		s.used = true
+		s.used = s.used || !s.idle
 		if len(s.answers) > 0 && s.answers[0].at <= s.now {
 			nonce := s.answers[0].nonce
 			s.answers = s.answers[1:]
@@ -274,8 +276,15 @@ func TestProberFollowsThePath(t *testing.T) {
 			t.Errorf("path of 1500 again: mtu %d", got)
 		}
 	}
-	s := newSimulation(path{mtu: 1500})
+	s := newSimulation(path{mtu: 1300})
 	s.run(time.Minute)
+	s.idle = true
+	s.run(time.Minute)
+	before := s.probes
+	if s.run(time.Hour); s.probes > before {
+		t.Errorf("%d probes of a way that nobody uses", s.probes-before)
+	}
+	s.idle = false
 	s.path.mtu = MinMTU - 1
 	if s.run(20 * time.Second); s.prober.mtu != 0 {
 		t.Errorf("path of less than the floor: mtu %d", s.prober.mtu)
