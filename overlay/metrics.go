@@ -5,13 +5,14 @@ import (
 	"slices"
 
 	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/overlay/datapath"
 )
 
 // metrics is asked at every scrape. Nothing in it names a peer: the number of
 // series stays small however many members come and go.
 func (n *Node) metrics() []api.Metric {
-	out := n.memberMetrics()
 	mesh, data := n.mesh.Stats(), n.datapath.Stats()
+	out := n.memberMetrics(data)
 	adm := mesh.Admission
 	out = append(out, byLabel("admission_total", "Connections by the outcome of admission.", "outcome", map[string]uint64{
 		"admitted": adm.Admitted, "refused_proof": adm.RefusedProof, "refused_timeout": adm.RefusedTimeout, "refused_limit": adm.RefusedLimit,
@@ -23,23 +24,26 @@ func (n *Node) metrics() []api.Metric {
 	out = append(out,
 		counter("mesh_streams_refused_total", "Streams of peers for unknown protocols or over the limit.", mesh.StreamsRefused),
 		counter("mesh_peers_lost_total", "Connections closed because the peer fell silent.", mesh.Lost),
+		counter("socket_kernel_drops_total", "Packets that the kernel threw away because the buffer of a UDP socket was full.", mesh.KernelDrops),
+		api.Metric{Name: "socket_unsegmented", Help: "UDP sockets that send packets one by one, because the kernel or a card does not segment.",
+			Value: float64(mesh.Unsegmented)},
 		counter("datapath_streams_reset_total", "Streams of peers reset because of what was on them.", data.Resets),
 	)
 	out = append(out, byLabel("datapath_drops_total", "Packets not carried, by reason.", "reason", data.Drops)...)
 	return append(out, n.gossipMetrics()...)
 }
 
-func (n *Node) memberMetrics() []api.Metric {
+func (n *Node) memberMetrics(data datapath.Stats) []api.Metric {
 	kinds := map[string]uint64{api.KindNode: 0, api.KindBridge: 0}
 	for _, m := range n.table.List() {
 		kinds[m.Kind]++
 	}
-	paths := map[string]uint64{"quic": 0, "tcp": 0}
+	paths := map[string]uint64{datapath.KindDirect: 0, "quic": 0, "tcp": 0}
 	for _, p := range n.mesh.Peers() {
-		paths[p.Transport]++
+		paths[pathOf(p, data)]++
 	}
 	out := byLabel("members", "Members known, this one included.", "kind", kinds)
-	out = append(out, byLabel("peers", "Connected peers, by the path to them.", "path", paths)...)
+	out = append(out, byLabel("peers", "Connected peers, by the path that packets to them take: direct, or a stream of a connection.", "path", paths)...)
 	for i := range out {
 		out[i].Counter = false
 	}

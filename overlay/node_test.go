@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/overlay/datapath"
 	"github.com/kairos-io/kairos/overlay/identity"
 	"github.com/kairos-io/kairos/overlay/token"
 	"github.com/kairos-io/kairos/overlay/tun"
@@ -213,9 +215,20 @@ func TestTwoMembers(t *testing.T) {
 	if err != nil || len(peers) != 1 || peers[0].TxPackets == 0 || peers[0].RxPackets == 0 || peers[0].Name != b.Status().Name {
 		t.Errorf("peers: %+v, %v", peers, err)
 	}
+	if p := peers[0]; p.Path != "direct" || p.Why != "udp probe answered" || p.RTT <= 0 || p.LastRTT <= 0 || p.Loss > 0 || p.MTU < datapath.MinMTU {
+		t.Errorf("the way to the peer: %+v", p)
+	}
+	got := map[string]float64{}
 	for _, m := range a.metrics() {
-		if m.Name == "peers" && m.Labels[0].Value == "quic" && m.Value != 1 {
-			t.Errorf("metric: %+v", m)
+		got[fmt.Sprint(m.Name, m.Labels)] = m.Value
+	}
+	want := map[string]float64{"peers[{path direct}]": 1, "peers[{path quic}]": 0, "peers[{path tcp}]": 0, "socket_kernel_drops_total[]": 0}
+	if _, ok := got["socket_unsegmented[]"]; !ok {
+		t.Error("no metric of segmentation")
+	}
+	for name, value := range want {
+		if v, ok := got[name]; !ok || v != value {
+			t.Errorf("metric %s is %v, %v; want %v", name, v, ok, value)
 		}
 	}
 }

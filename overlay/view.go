@@ -100,7 +100,8 @@ func (n *Node) Nodes(ctx context.Context, after uint64) api.NodeList {
 			Self: m.ID == n.ID(),
 		}
 		if p, ok := peers[m.ID]; ok {
-			node.Connected, node.Path, node.Endpoint, node.RTT = true, pathOf(p, stats), p.Remote, api.Duration(p.RTT)
+			w := n.peerOf(p, stats)
+			node.Connected, node.Path, node.Why, node.Endpoint, node.RTT, node.Loss, node.MTU = true, w.Path, w.Why, w.Endpoint, w.RTT, w.Loss, w.MTU
 		} else if !node.Self {
 			node.LastSeen = api.Duration(now.Sub(m.Refreshed))
 		}
@@ -109,7 +110,19 @@ func (n *Node) Nodes(ctx context.Context, after uint64) api.NodeList {
 	return list
 }
 
-// pathOf is the way that packets to a peer take.
+// peerOf says which way packets to a peer take, and what is known of it.
+func (n *Node) peerOf(p mesh.PeerInfo, stats datapath.Stats) api.Peer {
+	way := stats.Peers[p.ID].Path
+	peer := api.Peer{
+		ID: p.ID, Path: pathOf(p, stats), Why: way.Why, Endpoint: p.Remote, RTT: api.Duration(p.RTT), MTU: n.mtu,
+	}
+	if peer.Path == datapath.KindDirect {
+		peer.RTT, peer.LastRTT, peer.Loss, peer.MTU = api.Duration(way.RTT), api.Duration(way.LastRTT), way.Loss, way.MTU
+	}
+	return peer
+}
+
+// pathOf is the kind of that way.
 func pathOf(p mesh.PeerInfo, stats datapath.Stats) string {
 	if stats.Peers[p.ID].Path.Kind == datapath.KindDirect {
 		return datapath.KindDirect
@@ -131,9 +144,8 @@ func (n *Node) Peers() []api.Peer {
 	now := time.Now()
 	var out []api.Peer
 	for _, p := range n.mesh.Peers() {
-		peer := api.Peer{
-			ID: p.ID, Path: pathOf(p, stats), Endpoint: p.Remote, RTT: api.Duration(p.RTT), Connected: api.Duration(now.Sub(p.Since)),
-		}
+		peer := n.peerOf(p, stats)
+		peer.Connected = api.Duration(now.Sub(p.Since))
 		if m, ok := n.table.Get(p.ID); ok {
 			peer.Name = m.Name
 		}

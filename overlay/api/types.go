@@ -56,7 +56,10 @@ type Node struct {
 	Connected   bool              `json:"connected"`
 	Path        string            `json:"path,omitempty"`     // direct: sealed datagrams; quic, tcp: a stream of such a connection
 	Endpoint    string            `json:"endpoint,omitempty"` // underlay address in use
+	Why         string            `json:"why,omitempty"`      // it takes this path, in a few words
 	RTT         Duration          `json:"rtt_seconds,omitempty"`
+	Loss        int               `json:"loss_percent,omitempty"`      // of a direct path: of the last 32 probes, those without an answer
+	MTU         int               `json:"mtu,omitempty"`               // largest packet that the path takes, in bytes
 	LastSeen    Duration          `json:"last_seen_seconds,omitempty"` // how long ago a record or the connection was fresh
 }
 
@@ -71,9 +74,13 @@ type NodeList struct {
 type Peer struct {
 	ID        identity.ID       `json:"id"`
 	Name      string            `json:"name,omitempty"`
-	Path      string            `json:"path"`
+	Path      string            `json:"path"` // as Node's, like the next ones
+	Why       string            `json:"why"`
 	Endpoint  string            `json:"endpoint"`
-	RTT       Duration          `json:"rtt_seconds"`
+	RTT       Duration          `json:"rtt_seconds"`                // of a direct path: smoothed
+	LastRTT   Duration          `json:"last_rtt_seconds,omitempty"` // of a direct path: of the last probe
+	Loss      int               `json:"loss_percent"`
+	MTU       int               `json:"mtu"`
 	Connected Duration          `json:"connected_seconds"`
 	TxPackets uint64            `json:"tx_packets"`
 	TxBytes   uint64            `json:"tx_bytes"`

@@ -14,9 +14,16 @@
 // of its own (overlay/session) that leaves by the socket, the port and the
 // translator's mapping of QUIC. Packets take it while it is up:
 //
-//	PeerUp -> handshake on a stream -> keys -> probe of full size -> answer: up
-//	up -> three probes without an answer, or a packet refused: down -> probes ...
+//	PeerUp -> handshake on a stream -> keys -> probes -> an answer: up
+//	up -> three probes without an answer, or packets refused: down -> probes ...
 //	a connection over TCP, or none: there is no direct form
+//
+// A probe is as large as a packet, so that what answers says how large packets may
+// be (RFC 8899): the interface's MTU if that gets through, else what a search between
+// it and MinMTU finds. A size that is lost while smaller probes are answered, or that
+// the kernel refuses, is given up before the way is; in use, a larger one is tried
+// again every ten minutes. Senders of larger packets are told by ICMP. A way that does
+// not take MinMTU is none, and the stream form takes packets of any size.
 //
 // The queue before both is one, so that the way can change between two batches.
 //

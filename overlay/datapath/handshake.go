@@ -122,7 +122,7 @@ func (d *Datapath) answerSession(id identity.ID, s Stream) error {
 	d.addKeys(keys, w)
 	d.dropKeys(w.session.InstallAnswered(keys, d.now()))
 	w.mu.Lock()
-	w.wanted = false
+	w.wanted, w.trouble = false, ""
 	w.mu.Unlock()
 	if _, err := s.Write(answer); err != nil {
 		return fmt.Errorf("write handshake: %w", err)

@@ -3,6 +3,7 @@ package datapath
 import (
 	"context"
 	"io"
+	"time"
 
 	"github.com/kairos-io/kairos/overlay/identity"
 )
@@ -20,8 +21,13 @@ const (
 type PathInfo struct {
 	Kind   string // KindDirect or KindStream
 	Up     bool   // packets have left this way, or could at once
+	Why    string // in a few words
 	MTU    int    // largest packet in bytes that it takes
 	Queued int    // bytes that wait
+
+	// Of KindDirect only.
+	RTT, LastRTT time.Duration // smoothed, and of the last probe
+	Loss         int           // probes without an answer among the last 32, in percent
 }
 
 // Stream is one ordered, authenticated byte stream from or to a peer.

@@ -45,9 +45,9 @@ func newPacker() packer {
 func (k *packer) on() bool { return k.way != nil }
 
 // begin is about packets that go by way from now on, out of a Sender that is this
-// goroutine's.
-func (k *packer) begin(way *direct, keys *session.Keys, out Sender) {
-	k.way, k.keys, k.out, k.full = way, keys, out, way.mtu()
+// goroutine's; mtu is the largest packet.
+func (k *packer) begin(way *direct, keys *session.Keys, out Sender, mtu int) {
+	k.way, k.keys, k.out, k.full = way, keys, out, mtu
 }
 
 // add sends a packet, now or with those that follow. It reports false where the way
@@ -93,7 +93,7 @@ func (k *packer) seal(payload []byte, flags byte, packets int) bool {
 	}
 	room, err := k.keys.Seal(k.room, payload, flags)
 	if err != nil {
-		k.way.refused(err)
+		k.way.refused(0, err)
 		k.lose(packets)
 		return false
 	}
@@ -120,7 +120,7 @@ func (k *packer) send() bool {
 		for _, n := range k.packets[sent:] {
 			count.drop(DropLinkLost, n)
 		}
-		k.way.refused(err)
+		k.way.refused(len(k.datagrams[sent])-session.Overhead, err)
 	}
 	k.room, k.datagrams, k.packets = k.room[:0], k.datagrams[:0], k.packets[:0]
 	if err != nil {

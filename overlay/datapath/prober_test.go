@@ -1,80 +1,115 @@
 package datapath
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"testing"
 	"time"
 )
+
+// testFull is what the prober of a test tries first.
+const testFull = 1420
 
 // What a prober says over time, told as a story.
 func TestProber(t *testing.T) {
 	type step struct {
 		name         string
 		after        time.Duration // since the step before
-		answer       bool          // to the last probe; else it is asked what is due
+		answer       int           // to the last probe of that size; 0: it is asked what is due
 		idle         bool          // nobody had packets meanwhile
-		refused      bool
-		probe, down  bool
-		up           bool // afterwards
+		refused      int           // a packet of that size
+		probes       string        // their sizes
+		mtu          int           // afterwards
 		nextNotAfter time.Duration
 	}
+	const f, full = MinMTU, testFull
+	start := []step{
+		{name: "at once", probes: "[1420]", nextNotAfter: probeFirst},
+		{name: "the answer", after: 20 * time.Millisecond, answer: full, mtu: full, nextNotAfter: probeSteady},
+	}
+	small := []step{
+		{name: "at once", probes: "[1420]", nextNotAfter: probeFirst},
+		{name: "again, and less", after: probeFirst, probes: "[1420 1280]", nextNotAfter: 2 * probeFirst},
+		{name: "less is answered", after: time.Millisecond, answer: f, mtu: f},
+		{name: "all of it once more", probes: "[1420]", mtu: f, nextNotAfter: probeFirst},
+		{name: "beside what gets through", after: probeFirst, probes: "[1420 1280]", mtu: f, nextNotAfter: probeWait},
+		{name: "which is answered", after: time.Millisecond, answer: f, mtu: f, nextNotAfter: probeFirst},
+		{name: "and again", after: probeFirst, probes: "[1420 1280]", mtu: f, nextNotAfter: probeWait},
+		{name: "which is answered", after: time.Millisecond, answer: f, mtu: f, nextNotAfter: probeFirst},
+		{name: "the middle", after: probeFirst, probes: "[1348]", mtu: f, nextNotAfter: probeFirst},
+	}
 	tests := map[string][]step{
-		"a way that answers": {
-			{name: "at once", probe: true, nextNotAfter: probeFirst},
-			{name: "the answer", after: 20 * time.Millisecond, answer: true, up: true, nextNotAfter: probeSteady},
-			{name: "too early", after: probeSteady - 1, up: true, nextNotAfter: probeSteady},
-			{name: "the next one", after: 1, probe: true, up: true, nextNotAfter: probeWait},
-			{name: "the answer", after: time.Millisecond, answer: true, up: true, nextNotAfter: probeSteady},
-		},
+		"a way that answers": append(start[:2:2],
+			step{name: "too early", after: probeSteady - 1, mtu: full, nextNotAfter: probeSteady},
+			step{name: "the next one", after: 1, probes: "[1420]", mtu: full, nextNotAfter: probeWait},
+			step{name: "the answer", after: time.Millisecond, answer: full, mtu: full, nextNotAfter: probeSteady},
+		),
 		"a way that nobody uses": {
-			{name: "at once", probe: true, nextNotAfter: probeFirst},
-			{name: "the answer", answer: true, idle: true, up: true, nextNotAfter: probeSteady},
-			{name: "silence", after: probeSteady, idle: true, up: true, nextNotAfter: probeSteady},
-			{name: "more of it", after: time.Hour, idle: true, up: true, nextNotAfter: probeSteady},
-			{name: "used", after: probeSteady, probe: true, up: true, nextNotAfter: probeWait},
-			{name: "lost", after: probeWait, idle: true, probe: true, up: true, nextNotAfter: probeWait},
+			{name: "at once", probes: "[1420]", nextNotAfter: probeFirst},
+			{name: "the answer", answer: full, idle: true, mtu: full, nextNotAfter: probeSteady},
+			{name: "silence", after: probeSteady, idle: true, mtu: full, nextNotAfter: probeSteady},
+			{name: "more of it", after: time.Hour, idle: true, mtu: full, nextNotAfter: probeSteady},
+			{name: "used", after: probeSteady, probes: "[1420]", mtu: full, nextNotAfter: probeWait},
+			{name: "lost", after: probeWait, idle: true, probes: "[1420 1280]", mtu: full, nextNotAfter: probeWait},
 		},
 		"one that does not": {
-			{name: "first", probe: true, nextNotAfter: probeFirst},
-			{name: "second", after: probeFirst, probe: true, nextNotAfter: 2 * probeFirst},
-			{name: "third", after: 2 * probeFirst, probe: true, nextNotAfter: 4 * probeFirst},
-			{name: "later", after: time.Hour, probe: true, nextNotAfter: 8 * probeFirst},
+			{name: "first", probes: "[1420]", nextNotAfter: probeFirst},
+			{name: "second", after: probeFirst, probes: "[1420 1280]", nextNotAfter: 2 * probeFirst},
+			{name: "third", after: 2 * probeFirst, probes: "[1420 1280]", nextNotAfter: 4 * probeFirst},
+			{name: "later", after: time.Hour, probes: "[1420 1280]", nextNotAfter: 8 * probeFirst},
 		},
-		"one that stops to answer": {
-			{name: "first", probe: true, nextNotAfter: probeFirst},
-			{name: "the answer", answer: true, up: true, nextNotAfter: probeSteady},
-			{name: "lost", after: probeSteady, probe: true, up: true, nextNotAfter: probeWait},
-			{name: "lost again", after: probeWait, probe: true, up: true, nextNotAfter: probeWait},
-			{name: "twice", after: probeWait, probe: true, up: true, nextNotAfter: probeWait},
-			{name: "given up", after: probeWait, probe: true, down: true, nextNotAfter: probeSlow},
-			{name: "back", after: time.Millisecond, answer: true, up: true, nextNotAfter: probeSteady},
-		},
-		"one that refuses a packet": {
-			{name: "first", probe: true, nextNotAfter: probeFirst},
-			{name: "the answer", answer: true, up: true, nextNotAfter: probeSteady},
-			{name: "refused", refused: true, nextNotAfter: probeFirst},
-			{name: "a late answer", answer: true, nextNotAfter: probeFirst},
-			{name: "again", after: probeFirst, probe: true, nextNotAfter: probeFirst},
-		},
+		"one that stops to answer": append(start[:2:2],
+			step{name: "lost", after: probeSteady, probes: "[1420]", mtu: full, nextNotAfter: probeWait},
+			step{name: "lost again", after: probeWait, probes: "[1420 1280]", mtu: full, nextNotAfter: probeWait},
+			step{name: "twice", after: probeWait, probes: "[1420 1280]", mtu: full, nextNotAfter: probeWait},
+			step{name: "given up", after: probeWait, probes: "[1420 1280]", nextNotAfter: probeSlow},
+			step{name: "back", after: time.Millisecond, answer: full, mtu: full, nextNotAfter: probeSteady},
+		),
+		"one that loses what is large": append(small[:9:9],
+			step{name: "which is answered", after: time.Millisecond, answer: 1348, mtu: 1348},
+			step{name: "the next middle", probes: "[1384]", mtu: 1348, nextNotAfter: probeFirst},
+		),
+		"one that is only slow": append(small[:8:8],
+			step{name: "the first answer", after: time.Millisecond, answer: full, mtu: full, nextNotAfter: probeSteady},
+		),
+		"one that refuses all packets": append(start[:2:2],
+			step{name: "a probe", after: probeSteady, probes: "[1420]", mtu: full, nextNotAfter: probeWait},
+			step{name: "refused", refused: 100, nextNotAfter: probeFirst},
+			step{name: "a late answer", answer: full, nextNotAfter: probeFirst},
+			step{name: "again", after: probeFirst, probes: "[1420]", nextNotAfter: probeFirst},
+		),
+		"one that refuses large packets": append(start[:2:2],
+			step{name: "refused", refused: full, mtu: f},
+			step{name: "less", probes: "[1348]", mtu: f, nextNotAfter: probeFirst},
+			step{name: "refused", refused: 1348, mtu: f},
+			step{name: "still less", probes: "[1312]", mtu: f, nextNotAfter: probeFirst},
+			step{name: "the answer", answer: 1312, mtu: 1312},
+		),
 	}
 	for name, steps := range tests {
 		t.Run(name, func(t *testing.T) {
-			var p prober
+			p := newProber(full)
 			now := time.Duration(0)
+			sent := map[int]uint64{} // by size
 			for _, s := range steps {
 				now += s.after
 				p.used = p.used || !s.idle
 				switch {
-				case s.answer:
-					p.answered(p.nonce, now)
-				case s.refused:
-					p.refused(now)
+				case s.answer > 0:
+					p.answered(sent[s.answer], now)
+				case s.refused > 0:
+					p.refused(s.refused, now)
 				default:
-					if _, probe, down := p.due(now); probe != s.probe || down != s.down {
-						t.Errorf("%s: probe %v, down %v", s.name, probe, down)
+					var sizes []int
+					for nonce, size := p.due(now); size > 0; nonce, size = p.due(now) {
+						sizes, sent[size] = append(sizes, size), nonce
+					}
+					if got := fmt.Sprint(sizes); got != s.probes && len(sizes)+len(s.probes) > 0 {
+						t.Errorf("%s: probes %s, want %s", s.name, got, s.probes)
 					}
 				}
-				if p.up != s.up || p.next-now > s.nextNotAfter {
-					t.Errorf("%s: up %v, next after %v", s.name, p.up, p.next-now)
+				if p.mtu != s.mtu || p.next-now > s.nextNotAfter {
+					t.Errorf("%s: mtu %d, next after %v", s.name, p.mtu, p.next-now)
 				}
 			}
 		})
@@ -82,20 +117,247 @@ func TestProber(t *testing.T) {
 }
 
 func TestProberBelievesOneAnswer(t *testing.T) {
-	var p prober
+	p := newProber(testFull)
 	for now := time.Duration(0); p.nonce < inFlight+1; now = p.next {
 		p.due(now)
 	}
-	for name, nonce := range map[string]uint64{"to a probe long ago": 1, "to none": p.nonce + 1} {
-		if p.answered(nonce, time.Second) || p.up {
+	for name, nonce := range map[string]uint64{"to a probe long ago": 1, "to none": p.nonce + 1, "to what nobody asks": 0} {
+		if p.answered(nonce, time.Second); p.mtu > 0 {
 			t.Errorf("an answer %s counts", name)
 		}
 	}
 	// A way may be slower than the pace of probes.
-	if !p.answered(2, probeFirst+time.Second) || p.rtt != time.Second {
+	if p.answered(2, probeFirst+time.Second); p.mtu == 0 || p.rtt != time.Second {
 		t.Errorf("the answer does not count: %+v", p)
 	}
-	if p.answered(2, time.Second) || p.answered(3, time.Second) {
+	if p.answered(2, time.Hour); p.rtt != time.Second {
 		t.Error("it counts twice")
+	}
+}
+
+// Probes for which there was no room say nothing of the way.
+func TestProberWithoutRoom(t *testing.T) {
+	p := newProber(testFull)
+	nonce, _ := p.due(0)
+	p.answered(nonce, 0)
+	for now := time.Duration(0); now < time.Minute; now = p.next {
+		p.used = true
+		if nonce, size := p.due(now); size > 0 {
+			p.unsent(nonce, now)
+		}
+		if p.mtu != testFull || p.loss() > 0 {
+			t.Fatalf("after %v: mtu %d, loss %d", now, p.mtu, p.loss())
+		}
+	}
+	if nonce, size := p.due(p.next); size != testFull || nonce < 100 {
+		t.Errorf("probe %d of %d bytes", nonce, size)
+	}
+}
+
+// path is what lies between a prober and its peer.
+type path struct {
+	mtu    int     // larger probes are lost
+	refuse int     // larger probes are refused by the kernel; 0: none
+	lose   float64 // this share of all
+	delay  time.Duration
+	random *rand.Rand
+}
+
+// simulation is a prober with its path and the answers that are on their way.
+type simulation struct {
+	path
+	prober
+	now     time.Duration
+	answers []sentProbe // at: when it comes
+	probes  int
+	idle    bool   // there are no packets
+	watch   func() // after everything that happens
+}
+
+func newSimulation(p path) *simulation {
+	p.random = rand.New(rand.NewPCG(1, 2))
+	return &simulation{path: p, prober: newProber(testFull), watch: func() {}}
+}
+
+// run lets time pass, with packets all the time.
+func (s *simulation) run(d time.Duration) {
+	for end := s.now + d; ; {
+		at := s.next
+		if len(s.answers) > 0 {
+			at = min(at, s.answers[0].at)
+		}
+		if at > end {
+			s.now = end
+			return
+		}
+		s.now = max(s.now, at)
+		s.used = s.used || !s.idle
+		if len(s.answers) > 0 && s.answers[0].at <= s.now {
+			nonce := s.answers[0].nonce
+			s.answers = s.answers[1:]
+			s.answered(nonce, s.now)
+		} else if nonce, size := s.due(s.now); size > 0 {
+			s.probes++
+			switch {
+			case s.refuse > 0 && size > s.refuse:
+				s.refused(size, s.now)
+			case size <= s.path.mtu && s.random.Float64() >= s.lose:
+				s.answers = append(s.answers, sentProbe{nonce: nonce, at: s.now + s.delay})
+			}
+		}
+		s.watch()
+	}
+}
+
+// The search comes close to every path from below, with few probes, and stays.
+func TestProberFindsEveryMTU(t *testing.T) {
+	const most = 36 // probes
+	for _, refuse := range []bool{false, true} {
+		for _, rtt := range []time.Duration{0, 20 * time.Millisecond, 300 * time.Millisecond, 900 * time.Millisecond} {
+			for mtu := 1200; mtu <= 1500; mtu++ {
+				s := newSimulation(path{mtu: mtu, delay: rtt})
+				if refuse {
+					s.refuse = mtu
+				}
+				s.watch = func() {
+					if s.prober.mtu > mtu {
+						t.Fatalf("path of %d: mtu %d", mtu, s.prober.mtu)
+					}
+				}
+				s.run(30 * time.Second)
+				want := min(mtu, testFull)
+				if mtu < MinMTU {
+					if s.prober.mtu != 0 {
+						t.Errorf("path of %d, less than the floor, has mtu %d", mtu, s.prober.mtu)
+					}
+					continue
+				}
+				if got := s.prober.mtu; got > want || want-got >= sizeGap || want == testFull && got != want {
+					t.Errorf("path of %d, rtt %v: mtu %d", mtu, rtt, got)
+				}
+				if s.probes > most || s.loss() > 0 {
+					t.Errorf("path of %d, rtt %v: %d probes, loss %d %%", mtu, rtt, s.probes, s.loss())
+				}
+				found := s.prober.mtu
+				s.watch = func() {
+					if s.prober.mtu < found || s.prober.mtu > mtu {
+						t.Fatalf("path of %d: mtu %d after %d", mtu, s.prober.mtu, found)
+					}
+				}
+				s.run(time.Hour)
+			}
+		}
+	}
+}
+
+// A path that gets smaller while it is in use, without a word, is still a path; one
+// that gets larger is used in full, later.
+func TestProberFollowsThePath(t *testing.T) {
+	for _, mtu := range []int{1280, 1281, 1290, 1300, 1392, 1405, 1418, 1419} {
+		s := newSimulation(path{mtu: 1500, delay: 10 * time.Millisecond})
+		s.run(time.Minute)
+		s.watch = func() {
+			if s.prober.mtu == 0 {
+				t.Fatalf("given up at %v", s.now)
+			}
+		}
+		s.path.mtu = mtu
+		s.run(probeSteady + 2*probeWait)
+		if got := s.prober.mtu; got > mtu {
+			t.Errorf("path of %d: still mtu %d", mtu, got)
+		}
+		s.run(10 * time.Second)
+		if got := s.prober.mtu; mtu-got >= sizeGap {
+			t.Errorf("path of %d: only mtu %d", mtu, got)
+		}
+		s.path.mtu = 1500
+		s.run(probeAgain + probeSteady + time.Second)
+		if got := s.prober.mtu; got != testFull {
+			t.Errorf("path of 1500 again: mtu %d", got)
+		}
+	}
+	s := newSimulation(path{mtu: 1300})
+	s.run(time.Minute)
+	s.idle = true
+	s.run(time.Minute)
+	before := s.probes
+	if s.run(time.Hour); s.probes > before {
+		t.Errorf("%d probes of a way that nobody uses", s.probes-before)
+	}
+	s.idle = false
+	s.path.mtu = MinMTU - 1
+	if s.run(20 * time.Second); s.prober.mtu != 0 {
+		t.Errorf("path of less than the floor: mtu %d", s.prober.mtu)
+	}
+}
+
+// Loss is no reason for smaller packets, and not soon one for none.
+func TestProberBearsLoss(t *testing.T) {
+	for _, mtu := range []int{1300, 1500} {
+		s := newSimulation(path{mtu: mtu, delay: 30 * time.Millisecond, lose: 0.2})
+		want, changes, down, last := min(mtu, testFull)-sizeGap, 0, 0, 0
+		var low, since time.Duration // how long it was less, and since when it is what it is
+		s.watch = func() {
+			if s.prober.mtu == last {
+				return
+			}
+			if last <= want {
+				low += s.now - since
+			}
+			if s.prober.mtu == 0 {
+				down++
+			}
+			last, since = s.prober.mtu, s.now
+			changes++
+		}
+		const day = 24 * time.Hour
+		s.run(day)
+		if s.prober.mtu <= want || s.prober.mtu > mtu {
+			t.Errorf("path of %d: mtu %d", mtu, s.prober.mtu)
+		}
+		if low > day/100 || changes > 100 || down > 24 {
+			t.Errorf("path of %d: less for %v of a day, %d changes, down %d times", mtu, low, changes, down)
+		}
+		if s.loss() < 5 || s.loss() > 40 {
+			t.Errorf("loss %d %%", s.loss())
+		}
+	}
+}
+
+func TestProberMeasures(t *testing.T) {
+	p := newProber(testFull)
+	for i, rtt := range []time.Duration{100, 200, 100} { // ms
+		want := [][2]time.Duration{{100_000, 50_000}, {112_500, 62_500}, {110_937, 50_000}}[i] // us, by RFC 6298
+		p.measure(rtt * time.Millisecond)
+		if s, d := p.smooth.Truncate(time.Microsecond), p.spread; s != want[0]*time.Microsecond || i < 2 && d != want[1]*time.Microsecond {
+			t.Errorf("%d: smoothed %v, deviation %v", i, s, d)
+		}
+		if p.rtt != rtt*time.Millisecond {
+			t.Errorf("%d: last %v", i, p.rtt)
+		}
+	}
+	tests := map[string]struct {
+		answered func(n int) bool
+		count    int
+		want     int
+	}{
+		"none yet":     {func(int) bool { return true }, 1, 0},
+		"all answered": {func(int) bool { return true }, 100, 0},
+		"one of four":  {func(n int) bool { return n != 2 }, 5, 25},
+		"every second": {func(n int) bool { return n%2 == 0 }, 101, 50},
+		"those before": {func(n int) bool { return n > 68 }, 101, 3},
+	}
+	for name, tc := range tests {
+		p := newProber(testFull)
+		p.mtu = testFull
+		for n := range tc.count {
+			p.recent = 0
+			if nonce := p.send(MinMTU, 0); tc.answered(n) {
+				p.answered(nonce, 0)
+			}
+		}
+		if got := p.loss(); got != tc.want {
+			t.Errorf("%s: loss %d %%, want %d", name, got, tc.want)
+		}
 	}
 }

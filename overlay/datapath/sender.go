@@ -151,8 +151,7 @@ func (s *sender) start(id identity.ID) {
 		return
 	}
 	if s.run.link = s.run.peer.link.Load(); s.run.link != nil {
-		s.run.mtu = s.run.link.mtu()
-		s.run.link.begin(&s.pack, s.now)
+		s.run.mtu = s.run.link.begin(&s.pack, s.now)
 	}
 }
 

@@ -59,40 +59,29 @@ func (l *streamLink) send(p offload.Packet) {
 	}
 }
 
-// begin has packets sealed for the direct way from now on, if that is up.
-func (l *streamLink) begin(k *packer, now time.Duration) {
+// begin has packets sealed for the direct way from now on, if that is up. It returns
+// the largest packet that goes the way there is, and the largest segment of one.
+func (l *streamLink) begin(k *packer, now time.Duration) (mtu int) {
 	if l.direct == nil || !l.direct.use() {
-		return
+		return wire.MaxPacket
 	}
-	keys := l.direct.session.Sealing(now)
-	if keys == nil {
-		return
+	keys, mtu := l.direct.session.Sealing(now), l.direct.mtu()
+	if keys == nil || mtu == 0 {
+		return wire.MaxPacket
 	}
 	if l.sender == nil {
 		var err error
 		if l.sender, err = l.direct.d.direct.Sender(l.id); err != nil {
-			return // the connection has just moved: PathChanged follows
+			return wire.MaxPacket // the connection has just moved: PathChanged follows
 		}
 	}
-	k.begin(l.direct, keys, l.sender)
-}
-
-// mtu is the largest packet in bytes that the link takes now, and the largest segment
-// of one.
-func (l *streamLink) mtu() int {
-	if l.direct != nil && l.direct.isUp() {
-		return l.direct.mtu()
-	}
-	return wire.MaxPacket
+	k.begin(l.direct, keys, l.sender, mtu)
+	return mtu
 }
 
 // Path tells which way packets go now.
 func (l *streamLink) Path() PathInfo {
-	p := PathInfo{Kind: KindStream, Up: l.isUp(), MTU: l.mtu(), Queued: l.queue.queued()}
-	if l.direct != nil && l.direct.isUp() {
-		p.Kind, p.Up = KindDirect, true
-	}
-	return p
+	return l.direct.describe(PathInfo{Kind: KindStream, Up: l.isUp(), MTU: wire.MaxPacket, Queued: l.queue.queued()})
 }
 
 func (l *streamLink) isUp() bool {

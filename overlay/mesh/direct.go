@@ -65,3 +65,34 @@ func (u *underlay) socketOf(local, remote netip.AddrPort) *socket.Socket {
 	}
 	return u.sockets[i]
 }
+
+// socketStats sums up what happened on the sockets.
+func (u *underlay) socketStats() (drops uint64, unsegmented int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for i, s := range u.sockets {
+		stats := s.Stats()
+		u.drops.add(i, stats.KernelDrops)
+		if stats.Unsegmented {
+			unsegmented++
+		}
+	}
+	return u.drops.sum, unsegmented
+}
+
+// tally makes one counter that only grows of several that count modulo 2^32. They
+// must be added before they have gone half of the way round.
+type tally struct {
+	sum  uint64
+	last []uint32
+}
+
+// add takes what the counter with the number i says now.
+func (t *tally) add(i int, value uint32) {
+	for len(t.last) <= i {
+		t.last = append(t.last, 0)
+	}
+	if more := int32(value - t.last[i]); more > 0 {
+		t.sum, t.last[i] = t.sum+uint64(more), value
+	}
+}

@@ -40,10 +40,13 @@ type Stats struct {
 	Lost           uint64 // connections closed because the peer fell silent
 	Members        int    // peers known, connected or not
 	Peers          int    // peers connected
+	KernelDrops    uint64 // packets that did not fit into the buffers of the UDP sockets
+	Unsegmented    int    // UDP sockets that send packets one by one: socket.Stats
 }
 
 // Stats returns the counters.
 func (m *Mesh) Stats() Stats {
+	drops, unsegmented := m.under.socketStats()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return Stats{
@@ -54,6 +57,8 @@ func (m *Mesh) Stats() Stats {
 		Lost:           m.stats.lost.Load(),
 		Members:        len(m.targets),
 		Peers:          len(m.peers),
+		KernelDrops:    drops,
+		Unsegmented:    unsegmented,
 	}
 }
 

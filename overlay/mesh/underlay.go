@@ -48,6 +48,7 @@ type underlay struct {
 
 	mu      sync.Mutex
 	sockets []*socket.Socket // of QUIC
+	drops   tally            // of the kernel, for each of them
 }
 
 func openUnderlay(m *Mesh) (_ *underlay, err error) {

@@ -154,6 +154,10 @@ func scenes() map[string]*scene {
 		Endpoint: "192.0.2.7:4171", RTT: api.Duration(1234 * time.Microsecond), Addresses: []netip.Addr{netip.MustParseAddr("10.77.0.1")},
 		Annotations: map[string]string{api.NoteRole: "server", api.NoteReady: "true"},
 	}
+	near, narrow := server, server
+	near.ID, near.Name, near.Path, near.Why, near.MTU = identity.ID{4}, "delta-aqaaaa", "direct", "udp probe answered", 1420
+	narrow.ID, narrow.Name, narrow.Path, narrow.Why, narrow.MTU, narrow.Loss = identity.ID{5}, "eps-auaaaa", "direct", "udp probe answered", 1340, 3
+	server.Why, server.MTU = "no keys agreed yet", 1420
 	silent := api.Node{
 		ID: identity.ID{3}, Name: "beta-amaaaa", Kind: api.KindNode, NetworkID: "kairos", LastSeen: api.Duration(90 * time.Second),
 		Addresses:   []netip.Addr{netip.MustParseAddr("10.77.0.2")},
@@ -166,7 +170,7 @@ func scenes() map[string]*scene {
 	return map[string]*scene{
 		"alone":   {Own: alone, All: []api.Node{self}},
 		"waiting": {Own: status, All: []api.Node{self, server, silent}},
-		"running": {Own: status, All: []api.Node{server, self}, cluster: &api.Cluster{NetworkID: "kairos", UID: "u", Phase: "running"},
+		"running": {Own: status, All: []api.Node{server, near, narrow, self}, cluster: &api.Cluster{NetworkID: "kairos", UID: "u", Phase: "running"},
 			extra: map[string]http.Handler{"kubeconfig": answer(http.StatusOK, `{"kubeconfig":"apiVersion: v1\n"}`)}},
 		"refusing": {Own: status, All: []api.Node{self},
 			extra: map[string]http.Handler{"kubeconfig": answer(http.StatusNotFound, `{"error":"there is no cluster \"home\" yet: 1 more node","hint":"see kairos status"}`)}},

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -43,8 +44,9 @@ func newStatus(env *Env) *cobra.Command {
 		Use:   "status",
 		Short: "Show the nodes of the network, and what is being waited for",
 		Long: `Show the nodes of the network that this machine is part of, by its node or by a
-running bridge: name, role, address, the path packets take and the round-trip
-time. While something is missing, the last line says what is being waited for.
+running bridge: name, role, address, and the path that packets take: direct
+(sealed UDP datagrams) or a stream of a quic or tcp connection, its round-trip
+time, loss of probes, largest packet in bytes, and why it is this path. While something is missing, the last line says what is being waited for.
 With --os, show what is in the slots of this machine's operating system instead.`,
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table, wide, json or yaml")
@@ -190,14 +192,14 @@ func writeStatus(env *Env, r statusReport, output string) error {
 
 func writeTable(env *Env, r statusReport, wide bool) {
 	w := tabwriter.NewWriter(env.result(), 0, 0, 3, ' ', 0)
-	head := []string{"NAME", "ROLE", "ADDRESS", "PATH", "RTT"}
+	head := []string{"NAME", "ROLE", "ADDRESS", "PATH", "RTT", "LOSS", "MTU", "WHY"}
 	if wide {
 		head = append(head, "NETWORK", "ADDRESS6", "ENDPOINT", "SEEN", "VERSION", "ID")
 	}
 	row := func(cells []string) { _, _ = fmt.Fprintln(w, strings.Join(cells, "\t")) } // into memory
 	row(head)
 	for _, n := range r.Nodes {
-		cells := []string{console.Printable(n.Name), role(n), address(n, 0), path(n), rtt(n)}
+		cells := []string{console.Printable(n.Name), role(n), address(n, 0), path(n), rtt(n), loss(n), mtu(n), why(n)}
 		if wide {
 			cells = append(cells, console.Printable(n.NetworkID), address(n, 1), orDash(n.Endpoint), seen(n), console.Printable(n.Version), n.ID.String())
 		}
@@ -245,6 +247,28 @@ func rtt(n api.Node) string {
 		return fmt.Sprintf("%.2fms", d.Seconds()*1e3)
 	}
 	return fmt.Sprintf("%.0fms", d.Seconds()*1e3)
+}
+
+// loss is known of what is probed.
+func loss(n api.Node) string {
+	if n.Self || !n.Connected || n.Path != "direct" {
+		return "-"
+	}
+	return fmt.Sprintf("%d%%", n.Loss)
+}
+
+func mtu(n api.Node) string {
+	if n.Self || !n.Connected || n.MTU <= 0 {
+		return "-"
+	}
+	return strconv.Itoa(n.MTU)
+}
+
+func why(n api.Node) string {
+	if n.Self || !n.Connected {
+		return "-"
+	}
+	return orDash(console.Printable(n.Why))
 }
 
 func seen(n api.Node) string {
