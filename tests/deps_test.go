@@ -16,7 +16,7 @@ type room struct {
 }
 
 var (
-	pure    = []string{"overlay/token", "overlay/identity", "overlay/wire", "overlay/member", "overlay/route", "overlay/offload"}
+	pure    = []string{"overlay/token", "overlay/identity", "overlay/wire", "overlay/member", "overlay/route"}
 	network = slices.Concat(pure, []string{"overlay/internal/..."})
 	// ofOverlay is what the node knows of the network: its door and its words.
 	ofOverlay = []string{"overlay/api", "overlay/identity", "overlay/token", "overlay/wire"}
@@ -37,9 +37,10 @@ var rooms = []room{
 	{name: "overlay/route", may: pure, plain: true},
 	{name: "overlay/offload", plain: true},
 	{name: "overlay/mesh", may: slices.Concat(network, []string{"overlay/admission", "overlay/discovery", "overlay/socket"})},
-	{name: "overlay/datapath", may: slices.Concat(network, []string{"overlay/session"})},
+	{name: "overlay/datapath", may: slices.Concat(network, []string{"overlay/session", "overlay/offload"})},
 	{name: "overlay/overlaytest", may: []string{"overlay/..."}},
-	{name: "overlay/tun/tuntest", may: []string{"overlay/tun"}},
+	{name: "overlay/tun", may: slices.Concat(network, []string{"overlay/offload"})},
+	{name: "overlay/tun/tuntest", may: []string{"overlay/tun", "overlay/offload"}},
 	{name: "overlay/...", may: network},
 
 	{name: "agent", may: slices.Concat(ofAgent, []string{"agent/..."})},

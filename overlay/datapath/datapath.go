@@ -20,7 +20,6 @@ type Device interface {
 	Read(buf []byte) (offload.Packet, error)
 	Write(h offload.Header, parts [][]byte) error
 	MTU() int
-	MergesUDP() bool
 	Close() error
 }
 
@@ -53,7 +52,7 @@ type Datapath struct {
 	closed  bool
 	running sync.WaitGroup // links and inbound streams
 
-	receivers pool[receiver]
+	receivers receivers
 }
 
 // peer is a member with a connection, an inbound stream, or both.
@@ -72,7 +71,6 @@ func New(cfg Config) *Datapath {
 	}
 	d.peers.Store(&map[identity.ID]*peer{})
 	d.arrivals.Store(&map[uint32]arrival{})
-	d.receivers.make = func() *receiver { return &receiver{merger: offload.Merger{UDP: cfg.Device.MergesUDP()}} }
 	return d
 }
 

@@ -17,7 +17,6 @@ import (
 type receiver struct {
 	pkts   []offload.Packet
 	merger offload.Merger
-	cut    offload.Cutter
 }
 
 // HandleStream delivers what the authenticated peer id sends on a stream of
@@ -207,18 +206,6 @@ func (d *Datapath) deliver(p *peer, r *receiver) error {
 // add puts a packet to those before it, which are written first if it does not belong
 // to them.
 func (d *Datapath) add(p *peer, r *receiver, pkt offload.Packet) error {
-	if pkt.Shape > offload.Partial && !r.merger.UDP && pkt.IsUDP() {
-		r.cut.Start(pkt, len(pkt.Data))
-		for segment := r.cut.Next(); segment != nil; segment = r.cut.Next() {
-			if err := d.add(p, r, offload.Packet{Data: segment, Shape: offload.Partial}); err != nil {
-				return err
-			}
-			if err := d.write(p, r); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
 	for !r.merger.Add(pkt) {
 		if err := d.write(p, r); err != nil {
 			return err
@@ -245,27 +232,27 @@ func (d *Datapath) write(p *peer, r *receiver) error {
 	return nil
 }
 
-// pool keeps what has been made for the next one who needs it. Unlike a sync.Pool it
-// gives nothing to the collector: there are never more than were in use at once.
-type pool[T any] struct {
-	make func() *T
+// receivers are those that nobody uses now. Unlike a sync.Pool it gives nothing to
+// the collector: there are never more than were in use at once.
+type receivers struct {
 	mu   sync.Mutex
-	idle []*T
+	idle []*receiver
 }
 
-func (p *pool[T]) get() *T {
+func (p *receivers) get() *receiver {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if n := len(p.idle); n > 0 {
-		x := p.idle[n-1]
-		p.idle = p.idle[:n-1]
-		return x
+	n := len(p.idle)
+	if n == 0 {
+		return &receiver{}
 	}
-	return p.make()
+	r := p.idle[n-1]
+	p.idle = p.idle[:n-1]
+	return r
 }
 
-func (p *pool[T]) put(x *T) {
+func (p *receivers) put(r *receiver) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.idle = append(p.idle, x)
+	p.idle = append(p.idle, r)
 }

@@ -180,7 +180,6 @@ type sinkDevice struct{ Device }
 
 func (sinkDevice) Write(offload.Header, [][]byte) error { return nil }
 func (sinkDevice) MTU() int                             { return DefaultMTU }
-func (sinkDevice) MergesUDP() bool                      { return true }
 func (sinkDevice) Close() error                         { return nil }
 
 // steadyBatch is how many packets a round of the steady state has.

@@ -52,3 +52,6 @@ func (h Header) Encode(b []byte) {
 	binary.NativeEndian.PutUint16(b[6:], h.ChecksumStart)
 	binary.NativeEndian.PutUint16(b[8:], h.ChecksumOffset)
 }
+
+// IsUDP reports whether the packet is a run of datagrams, which Linux takes since 6.2.
+func (h Header) IsUDP() bool { return h.Type == typeUDP }

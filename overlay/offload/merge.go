@@ -14,9 +14,6 @@ const (
 // Merger puts packets together. Packets go in by Add and come out by Take, in order.
 // The zero value is ready; it is for one goroutine at a time.
 type Merger struct {
-	// UDP says that the kernel takes runs of datagrams, as Linux does since 6.2.
-	UDP bool
-
 	parts  [][]byte
 	shape  Shape
 	layout layout
@@ -46,9 +43,9 @@ func (m *Merger) Add(p Packet) bool {
 	if l.tcp {
 		m.seq = binary.BigEndian.Uint32(p.Data[l.l4+tcpSeq:]) + uint32(m.size)
 		m.open = p.Data[l.l4+tcpFlags] == flagACK
-	} else {
-		m.open = m.UDP
+		return true
 	}
+	m.open = true
 	return true
 }
 

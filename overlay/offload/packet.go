@@ -189,9 +189,3 @@ func (p Packet) Segments() int {
 	}
 	return (len(p.Data) - l.payload + int(p.Shape) - 1) / int(p.Shape)
 }
-
-// IsUDP reports whether a valid packet that is not whole is UDP's.
-func (p Packet) IsUDP() bool {
-	l, ok := find(p.Data)
-	return ok && !l.tcp
-}

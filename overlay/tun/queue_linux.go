@@ -1,6 +1,7 @@
 package tun
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -108,9 +109,6 @@ func (d *device) Read(buf []byte) (offload.Packet, error) {
 	}
 }
 
-// MergesUDP implements Device.
-func (d *device) MergesUDP() bool { return d.udp }
-
 // vectors are what one Write hands to the kernel.
 type vectors struct {
 	header [offload.HeaderSize]byte
@@ -124,6 +122,9 @@ var vectorPool = sync.Pool{New: func() any { return new(vectors) }}
 
 // Write implements Device.
 func (d *device) Write(h offload.Header, parts [][]byte) error {
+	if h.IsUDP() && !d.udp {
+		return d.writeApart(h, parts)
+	}
 	if len(parts) > maxParts {
 		return d.explain("write", unix.EMSGSIZE)
 	}
@@ -152,6 +153,24 @@ func (d *device) Write(h offload.Header, parts [][]byte) error {
 			return d.explain("write", errno)
 		}
 	}
+}
+
+// writeApart writes a run of datagrams one by one, for a kernel that takes no runs.
+func (d *device) writeApart(h offload.Header, parts [][]byte) error {
+	run, err := offload.Take(h, bytes.Join(parts, nil))
+	if err != nil {
+		return d.explain("write", err)
+	}
+	var cut offload.Cutter
+	var one offload.Merger
+	cut.Start(run, len(run.Data))
+	for pkt := cut.Next(); pkt != nil; pkt = cut.Next() {
+		one.Add(offload.Packet{Data: pkt, Shape: offload.Partial})
+		if err := d.Write(one.Take()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // explain gives the errors of a closed device one name.

@@ -59,10 +59,6 @@ type Device interface {
 	// MTU is the largest packet in bytes that the kernel hands to Read, or the
 	// largest segment of one.
 	MTU() int
-	// MergesUDP reports whether Write takes runs of datagrams in one packet.
-	MergesUDP() bool
-	// Name is the interface's name.
-	Name() string
 	// Close unblocks Wait. Calling it again does nothing.
 	Close() error
 }

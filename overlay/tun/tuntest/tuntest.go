@@ -95,14 +95,8 @@ func (d *Device) Write(_ offload.Header, parts [][]byte) error {
 	}
 }
 
-// MergesUDP implements tun.Device.
-func (d *Device) MergesUDP() bool { return false }
-
 // MTU implements tun.Device.
 func (d *Device) MTU() int { return d.mtu }
-
-// Name implements tun.Device.
-func (d *Device) Name() string { return d.name }
 
 // Close implements tun.Device.
 func (d *Device) Close() error {
