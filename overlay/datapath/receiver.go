@@ -17,6 +17,7 @@ import (
 type receiver struct {
 	pkts   []offload.Packet
 	merger offload.Merger
+	memo   memo
 }
 
 // HandleStream delivers what the authenticated peer id sends on a stream of
@@ -184,11 +185,12 @@ func (d *Datapath) deliver(p *peer, r *receiver) error {
 			bad = errBadPacket
 			break
 		}
-		if !routes.SourceOK(p.id, src) {
+		r.memo.ask(routes, p.id, src, dst)
+		switch {
+		case !r.memo.genuine:
 			p.count.drop(DropSpoofed, pkt.Segments())
 			continue
-		}
-		if id, ok := routes.Lookup(dst); !ok || id != d.self {
+		case !r.memo.known || r.memo.to != d.self:
 			p.count.drop(DropNotOurs, pkt.Segments())
 			continue
 		}

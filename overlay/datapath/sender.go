@@ -20,6 +20,7 @@ type sender struct {
 	since int // bytes forwarded since the device was looked at
 	fresh int // packets since it was waited for
 
+	memo  memo
 	run   run
 	cut   offload.Cutter
 	pack  packer
@@ -48,7 +49,7 @@ func newSender(d *Datapath) *sender {
 
 // loop carries packets until the device fails or is closed.
 func (s *sender) loop() error {
-	poll.Own()
+	defer poll.Own()()
 	for {
 		if err := s.fill(); err != nil {
 			return err
@@ -112,15 +113,15 @@ func (s *sender) forward(p offload.Packet) {
 		d.drops[DropMulticast].Add(1)
 		return
 	}
-	routes := d.routes.Load()
-	id, ok := routes.Lookup(dst)
-	if !ok || id == d.self {
-		d.drops[DropNoRoute].Add(1)
+	s.memo.ask(d.routes.Load(), d.self, src, dst)
+	id := s.memo.to
+	if !s.memo.known || id == d.self {
+		d.drops[DropNoRoute].Add(uint64(p.Segments()))
 		s.unreachable(p)
 		return
 	}
-	if !routes.SourceOK(d.self, src) {
-		d.drops[DropLocalSource].Add(1)
+	if !s.memo.genuine {
+		d.drops[DropLocalSource].Add(uint64(p.Segments()))
 		s.unreachable(p)
 		return
 	}

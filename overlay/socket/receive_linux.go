@@ -54,7 +54,7 @@ func (in *inbox) init() {
 // serve reads until the socket is closed or fails.
 func (s *Socket) serve() {
 	defer close(s.served)
-	poll.Own()
+	defer poll.Own()()
 	for {
 		n, err := s.recv()
 		if err == nil && n == 0 {

@@ -163,7 +163,7 @@ func (w *Sender) send(packets [][]byte) error {
 // trySend sends; false means that there is no room yet.
 func (w *Sender) trySend(fd uintptr) bool {
 	for {
-		_, _, errno := unix.Syscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&w.header)), unix.MSG_DONTWAIT)
+		_, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&w.header)), unix.MSG_DONTWAIT)
 		switch errno {
 		case 0:
 			w.err = nil

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -77,18 +78,32 @@ func (d *Descriptor) wait(events int16) error {
 	}
 	defer d.Done()
 	fds := [...]unix.PollFd{{Fd: int32(fd), Events: events}, {Fd: int32(d.stop), Events: unix.POLLIN}}
-	for {
-		_, err := unix.Poll(fds[:], -1)
-		switch {
-		case err == unix.EINTR:
-		case err != nil:
-			return os.NewSyscallError("poll", err)
-		case fds[1].Revents != 0:
-			return os.ErrClosed
-		default:
-			return nil
-		}
+	n, err := doze(fds[:])
+	for n == 0 || err == unix.EINTR {
+		n, err = unix.Poll(fds[:], -1)
 	}
+	switch {
+	case err != nil:
+		return os.NewSyscallError("poll", err)
+	case fds[1].Revents != 0:
+		return os.ErrClosed
+	}
+	return nil
+}
+
+// dozing is how long a thread waits before the scheduler hears of it. While packets
+// come, waits are shorter, and the scheduler would spend as much time on finding out
+// that a thread waits as the thread does on packets. It bounds for how long the
+// collector may have to wait for the thread.
+const dozing = time.Millisecond
+
+func doze(fds []unix.PollFd) (int, error) {
+	t := unix.NsecToTimespec(int64(dozing))
+	n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)), uintptr(unsafe.Pointer(&t)), 0, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
 }
 
 // Close ends all waits, and returns when nobody uses the descriptor any more. Calling
@@ -144,15 +159,26 @@ func (d *Descriptor) repeat(f func(fd uintptr) bool, wait func() error) error {
 // nap is about as long as a network card waits for more before it interrupts.
 const nap = 30 * time.Microsecond
 
-// Nap lets some more come in. It blocks the calling thread.
+// Nap lets some more come in. It blocks the calling thread, and the scheduler does not
+// hear of it: it would take longer to find another thread than the nap lasts.
 func Nap() {
 	t := unix.NsecToTimespec(int64(nap))
-	_ = unix.Nanosleep(&t, nil)
+	_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&t)), 0, 0)
 }
 
-// Own gives the calling goroutine a thread of its own until it ends. Naps are not
-// prolonged on it.
-func Own() {
+// Own gives the calling goroutine a thread of its own until it ends, and all others a
+// processor for the one that it keeps while it waits. Naps are not prolonged on it.
+func Own() (end func()) {
 	runtime.LockOSThread()
+	processors(+1)
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
+	return func() { processors(-1) }
+}
+
+var owning sync.Mutex
+
+func processors(change int) {
+	owning.Lock()
+	defer owning.Unlock()
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + change)
 }
