@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/internal/poll"
 	"github.com/kairos-io/kairos/overlay/offload"
 	"github.com/kairos-io/kairos/overlay/session"
 	"github.com/kairos-io/kairos/overlay/wire"
@@ -216,6 +217,9 @@ func (d *Datapath) add(p *peer, r *receiver, pkt offload.Packet) error {
 	return nil
 }
 
+// flood is how many datagrams at once are more than a socket holds for long.
+const flood = 32
+
 // write hands the device what has been put together. The error is that the device is
 // closed; what a kernel refuses is counted.
 func (d *Datapath) write(p *peer, r *receiver) error {
@@ -225,6 +229,9 @@ func (d *Datapath) write(p *peer, r *receiver) error {
 	}
 	err := d.dev.Write(h, parts)
 	if err == nil {
+		if h.IsUDP() && len(parts) >= flood {
+			poll.Yield() // or the socket overflows before anybody could read from it
+		}
 		return nil
 	}
 	p.count.drop(DropDevice, len(parts))

@@ -166,6 +166,9 @@ func Nap() {
 	_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&t)), 0, 0)
 }
 
+// Yield lets others run who wait for the processor.
+func Yield() { _, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
+
 // Own gives the calling goroutine a thread of its own until it ends, and all others a
 // processor for the one that it keeps while it waits. Naps are not prolonged on it.
 func Own() (end func()) {
