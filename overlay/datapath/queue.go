@@ -12,7 +12,7 @@ import (
 // the two with the speed of the path, so that what waits takes about queueTime
 // to send: a slow path gets a short queue and not seconds of delay.
 const (
-	maxQueue  = 256 << 10
+	maxQueue  = 1 << 20
 	minQueue  = 66 << 10 // one packet of any size fits
 	queueTime = 25 * time.Millisecond
 	// reserve is room beyond the limit for packets of at most smallPacket bytes:

@@ -170,7 +170,7 @@ func (u *underlay) openTCP(key crypto.PrivKey, gater *gater) error {
 	if u.tls, err = p2ptls.New(p2ptls.ID, key, muxers); err != nil {
 		return err
 	}
-	up, err := upgrader.New([]sec.SecureTransport{u.tls}, muxers, nil, u.limits, gater)
+	up, err := upgrader.New([]sec.SecureTransport{corkedTLS{u.tls}}, muxers, nil, u.limits, gater)
 	if err != nil {
 		return err
 	}
@@ -186,6 +186,8 @@ func yamuxTransport() *yamux.Transport {
 	// A peer that stops reading is a matter for the beat, too; this is the
 	// bound for a single write.
 	cfg.ConnectionWriteTimeout = 30 * time.Second
+	cfg.MaxMessageSize = maxMessage
+	cfg.InitialStreamWindowSize = 2 << 20
 	return (*yamux.Transport)(&cfg)
 }
 

@@ -8,7 +8,7 @@ import (
 
 // frameBuffer is how much a FrameReader reads at once: one read of a busy
 // stream brings many packets.
-const frameBuffer = 64 << 10
+const frameBuffer = 128 << 10
 
 // AppendFrame appends packet as one frame to dst: its length, a note about it that is
 // the caller's, both of 2 bytes, big endian, and itself. A packet of 0 or more than
