@@ -28,7 +28,7 @@ const helperEnv = "KAIROS_TEST_HELPER"
 
 // helpers by name.
 var helpers = map[string]func(ctx context.Context, args []string) error{
-	"strangers": strangers, "spoof": spoof, "spoof-directly": spoofDirectly, "junk": junk,
+	"strangers": strangers, "spoof": spoof, "spoof-directly": spoofDirectly, "junk": junk, "flood": flood,
 	"send-bytes": sendBytes, "take-bytes": takeBytes, "send-datagrams": sendDatagrams, "take-datagrams": takeDatagrams,
 }
 

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/kairos-io/kairos/tests/lab"
 )
 
@@ -44,6 +46,27 @@ func junk(ctx context.Context, args []string) error {
 		<-tick.C
 	}
 	return ctx.Err()
+}
+
+// flood is a helper: it sends small datagrams to ADDRESS as fast as it can, and says
+// "sends" once it does.
+func flood(ctx context.Context, args []string) error {
+	var g errgroup.Group
+	for range 2 {
+		c, err := net.Dial("udp", args[0])
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		g.Go(func() error {
+			for buf := make([]byte, 36); ctx.Err() == nil; { // 64 with the headers
+				_, _ = c.Write(buf) // nobody listens
+			}
+			return ctx.Err()
+		})
+	}
+	fmt.Println("sends", args[0])
+	return g.Wait()
 }
 
 // whileHelper does f while a helper that does not end by itself says "sends".
@@ -174,4 +197,61 @@ func TestSessionOutlivesDaemons(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.awaitDirect(nodes...)
+}
+
+// Ten seconds of more small datagrams than can be carried do not make the daemons
+// large, neither the one that sends them nor the one that gets them.
+func TestOverload(t *testing.T) {
+	const most, growth, length = 40 << 20, 1.2, 10 * time.Second
+	w := newWorld(t, "a", "b")
+	nodes := w.startAll()
+	w.awaitDirect(nodes...)
+	a, b := nodes[0], nodes[1]
+	idle := map[*node]int64{a: a.rss(), b: b.rss()}
+	largest := map[*node]int64{}
+	var carried uint64
+	w.whileHelper(a.Machine, func() {
+		end := time.After(length)
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		before := b.received()
+		for {
+			select {
+			case <-tick.C:
+				for _, n := range nodes {
+					largest[n] = max(largest[n], n.rss())
+				}
+				continue
+			case <-end:
+			}
+			break
+		}
+		carried = b.received() - before
+	}, "flood", b.v4().String()+":9")
+	for _, n := range nodes {
+		t.Logf("RESULT %s: %.1f MiB idle, %.1f MiB at most with %.0f datagrams a second", n.Name(),
+			float64(idle[n])/(1<<20), float64(largest[n])/(1<<20), float64(carried)/length.Seconds())
+		if largest[n] > most || float64(largest[n]) > growth*float64(idle[n]) {
+			t.Errorf("%s grows from %d to %d KiB, want at most %d, and at most %.1f times as much", n.Name(), idle[n]>>10, largest[n]>>10, most>>10, growth)
+		}
+	}
+	if carried < 10_000 {
+		t.Errorf("%d datagrams were carried", carried)
+	}
+	if err := a.ping(b.v4().String()); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
+// received is how many packets the node has taken from its peers.
+func (n *node) received() (packets uint64) {
+	n.w.Helper()
+	peers, err := n.client().Peers(n.w.ctx)
+	if err != nil {
+		n.w.Fatal(err)
+	}
+	for _, p := range peers {
+		packets += p.RxPackets
+	}
+	return packets
 }
