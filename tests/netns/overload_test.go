@@ -186,7 +186,11 @@ func TestSessionOutlivesDaemons(t *testing.T) {
 			}
 			return nil
 		})
+		before := n.status()
 		n.kill()
+		if addrs, err := n.Exec(w.ctx, "ip", "addr", "show", "up", "dev", before.Interface); err != nil || !strings.Contains(addrs, before.Addresses[0].String()) {
+			t.Errorf("the interface without its daemon: %v\n%s", err, addrs)
+		}
 		n.run()
 		w.awaitMesh(nodes...)
 	}

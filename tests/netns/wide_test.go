@@ -42,6 +42,9 @@ func newWide(t *testing.T, mtu int, path wan.Path) *wide {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the link: %+v", w.link.Stats())
+		}
 		if err := w.link.Close(); err != nil {
 			t.Error(err)
 		}
