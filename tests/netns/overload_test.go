@@ -3,7 +3,6 @@ package netns
 import (
 	"context"
 	"crypto/rand"
-	"encoding/binary"
 	"fmt"
 	"net"
 	"os"
@@ -28,22 +27,24 @@ func junk(ctx context.Context, args []string) error {
 	defer c.Close()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	began, sent := time.Now(), 0
-	buf := make([]byte, 1400)
-	for ctx.Err() == nil {
+	var packets [1000][]byte // made before: the sender has the same processors
+	for i := range packets {
+		packets[i] = make([]byte, 17+i)
+		rand.Read(packets[i])
+		packets[i][0] &= 0x3f
+		if i%2 == 0 { // the form of a packet
+			copy(packets[i], []byte{1, 0, 0, 0})
+		}
+	}
+	said := false
+	for began, sent := time.Now(), 0; ctx.Err() == nil; <-tick.C {
 		for ; sent < int(time.Since(began)/(100*time.Microsecond)); sent++ {
-			rand.Read(buf)
-			buf[0] &= 0x3f
-			if sent%2 == 0 { // the form of a packet
-				copy(buf, []byte{1, 0, 0, 0})
-			}
-			// Refused is what an answer would look like: the test counts those.
-			_, _ = c.Write(buf[:17+int(binary.BigEndian.Uint16(buf[8:]))%(len(buf)-16)])
+			_, _ = c.Write(packets[sent%len(packets)]) // an answer that says no is counted by the test
 		}
-		if sent >= 1000 && sent < 1020 {
-			fmt.Println("sends", sent)
+		if sent > len(packets) && !said {
+			fmt.Println("sends", args[0])
+			said = true
 		}
-		<-tick.C
 	}
 	return ctx.Err()
 }
