@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"strconv"
@@ -16,6 +17,7 @@ import (
 	"github.com/kairos-io/kairos/overlay/datapath"
 	"github.com/kairos-io/kairos/overlay/identity"
 	"github.com/kairos-io/kairos/overlay/mesh"
+	"github.com/kairos-io/kairos/overlay/session"
 	"github.com/kairos-io/kairos/overlay/token"
 	"github.com/kairos-io/kairos/overlay/wire"
 )
@@ -24,22 +26,25 @@ import (
 // running tests: inside a machine, as a process of its own.
 const helperEnv = "KAIROS_TEST_HELPER"
 
+// helpers by name.
+var helpers = map[string]func(ctx context.Context, args []string) error{
+	"strangers": strangers, "spoof": spoof, "spoof-directly": spoofDirectly, "junk": junk, "flood": flood,
+	"send-bytes": sendBytes, "take-bytes": takeBytes, "send-datagrams": sendDatagrams, "take-datagrams": takeDatagrams,
+}
+
 // helper runs "NAME ARGS..." and reports whether there was one to run.
 func helper(words string) bool {
 	args := strings.Fields(words)
 	if len(args) == 0 {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
 	defer cancel()
-	err := fmt.Errorf("no helper %s", args[0])
-	switch args[0] {
-	case "strangers":
-		err = strangers(ctx, args[1], args[2])
-	case "spoof":
-		err = spoof(ctx, args[1:])
+	f, ok := helpers[args[0]]
+	if !ok {
+		f = func(context.Context, []string) error { return fmt.Errorf("no helper %s", args[0]) }
 	}
-	if err != nil {
+	if err := f(ctx, args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -66,8 +71,9 @@ func newMesh(ctx context.Context, keys token.Keys, peer string) (*mesh.Mesh, err
 
 // strangers is COUNT nodes, each with a key of its own and a token of none of
 // the members, each of which tries once to get in at PEER. It fails if one gets in.
-func strangers(ctx context.Context, peer, count string) error {
-	n, err := strconv.Atoi(count)
+func strangers(ctx context.Context, args []string) error {
+	peer := args[0]
+	n, err := strconv.Atoi(args[1])
 	if err != nil {
 		return err
 	}
@@ -100,46 +106,130 @@ func strangers(ctx context.Context, peer, count string) error {
 	return g.Wait()
 }
 
-// spoof is a member with the right token that does not play by the rules: over
-// a stream to the member at PEER it sends COUNT packets to DST that claim to come
-// from SRC, and then one that is no packet at all.
-func spoof(ctx context.Context, args []string) error {
-	keys, err := keysOf(args[0])
-	if err != nil {
-		return err
+// liar is a member with the right token that does not play by the rules: it sends
+// COUNT packets to DST that claim to come from SRC.
+type liar struct {
+	*mesh.Mesh
+	keys   token.Keys
+	victim identity.ID
+	packet []byte
+	count  int
+}
+
+// newLiar connects to a member; args are TOKEN PEER SRC DST COUNT.
+func newLiar(ctx context.Context, args []string) (*liar, error) {
+	l := &liar{packet: udpPacket(netip.MustParseAddr(args[2]), netip.MustParseAddr(args[3]))}
+	var err error
+	if l.count, err = strconv.Atoi(args[4]); err != nil {
+		return nil, err
 	}
-	src, dst := netip.MustParseAddr(args[2]), netip.MustParseAddr(args[3])
-	count, err := strconv.Atoi(args[4])
-	if err != nil {
-		return err
+	if l.keys, err = keysOf(args[0]); err != nil {
+		return nil, err
 	}
-	m, err := newMesh(ctx, keys, args[1])
-	if err != nil {
-		return err
+	if l.Mesh, err = newMesh(ctx, l.keys, args[1]); err != nil {
+		return nil, err
 	}
-	defer m.Close()
-	events, cancel := m.Events()
+	events, cancel := l.Events()
 	defer cancel()
 	for e := range events {
-		if e.Kind != mesh.PeerUp {
-			continue
+		// The address names one member; the mesh meets others as well.
+		for _, p := range l.Peers() {
+			if e.Kind == mesh.PeerUp && p.ID == e.Peer && p.Remote == args[1] {
+				l.victim = e.Peer
+				return l, nil
+			}
 		}
-		s, err := m.Open(ctx, e.Peer, datapath.Protocol)
-		if err != nil {
-			return err
-		}
-		var frames []byte
-		for range count {
-			frames = wire.AppendFrame(frames, udpPacket(src, dst), 0)
-		}
-		if _, err := s.Write(frames); err != nil {
-			return err
-		}
-		fmt.Println("sent")
-		<-ctx.Done() // the connection stays until the test has looked
-		return nil
 	}
-	return errors.New("the mesh closed before a member was found")
+	return nil, errors.New("the mesh closed before a member was found")
+}
+
+// spoof lies over a stream.
+func spoof(ctx context.Context, args []string) error {
+	l, err := newLiar(ctx, args)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	s, err := l.Open(ctx, l.victim, datapath.Protocol)
+	if err != nil {
+		return err
+	}
+	var frames []byte
+	for range l.count {
+		frames = wire.AppendFrame(frames, l.packet, 0)
+	}
+	if _, err := s.Write(frames); err != nil {
+		return err
+	}
+	fmt.Println("sent")
+	<-ctx.Done() // the connection stays until the test has looked
+	return nil
+}
+
+// spoofDirectly lies over the direct way.
+func spoofDirectly(ctx context.Context, args []string) error {
+	l, err := newLiar(ctx, args)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	keys, err := l.agree(ctx)
+	for err != nil && ctx.Err() == nil {
+		time.Sleep(20 * time.Millisecond) // the victim may not be so far
+		keys, err = l.agree(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	out, err := l.Sender(l.victim)
+	if err != nil {
+		return err
+	}
+	tick := time.NewTicker(time.Millisecond) // a batch must not be lost for want of room
+	defer tick.Stop()
+	for left := l.count; left > 0; <-tick.C {
+		var batch [][]byte
+		for range min(left, 50) {
+			packet, err := seal(keys, l.packet)
+			if err != nil {
+				return err
+			}
+			batch = append(batch, packet)
+		}
+		if _, err := out.Send(batch); err != nil {
+			return err
+		}
+		left -= len(batch)
+	}
+	fmt.Println("sent")
+	<-ctx.Done()
+	return nil
+}
+
+// seal is all that a liar needs to know of the form of packets.
+func seal(keys *session.Keys, packet []byte) ([]byte, error) { return keys.Seal(nil, packet, 0) }
+
+// agree agrees on keys with the victim.
+func (l *liar) agree(ctx context.Context) (*session.Keys, error) {
+	s, err := l.Open(ctx, l.victim, datapath.SessionProtocol)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	handshake, message, err := session.Initiate(session.Party{
+		Self: l.ID(), Peer: l.victim, PSK: session.NewPSK(l.keys.Admission), Suites: session.Supported(true), Index: 1, Rand: rand.Reader,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.Write(message); err != nil {
+		return nil, err
+	}
+	answer := make([]byte, session.HandshakeSize)
+	if _, err := io.ReadFull(s, answer); err != nil {
+		return nil, err
+	}
+	return handshake.Finish(answer)
 }
 
 // udpPacket is an IPv4 packet with an empty datagram to port 9.

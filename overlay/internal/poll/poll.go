@@ -178,10 +178,19 @@ func Own() (end func()) {
 	return func() { processors(-1) }
 }
 
-var owning sync.Mutex
+var owning struct {
+	sync.Mutex
+	threads int
+}
 
 func processors(change int) {
 	owning.Lock()
 	defer owning.Unlock()
-	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + change)
+	before := owning.threads > 0
+	owning.threads += change
+	if after := owning.threads > 0; after && !before {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
+	} else if before && !after {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) - 1)
+	}
 }

@@ -36,7 +36,7 @@ type direction struct {
 // Link is a link that works until Close.
 type Link struct {
 	began    time.Time
-	room     int // of a buffer
+	room     int // of a buffer: a VLAN tag fits as well
 	dirs     [2]*direction
 	bell     int            // an eventfd: something is due earlier than was known
 	asleep   sync.Mutex     // guards what follows
@@ -57,9 +57,6 @@ const (
 // does for several.
 const grain = 100 * time.Microsecond
 
-// ethernet is what a frame is longer than the MTU, with one VLAN tag.
-const ethernet = 18
-
 // Start makes the link. It works until its context ends or it is closed.
 func Start(ctx context.Context, c Config) (*Link, error) {
 	if c.MTU == 0 {
@@ -76,7 +73,7 @@ func Start(ctx context.Context, c Config) (*Link, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("make a wan link: %w", err), a.close())
 	}
-	l := &Link{began: time.Now(), room: c.MTU + ethernet, closing: make(chan struct{}), alarm: awake}
+	l := &Link{began: time.Now(), room: c.MTU + ethernetHeader + 4, closing: make(chan struct{}), alarm: awake}
 	l.dirs = [2]*direction{
 		{from: a, to: b, shaper: newShaper(c.AtoB, 2*c.Seed)},
 		{from: b, to: a, shaper: newShaper(c.BtoA, 2*c.Seed+1)},

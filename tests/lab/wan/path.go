@@ -15,7 +15,11 @@ type Path struct {
 	ReorderBy time.Duration // 0: a millisecond
 	Rate      int64         // bits per second, counted as the wire counts: frames without preamble and gap; 0: no limit
 	Queue     int           // bytes that wait for Rate at most, others are lost; 0: DefaultQueue
+	MTU       int           // larger packets are lost and nobody is told; 0: no limit
 }
+
+// ethernetHeader is what a frame is longer than its packet.
+const ethernetHeader = 14
 
 // DefaultQueue is the queue of a path with a rate and none of its own.
 const DefaultQueue = 256 << 10
@@ -28,6 +32,7 @@ type Count struct {
 	Duplicated uint64 // delivered twice
 	Reordered  uint64 // delayed by ReorderBy
 	Overflowed uint64 // lost for want of room in Queue
+	Oversized  uint64 // lost by MTU
 	Delivered  uint64 // written to the other end, duplicates included
 	Refused    uint64 // not taken by the other end's kernel
 }
@@ -38,7 +43,7 @@ func (p Path) check() error {
 			return fmt.Errorf("%s is %v: want a share from 0 to 1", name, share)
 		}
 	}
-	if p.Delay < 0 || p.ReorderBy < 0 || p.Rate < 0 || p.Queue < 0 {
+	if p.Delay < 0 || p.ReorderBy < 0 || p.Rate < 0 || p.Queue < 0 || p.MTU < 0 {
 		return fmt.Errorf("%+v: nothing of it may be negative", p)
 	}
 	return nil
@@ -65,6 +70,10 @@ func (s *shaper) enter(now time.Duration, size int) (due time.Duration, copies i
 	s.count.Frames++
 	s.count.Bytes += uint64(size)
 	lost, twice, late := s.draw() < s.Loss, s.draw() < s.Duplicate, s.draw() < s.Reorder
+	if s.MTU > 0 && size > s.MTU+ethernetHeader {
+		s.count.Oversized++
+		return 0, 0
+	}
 	if lost {
 		s.count.Lost++
 		return 0, 0

@@ -37,6 +37,8 @@ func TestWhatBecomesOfAFrame(t *testing.T) {
 		{"late by default", Path{Reorder: 1}, []float64{0.5, 0.5, 0.5}, 8 * ms, 1, Count{Frames: 1, Bytes: 100, Reordered: 1}},
 		{"always lost", Path{Loss: 1}, []float64{0.999, 0, 0}, 0, 0, Count{Frames: 1, Bytes: 100, Lost: 1}},
 		{"a slow wire", Path{Rate: 100_000, Delay: ms}, []float64{0, 0, 0}, 16 * ms, 1, Count{Frames: 1, Bytes: 100}},
+		{"too large", Path{MTU: 85}, []float64{0, 0, 0}, 0, 0, Count{Frames: 1, Bytes: 100, Oversized: 1}},
+		{"just small enough", Path{MTU: 86}, []float64{0, 0, 0}, 7 * ms, 1, Count{Frames: 1, Bytes: 100}},
 		{"no room", Path{Rate: 100_000, Queue: 99}, []float64{0, 0, 0}, 0, 0, Count{Frames: 1, Bytes: 100, Overflowed: 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -105,7 +107,7 @@ func TestChance(t *testing.T) {
 }
 
 func TestPathCheck(t *testing.T) {
-	for _, p := range []Path{{Loss: -0.1}, {Loss: 1.1}, {Duplicate: 2}, {Reorder: -1}, {Delay: -1}, {Rate: -1}, {Queue: -1}, {ReorderBy: -1}} {
+	for _, p := range []Path{{Loss: -0.1}, {Loss: 1.1}, {Duplicate: 2}, {Reorder: -1}, {Delay: -1}, {Rate: -1}, {Queue: -1}, {MTU: -1}, {ReorderBy: -1}} {
 		if p.check() == nil {
 			t.Errorf("no word against %+v", p)
 		}
