@@ -256,6 +256,7 @@ func TestSmallUnderlay(t *testing.T) {
 	}{
 		{"the device takes 1280", 1280, wan.Path{}},
 		{"something on the way takes 1400", 1500, wan.Path{MTU: 1400}},
+		{"something on the way takes 1280", 1500, wan.Path{MTU: 1280}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWide(t, c.mtu, c.path)
