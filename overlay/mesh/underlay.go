@@ -174,7 +174,9 @@ func (u *underlay) openTCP(key crypto.PrivKey, gater *gater) error {
 	if err != nil {
 		return err
 	}
-	u.tcp, err = tcp.NewTCPTransport(up, u.limits, nil)
+	u.tcp, err = tcp.NewTCPTransport(up, u.limits, nil, tcp.WithDialerForAddr(func(ma.Multiaddr) (tcp.ContextDialer, error) {
+		return &net.Dialer{Control: smallSegments}, nil
+	}))
 	return err
 }
 
@@ -288,7 +290,7 @@ func (u *underlay) close() error {
 // learn asks the node at a TCP address for its ID: a TLS handshake that takes
 // any key, and no more. It proves nothing about the token.
 func (u *underlay) learn(ctx context.Context, addr netip.AddrPort) (_ identity.ID, err error) {
-	var d net.Dialer
+	d := net.Dialer{Control: smallSegments}
 	raw, err := d.DialContext(ctx, "tcp", addr.String())
 	if err != nil {
 		return identity.ID{}, err

@@ -12,9 +12,13 @@ import (
 	"github.com/kairos-io/kairos/overlay/internal/poll"
 )
 
-// bufferSize is what the kernel is asked to hold for the socket in each direction,
-// in bytes.
-const bufferSize = 8 << 20
+// What the kernel is asked to hold for the socket, in bytes. What has come waits
+// rather than being lost while others have the processor; what is to leave waits where
+// flows take turns (package datapath) rather than here, where they do not.
+const (
+	receiveBuffer = 8 << 20
+	sendBuffer    = 1 << 20
+)
 
 // Socket is the socket: a quic-go OOBCapablePacketConn with a ReadBatch. Its methods
 // may be called from any goroutine.
@@ -69,12 +73,15 @@ func takeOver(conn *net.UDPConn) (*poll.Descriptor, error) {
 // setOptions asks for what makes the socket fast. A kernel that lacks one of them
 // carries the same packets slower.
 func (s *Socket) setOptions(fd int) error {
-	for force, plain := range map[int]int{unix.SO_RCVBUFFORCE: unix.SO_RCVBUF, unix.SO_SNDBUFFORCE: unix.SO_SNDBUF} {
-		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, force, bufferSize) == nil {
+	for _, o := range [...]struct{ force, plain, size int }{
+		{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, receiveBuffer},
+		{unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, sendBuffer},
+	} {
+		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, o.force, o.size) == nil {
 			continue
 		}
 		// Without CAP_NET_ADMIN the kernel gives as much as it lets everybody have.
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, plain, bufferSize); err != nil {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, o.plain, o.size); err != nil {
 			return err
 		}
 	}

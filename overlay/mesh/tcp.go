@@ -3,12 +3,15 @@ package mesh
 import (
 	"bufio"
 	"context"
+	"errors"
 	"net"
 	"sync"
+	"syscall"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/sec"
 	p2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
+	"golang.org/x/sys/unix"
 )
 
 // TLS makes a system call of each record of 16 KiB, and reads them as one by one. What
@@ -107,4 +110,19 @@ func (c *secureConn) Write(b []byte) (int, error) {
 		return 0, flushErr
 	}
 	return n, err
+}
+
+// maxSegment is the TCP payload that fits the smallest packet every link of IPv6 takes
+// (RFC 8200, section 5). Kernels do not look for what a path takes unless they are told
+// to (RFC 4821), and learn nothing where ICMP is dropped.
+const maxSegment = 1280 - 40 - 20
+
+// smallSegments bounds the segments of a connection in both directions: what this end
+// announces binds the other one.
+func smallSegments(_, _ string, raw syscall.RawConn) error {
+	var optErr error
+	err := raw.Control(func(fd uintptr) {
+		optErr = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG, maxSegment)
+	})
+	return errors.Join(err, optErr)
 }
