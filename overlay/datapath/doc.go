@@ -1,35 +1,52 @@
 // Package datapath carries packets between the overlay interface and the peers.
 //
-// Outward, one goroutine reads the device in batches:
+// Outward, one goroutine with a thread to itself takes what the device has, lets
+// flows take turns, and passes each packet on:
 //
-//	device -> parse -> route.Lookup(dst) -> the peer's Link -> network
+//	device -> fair -> parse -> route.Lookup(dst) -> cut, pack, seal -> datagrams
+//	                                             -> the peer's queue -> stream
 //
-// Inward, each link delivers what an authenticated peer sent:
+// Inward, the goroutine that reads a socket or a stream delivers what an
+// authenticated peer sent:
 //
-//	network -> frame -> parse -> route.SourceOK(peer, src) -> is dst ours? -> device
+//	datagrams -> open -> unpack -+-> parse -> route.SourceOK(peer, src) -> is dst ours?
+//	stream -> frame -------------+   -> merge -> device
 //
-// A Link is a way to one peer, and has two forms. The stream form works wherever
-// there is a connection: packets are length-prefixed frames on one long-lived
-// stream per peer and direction. The direct form seals each packet into a datagram
-// of its own (overlay/session) that leaves by the socket, the port and the
-// translator's mapping of QUIC. Packets take it while it is up:
+// Packets come from the device as TCP and UDP would give them to a network card
+// (package offload): up to 64 KiB with one header.
+//
+// # The direct form
+//
+// Packets are cut at the size of their segments, or what the path takes, sealed each
+// into a datagram of its own (package session), and leave by the socket, the port and
+// the translator's mapping of QUIC, as many at once as one system call takes. Small
+// packets that came together share a datagram. Its payload is
+//
+//	flag 0x01 unset   whole IP packets, back to back
+//	flag 0x01 set     likewise, without their transport checksums: the seal stands for them
+//	first byte 0x00   a probe     } see control.go; no IP packet begins so
+//	first byte 0x01   its answer  }
+//
+// so that each can be delivered alone, whatever becomes of those around it.
+//
+// # The stream form
+//
+// It works wherever there is a connection: packets, uncut, are frames on one
+// long-lived stream per peer and direction. A frame's note is its offload.Shape.
+//
+// # Which form
 //
 //	PeerUp -> handshake on a stream -> keys -> probes -> an answer: up
-//	up -> three probes without an answer, or packets refused: down -> probes ...
+//	up -> probes of no size answered, or every packet refused: down -> probes ...
 //	a connection over TCP, or none: there is no direct form
 //
-// A probe is as large as a packet, so that what answers says how large packets may
-// be (RFC 8899): the interface's MTU if that gets through, else what a search between
-// it and MinMTU finds. A size that is lost while smaller probes are answered, or that
-// the kernel refuses, is given up before the way is; in use, a larger one is tried
-// again every ten minutes. Senders of larger packets are told by ICMP. A way that does
-// not take MinMTU is none, and the stream form takes packets of any size.
+// The choice is made for each run of packets to a peer. What the network below
+// refuses is lost, counted, and takes another way the next time.
 //
-// The queue before both is one, so that the way can change between two batches.
+// # What holds on every path
 //
-// What holds on every path: a packet costs no allocation; a peer that does not
-// read keeps nobody else waiting, because queues are per peer, bounded in bytes
-// and, by the measured speed of the path, in time; a packet that is not carried
-// is counted by peer and reason and never logged; and the local sender is told
-// by ICMP where that ends a wait.
+// A packet costs no allocation. A peer that does not read keeps nobody else waiting:
+// queues are bounded in bytes and, by how long packets have waited or by the measured
+// speed of the stream, in time. A packet that is not carried is counted by peer and
+// reason and never logged; and the local sender is told by ICMP where that ends a wait.
 package datapath
