@@ -46,7 +46,7 @@ func FuzzCutMerge(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, pkt []byte, shape, limit uint16) {
 		p := Packet{mend(pkt), Shape(shape)}
-		if !p.Valid() {
+		if !p.Valid() || len(pkt) == 0 {
 			return
 		}
 		whole := apart(t, []Packet{p})
@@ -130,7 +130,7 @@ func FuzzMerge(f *testing.F) {
 		for len(b) >= 4 && len(pkts) < 200 {
 			shape, n := Shape(binary.BigEndian.Uint16(b)), int(binary.BigEndian.Uint16(b[2:]))
 			n = min(n, len(b)-4)
-			if p := (Packet{mend(b[4 : 4+n]), shape}); p.Valid() {
+			if p := (Packet{mend(b[4 : 4+n]), shape}); p.Valid() && n > 0 {
 				pkts = append(pkts, p)
 			}
 			b = b[4+n:]
