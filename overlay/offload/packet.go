@@ -77,10 +77,10 @@ func (l layout) sum() int {
 	return l.l4 + udpSum
 }
 
-// find finds the transport header of a TCP or UDP packet whose own length is the
-// number of its bytes. It reports false for any other packet, for fragments, and
-// where an extension header makes another address count than the header's (RFC 8200,
-// section 8.1).
+// find finds the transport header of a TCP or UDP packet whose own lengths, of IP and
+// of UDP, are the number of its bytes. It reports false for any other packet, for
+// fragments, and where an extension header makes another address count than the
+// header's (RFC 8200, section 8.1).
 func find(pkt []byte) (l layout, ok bool) {
 	if len(pkt) < ipv4Header {
 		return l, false
@@ -120,7 +120,7 @@ func find(pkt []byte) (l layout, ok bool) {
 			return l, false
 		}
 		l.payload = l.l4 + udpHeader
-		return l, l.payload <= MaxHeader
+		return l, l.payload <= MaxHeader && int(binary.BigEndian.Uint16(pkt[l.l4+4:])) == rest
 	}
 	return l, false
 }
@@ -167,15 +167,7 @@ func (p Packet) Valid() bool {
 		return true
 	}
 	l, ok := find(p.Data)
-	if !ok || !l.tcp && p.Shape == Partial && !wholeUDP(p.Data, l) {
-		return false
-	}
-	return p.Shape == Partial || len(p.Data)-l.payload > int(p.Shape)
-}
-
-// wholeUDP reports whether a datagram's own length is that of its packet.
-func wholeUDP(pkt []byte, l layout) bool {
-	return int(binary.BigEndian.Uint16(pkt[l.l4+4:])) == len(pkt)-l.l4
+	return ok && (p.Shape == Partial || len(p.Data)-l.payload > int(p.Shape))
 }
 
 // Segments is how many packets on a wire p stands for.
