@@ -99,7 +99,8 @@ func TestPacker(t *testing.T) {
 		"a small one":                   {given{28}, []int{1}},
 		"small ones together":           {given{100, 200, 300}, []int{3}},
 		"full to the byte":              {given{700, 700, 28}, []int{2, 1}},
-		"a byte too much":               {given{700, 699, 28}, []int{2, 1}},
+		"three to the byte":             {given{700, 672, 28}, []int{3}},
+		"a byte too much":               {given{700, 673, 28}, []int{2, 1}},
 		"more than half is alone":       {given{701, 701, 100}, []int{1, 1, 1}},
 		"large ones end what waits":     {given{100, 100, 1400, 100}, []int{2, 1, 1}},
 		"partial ones together":         {given{-100, -100}, []int{2}},
@@ -156,6 +157,7 @@ func TestPackerCountsWhatIsLost(t *testing.T) {
 		"small ones":           {given{100, 100, 100}, 0},
 		"large and small ones": {given{1400, 100, 100, 1400, 100}, 2},
 		"of a full call":       {slices.Repeat(given{1400}, 45), 20},
+		"what waits behind it": {append(slices.Repeat(given{1400}, 45), 350, 350), 20},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pack(t, func(p *packed) {
