@@ -52,13 +52,14 @@ func (w *direct) run() {
 		now := w.d.now()
 		w.d.dropKeys(w.session.Expire(now))
 		if now >= shake && w.mustShake(now) {
+			wait := w.pauseAfter()
 			err := w.shake()
 			w.shaken(err)
 			if err != nil && w.ctx.Err() == nil {
 				w.d.log.Debug("agreeing on keys with peer failed", "peer", w.peer.id.Short(), "err", err)
 				shake, pause = w.d.now()+pause, min(2*pause, shakeSlow)
 			} else {
-				shake, pause = 0, shakePause
+				shake, pause = w.d.now()+wait, shakePause
 			}
 		}
 		w.probe()
@@ -115,7 +116,7 @@ func (w *direct) change(happened func(p *prober, now time.Duration)) {
 	happened(&w.prober, now)
 	after := w.prober.mtu
 	if after > 0 {
-		w.trouble = ""
+		w.trouble, w.doubts = "", 0
 	}
 	w.limit.Store(int32(after))
 	w.mu.Unlock()

@@ -117,18 +117,6 @@ func TestDirectWayFitsThePath(t *testing.T) {
 	}
 }
 
-// wantTold waits for a packet of that number among those that make traffic.
-func (m *member) wantTold(want int) {
-	m.t.Helper()
-	got := number(m.next())
-	for got == talk {
-		got = number(m.next())
-	}
-	if got != want {
-		m.t.Fatalf("packet %d arrives, want %d", got, want)
-	}
-}
-
 // Nobody talks, so nobody looks whether the path has become larger.
 func TestNarrowDirectWayIsQuiet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -45,6 +45,7 @@ type direct struct {
 
 	mu      sync.Mutex // guards what follows
 	prober  prober
+	doubts  int    // handshakes for want of an answer, since there was one
 	wanted  bool   // there were packets since the last handshake, or there was none
 	trouble string // why the way is not up, where that is not for want of an answer
 

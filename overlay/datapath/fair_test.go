@@ -29,12 +29,13 @@ func newQueues(t testing.TB) *queues {
 func of(flow, number, size int) []byte {
 	pkt := packet(netip.AddrFrom4([4]byte{10, 1, 0, 1}), netip.AddrFrom4([4]byte{10, 1, 0, 2}), 0, size)
 	binary.BigEndian.PutUint16(pkt[20:], uint16(flow))
-	binary.BigEndian.PutUint32(pkt[24:], uint32(number))
+	binary.BigEndian.PutUint16(pkt[24:], uint16(len(pkt)-minIPv4)) // as UDP has it
+	binary.BigEndian.PutUint16(pkt[26:], uint16(number))
 	return pkt
 }
 
 func flowOf(pkt []byte) int   { return int(binary.BigEndian.Uint16(pkt[20:])) }
-func numberOf(pkt []byte) int { return int(binary.BigEndian.Uint32(pkt[24:])) }
+func numberOf(pkt []byte) int { return int(binary.BigEndian.Uint16(pkt[26:])) }
 
 // put queues a packet, and reports whether there was a slot for it.
 func (q *queues) put(pkt []byte, now time.Duration) bool {

@@ -22,14 +22,32 @@ const (
 	shakeTimeout = 10 * time.Second
 	shakePause   = time.Second // after one that failed; it doubles
 	shakeSlow    = time.Minute
+	doubtMost    = 5 // handshakes for want of an answer to probes
 )
 
 // mustShake: of two members that have just met one begins. Later, whoever has packets
 // for the other; keys that nobody uses may end.
+//
+// Keys with which nothing was ever answered may be those of a connection that the peer
+// has left meanwhile: it is asked again, some times.
 func (w *direct) mustShake(now time.Duration) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.prober.mtu == 0 && w.prober.tries >= probeTries && w.doubts < doubtMost {
+		return true
+	}
 	return w.wanted && w.session.NeedsHandshake(now)
+}
+
+// pauseAfter is how long the next handshake waits at least after the one that is due.
+func (w *direct) pauseAfter() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.prober.mtu > 0 || w.prober.tries < probeTries {
+		return 0
+	}
+	w.doubts++
+	return shakePause << w.doubts
 }
 
 // party is this end of a handshake, with an index that is not in use.

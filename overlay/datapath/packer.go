@@ -18,10 +18,11 @@ const (
 // IP packets, back to back: one that nearly fills it, or small ones that came
 // together. Each can be delivered alone, whatever becomes of the others.
 type packer struct {
-	way  *direct // nil: there is none now
-	keys *session.Keys
-	out  Sender
-	full int // payload of a datagram, at most
+	way   *direct // nil: there is none now
+	keys  *session.Keys
+	out   Sender
+	full  int       // payload of a datagram, at most
+	count *counters // of the peer, also when the way has ended
 
 	room      []byte
 	datagrams [][]byte
@@ -47,17 +48,19 @@ func (k *packer) on() bool { return k.way != nil }
 // begin is about packets that go by way from now on, out of a Sender that is this
 // goroutine's; mtu is the largest packet.
 func (k *packer) begin(way *direct, keys *session.Keys, out Sender, mtu int) {
-	k.way, k.keys, k.out, k.full = way, keys, out, mtu
+	k.way, k.keys, k.out, k.full, k.count = way, keys, out, mtu, &way.peer.count
 }
 
 // add sends a packet, now or with those that follow. It reports false where the way
 // has ended.
 func (k *packer) add(pkt []byte, flags byte) bool {
-	if len(pkt) > k.full/2 {
-		return k.close() && k.seal(pkt, flags, 1)
-	}
-	if (len(k.small)+len(pkt) > k.full || flags != k.flags) && !k.close() {
+	large := len(pkt) > k.full/2
+	if (large || len(k.small)+len(pkt) > k.full || flags != k.flags) && !k.close() {
+		k.count.drop(DropLinkLost, 1)
 		return false
+	}
+	if large {
+		return k.seal(pkt, flags, 1)
 	}
 	k.small = append(k.small, pkt...)
 	k.flags = flags
@@ -70,8 +73,10 @@ func (k *packer) close() bool {
 	if k.queued == 0 {
 		return true
 	}
-	ok := k.seal(k.small, k.flags, k.queued)
-	k.small, k.queued = k.small[:0], 0
+	queued := k.queued
+	k.queued = 0 // seal counts them
+	ok := k.seal(k.small, k.flags, queued)
+	k.small = k.small[:0]
 	return ok
 }
 
@@ -86,7 +91,7 @@ func (k *packer) seal(payload []byte, flags byte, packets int) bool {
 	begin := len(k.room)
 	if begin+len(payload)+session.Overhead > cap(k.room) || len(k.datagrams) == cap(k.datagrams) {
 		if !k.send() {
-			k.lose(packets)
+			k.count.drop(DropLinkLost, packets)
 			return false
 		}
 		begin = 0

@@ -16,9 +16,26 @@ import (
 
 // receiver is what one goroutine needs on the way in.
 type receiver struct {
-	pkts   []offload.Packet
+	pkts   []arrived
 	merger offload.Merger
 	memo   memo
+}
+
+// arrived is one IP packet.
+type arrived struct {
+	offload.Packet
+	src, dst netip.Addr
+}
+
+// take adds what should be one IP packet of that shape, and reports whether it is.
+func (r *receiver) take(data []byte, shape offload.Shape) bool {
+	a := arrived{Packet: offload.Packet{Data: data, Shape: shape}}
+	var ok bool
+	if a.src, a.dst, ok = parse(data); !ok || !a.Valid() {
+		return false
+	}
+	r.pkts = append(r.pkts, a)
+	return true
 }
 
 // HandleStream delivers what the authenticated peer id sends on a stream of
@@ -63,23 +80,23 @@ func (d *Datapath) receive(p *peer, s Stream) error {
 		r.pkts = r.pkts[:0]
 		pkt, err := frames.Next()
 		for err == nil {
-			r.pkts = append(r.pkts, offload.Packet{Data: pkt, Shape: offload.Shape(frames.Note())})
+			if !r.take(pkt, offload.Shape(frames.Note())) {
+				err = errBadPacket
+				break
+			}
 			if !frames.Buffered() {
 				break
 			}
 			pkt, err = frames.Next()
 		}
-		if derr := d.deliver(p, r); derr != nil {
-			if errors.Is(derr, errBadPacket) {
-				d.resets.Add(1)
-			}
-			return derr
+		if gone := d.deliver(p, r); gone != nil {
+			return gone
 		}
 		switch {
 		case err == nil:
 		case errors.Is(err, io.EOF):
 			return nil
-		case errors.Is(err, wire.ErrMalformed), errors.Is(err, wire.ErrLimit):
+		case errors.Is(err, wire.ErrMalformed), errors.Is(err, wire.ErrLimit), errors.Is(err, errBadPacket):
 			p.count.drop(DropBadFrame, 1)
 			d.resets.Add(1)
 			return err
@@ -88,6 +105,9 @@ func (d *Datapath) receive(p *peer, s Stream) error {
 		}
 	}
 }
+
+// errBadPacket ends a stream that carries something else than IP packets.
+var errBadPacket = errors.New("frame is not one ip packet")
 
 // HandleDatagrams delivers datagrams that are not QUIC's, from whatever address.
 // What no member has sealed for this node is counted and nothing else. It runs on
@@ -151,10 +171,12 @@ func (d *Datapath) unpack(p *peer, r *receiver, payload []byte, flags byte) {
 	for len(payload) > 0 {
 		n := size(payload)
 		if n == 0 || n > len(payload) {
-			p.count.drop(DropBadFrame, 1)
+			p.count.drop(DropBadFrame, 1) // and where the next one begins is not known
 			return
 		}
-		r.pkts = append(r.pkts, offload.Packet{Data: payload[:n:n], Shape: shape})
+		if !r.take(payload[:n:n], shape) {
+			p.count.drop(DropBadFrame, 1)
+		}
 		payload = payload[n:]
 	}
 }
@@ -170,23 +192,13 @@ func size(b []byte) int {
 	return 0
 }
 
-// errBadPacket ends a stream that carries something else than IP packets.
-var errBadPacket = errors.New("frame is not one ip packet")
-
-// deliver checks packets that p sent and hands the good ones to the device. An error
-// means that the peer's stream is of no use any more.
+// deliver hands the packets of p that may pass to the device. The error is that the
+// device is closed.
 func (d *Datapath) deliver(p *peer, r *receiver) error {
 	routes := d.routes.Load()
 	packets, bytes := 0, 0
-	var bad, gone error
 	for _, pkt := range r.pkts {
-		src, dst, ok := parse(pkt.Data)
-		if !ok || !pkt.Valid() {
-			p.count.drop(DropBadFrame, 1)
-			bad = errBadPacket
-			break
-		}
-		r.memo.ask(routes, p.id, src, dst)
+		r.memo.ask(routes, p.id, pkt.src, pkt.dst)
 		switch {
 		case !r.memo.genuine:
 			p.count.drop(DropSpoofed, pkt.Segments())
@@ -197,13 +209,12 @@ func (d *Datapath) deliver(p *peer, r *receiver) error {
 		}
 		packets += pkt.Segments()
 		bytes += len(pkt.Data)
-		if err := d.add(p, r, pkt); err != nil {
-			gone = err
-			break
+		if err := d.add(p, r, pkt.Packet); err != nil {
+			return err
 		}
 	}
 	p.count.received(packets, bytes)
-	return errors.Join(gone, d.write(p, r), bad)
+	return d.write(p, r)
 }
 
 // add puts a packet to those before it, which are written first if it does not belong
@@ -234,7 +245,11 @@ func (d *Datapath) write(p *peer, r *receiver) error {
 		}
 		return nil
 	}
-	p.count.drop(DropDevice, len(parts))
+	bytes := 0
+	for _, part := range parts {
+		bytes += len(part)
+	}
+	p.count.drop(DropDevice, h.Segments(bytes))
 	if closed(err) {
 		return err
 	}

@@ -138,7 +138,7 @@ func (s *sender) forward(p offload.Packet) {
 		s.unreachable(p)
 	case s.pack.on():
 		s.seal(p)
-	case p.Shape <= offload.Partial && len(p.Data) > s.run.mtu:
+	case !p.Shape.Large() && len(p.Data) > s.run.mtu:
 		s.tooBig(p)
 	default:
 		s.run.link.send(p)
@@ -174,11 +174,16 @@ func (s *sender) seal(p offload.Packet) {
 	if p.Shape != offload.Whole {
 		flags = flagPartial
 	}
+	lost := 0
 	for segment := s.cut.Next(); segment != nil; segment = s.cut.Next() {
-		if !s.pack.add(segment, flags) {
-			s.run.on = false // the next packet finds another way
-			return
+		if s.pack.on() && s.pack.add(segment, flags) {
+			continue
 		}
+		s.run.on = false // the next packet finds another way
+		lost++
+	}
+	if lost > 1 { // add has counted the first
+		s.run.peer.count.drop(DropLinkLost, lost-1)
 	}
 }
 

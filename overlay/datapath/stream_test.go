@@ -119,11 +119,12 @@ func (q *queue) pushAll(packets ...[]byte) (accepted int) {
 func TestQueue(t *testing.T) {
 	q := newQueue()
 	big, small := make([]byte, 60_000), make([]byte, 50)
-	if n := q.pushAll(big, big, big, big, big, small); n != 5 {
-		t.Errorf("%d accepted, want four big ones and the small one", n)
+	const fit = maxQueue / 60_004
+	if n := q.pushAll(append(slices.Repeat([][]byte{big}, fit+1), small)...); n != fit+1 {
+		t.Errorf("%d accepted, want %d big ones and the small one", n, fit)
 	}
 	b := q.take()
-	if b.packets != 5 || b.payload() != 4*60_000+50 {
+	if b.packets != fit+1 || b.payload() != fit*60_000+50 {
 		t.Errorf("batch of %d packets with %d bytes", b.packets, b.payload())
 	}
 	b.release()
@@ -222,7 +223,9 @@ func deliverAll(t testing.TB, d *Datapath, from *peer, pkts [][]byte) {
 	defer d.receivers.put(r)
 	r.pkts = r.pkts[:0]
 	for _, pkt := range pkts {
-		r.pkts = append(r.pkts, offload.Packet{Data: pkt})
+		if !r.take(pkt, offload.Whole) {
+			t.Fatal("not a packet")
+		}
 	}
 	if err := d.deliver(from, r); err != nil {
 		t.Fatal(err)

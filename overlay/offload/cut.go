@@ -20,7 +20,7 @@ type Cutter struct {
 // be cut so small.
 func (c *Cutter) Start(p Packet, limit int) bool {
 	c.pkt, c.at, c.size = p.Data, 0, 0
-	if p.Shape <= Partial {
+	if !p.Shape.Large() {
 		return len(p.Data) <= limit
 	}
 	l, ok := find(p.Data)
@@ -45,8 +45,7 @@ func (c *Cutter) Start(p Packet, limit int) bool {
 }
 
 // Next returns the next segment, and nil after the last one. It lies in the memory
-// of the packet and is good until Next is called again. Its shape is that of the
-// packet, or Partial.
+// of the packet and is good until Next is called again. Its shape is Shape.Segment.
 func (c *Cutter) Next() []byte {
 	if c.size == 0 { // one packet
 		pkt := c.pkt

@@ -15,7 +15,7 @@
 //
 //	Whole    as it is on a wire: nothing is left to do
 //	Partial  its transport checksum is not filled in
-//	n > 1    likewise, and it stands for segments of n bytes of payload
+//	n        likewise, and it stands for segments of n bytes of payload
 //
 // A checksum that is left out is not missing on the way: what goes between members
 // is sealed, and their seal says more than 16 bits do. A Whole packet keeps the

@@ -64,7 +64,7 @@ func FuzzCutMerge(f *testing.F) {
 			if len(one) > int(limit) {
 				t.Fatalf("%d bytes, at most %d", len(one), limit)
 			}
-			pkts = append(pkts, Packet{bytes.Clone(one), min(p.Shape, Partial)})
+			pkts = append(pkts, Packet{bytes.Clone(one), p.Shape.Segment()})
 		}
 		cutOnce := apart(t, pkts)
 		for _, one := range whole {
@@ -114,7 +114,7 @@ func FuzzMerge(f *testing.F) {
 	for _, s := range kinds {
 		var b []byte
 		for i, one := range s.with(100).segments(25) {
-			b = appendFuzz(b, Packet{one.bytes(), Shape(i & 1)})
+			b = appendFuzz(b, Packet{one.bytes(), Partial * Shape(i&1)})
 			b = appendFuzz(b, Packet{one.bytes(), Partial})
 			b = appendFuzz(b, Packet{one.bytes(), 7})
 		}

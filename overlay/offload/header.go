@@ -53,5 +53,13 @@ func (h Header) Encode(b []byte) {
 	binary.NativeEndian.PutUint16(b[8:], h.ChecksumOffset)
 }
 
+// Segments is how many packets on a wire one of so many bytes stands for.
+func (h Header) Segments(bytes int) int {
+	if h.SegmentSize == 0 {
+		return 1
+	}
+	return (bytes - int(h.Length) + int(h.SegmentSize) - 1) / int(h.SegmentSize)
+}
+
 // IsUDP reports whether the packet is a run of datagrams, which Linux takes since 6.2.
 func (h Header) IsUDP() bool { return h.Type == typeUDP }

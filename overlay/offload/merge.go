@@ -21,7 +21,8 @@ type Merger struct {
 	size   int  // payload of each segment
 	total  int  // bytes of all parts
 	seq    uint32
-	flags  byte
+	first  byte // TCP flags of the first segment
+	flags  byte // and of the last
 }
 
 // Add takes a valid packet. It reports false if that has to wait until what was added
@@ -37,12 +38,13 @@ func (m *Merger) Add(p Packet) bool {
 	}
 	l, _ := find(p.Data)
 	m.layout, m.size = l, len(p.Data)-l.payload
-	if p.Shape != Partial || m.size <= int(Partial) {
+	if p.Shape != Partial || m.size < 2 {
 		return true
 	}
 	if l.tcp {
 		m.seq = binary.BigEndian.Uint32(p.Data[l.l4+tcpSeq:]) + uint32(m.size)
-		m.open = p.Data[l.l4+tcpFlags] == flagACK
+		m.first = p.Data[l.l4+tcpFlags]
+		m.open = m.first&^flagECE == flagACK
 		return true
 	}
 	m.open = true
@@ -63,7 +65,7 @@ func (m *Merger) join(pkt []byte) bool {
 	if l.tcp {
 		flags := pkt[l.l4+tcpFlags]
 		rest := l.l4 + tcpSum + 2 // the urgent pointer and options
-		if flags&^(flagPSH|flagFIN) != flagACK || binary.BigEndian.Uint32(pkt[l.l4+tcpSeq:]) != m.seq ||
+		if flags&^(flagPSH|flagFIN) != m.first || binary.BigEndian.Uint32(pkt[l.l4+tcpSeq:]) != m.seq ||
 			!bytes.Equal(first[l.l4+8:l.l4+13], pkt[l.l4+8:l.l4+13]) || // acknowledgement, length of the header
 			!bytes.Equal(first[l.l4+14:l.l4+16], pkt[l.l4+14:l.l4+16]) || // window
 			!bytes.Equal(first[rest:l.payload], pkt[rest:l.payload]) {
@@ -97,7 +99,7 @@ func (m *Merger) Take() (Header, [][]byte) {
 	}
 	first, l := parts[0], m.layout
 	h := Header{Flags: needsChecksum, Length: uint16(l.payload), ChecksumStart: uint16(l.l4), ChecksumOffset: uint16(l.sum() - l.l4)}
-	if m.shape > Partial {
+	if m.shape.Large() {
 		h.Type, h.SegmentSize = segmentation(l), uint16(m.shape)
 		if l.tcp && first[l.l4+tcpFlags]&flagCWR != 0 {
 			h.Type |= typeECN

@@ -40,7 +40,7 @@ func apart(t testing.TB, pkts []Packet) [][]byte {
 	for _, p := range pkts {
 		p.Data = bytes.Clone(p.Data)
 		for _, pkt := range cut(t, p, len(p.Data)) {
-			one, err := Packet{pkt, min(p.Shape, Partial)}.Complete()
+			one, err := Packet{pkt, p.Shape.Segment()}.Complete()
 			if err != nil {
 				t.Fatalf("%v: % x", err, pkt)
 			}

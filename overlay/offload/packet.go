@@ -11,8 +11,19 @@ type Shape uint16
 // The shapes of single packets; any other is the payload of a segment in bytes.
 const (
 	Whole   Shape = 0
-	Partial Shape = 1
+	Partial Shape = 0xffff // no packet has a segment of so many bytes, and more behind it
 )
+
+// Large reports whether a packet stands for segments.
+func (s Shape) Large() bool { return s != Whole && s != Partial }
+
+// Segment is the shape of the segments that a packet is cut into.
+func (s Shape) Segment() Shape {
+	if s == Whole {
+		return Whole
+	}
+	return Partial
+}
 
 // Packet is an IP packet.
 type Packet struct {
@@ -58,6 +69,7 @@ const (
 	flagFIN = 0x01
 	flagPSH = 0x08
 	flagACK = 0x10
+	flagECE = 0x40
 	flagCWR = 0x80
 )
 
@@ -142,7 +154,7 @@ func Take(h Header, data []byte) (Packet, error) {
 		}
 		return Packet{data, Whole}, complete(data, int(h.ChecksumStart), int(h.ChecksumOffset))
 	}
-	if !ok || h.SegmentSize <= uint16(Partial) || h.Type&typesMask != segmentation(l) {
+	if !ok || !Shape(h.SegmentSize).Large() || h.Type&typesMask != segmentation(l) {
 		return Packet{}, ErrPacket
 	}
 	if len(data)-l.payload <= int(h.SegmentSize) {
@@ -172,7 +184,7 @@ func (p Packet) Valid() bool {
 
 // Segments is how many packets on a wire p stands for.
 func (p Packet) Segments() int {
-	if p.Shape <= Partial {
+	if !p.Shape.Large() {
 		return 1
 	}
 	l, ok := find(p.Data)

@@ -100,7 +100,7 @@ func (c *copier) carry(p offload.Packet) {
 		return
 	}
 	for pkt := c.cutter.Next(); pkt != nil; pkt = c.cutter.Next() {
-		one := offload.Packet{Data: bytes.Clone(pkt), Shape: min(p.Shape, offload.Partial)}
+		one := offload.Packet{Data: bytes.Clone(pkt), Shape: p.Shape.Segment()}
 		if c.complete {
 			var err error
 			if one, err = one.Complete(); err != nil {
