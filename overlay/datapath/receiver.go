@@ -19,6 +19,8 @@ type receiver struct {
 	pkts   []arrived
 	merger offload.Merger
 	memo   memo
+
+	datagrams int // since the last yield
 }
 
 // arrived is one IP packet.
@@ -228,8 +230,20 @@ func (d *Datapath) add(p *peer, r *receiver, pkt offload.Packet) error {
 	return nil
 }
 
-// flood is how many datagrams at once are more than a socket holds for long.
+// flood is how many datagrams are a good part of what a socket holds.
 const flood = 32
+
+// yield lets others have the processor from time to time while datagrams come in: a
+// socket would overflow before anybody could read from it.
+func (r *receiver) yield(h offload.Header, datagrams int) {
+	if !h.IsUDP() {
+		return
+	}
+	if r.datagrams += datagrams; r.datagrams >= flood {
+		r.datagrams = 0
+		poll.Yield()
+	}
+}
 
 // write hands the device what has been put together. The error is that the device is
 // closed; what a kernel refuses is counted.
@@ -240,9 +254,7 @@ func (d *Datapath) write(p *peer, r *receiver) error {
 	}
 	err := d.dev.Write(h, parts)
 	if err == nil {
-		if h.IsUDP() && len(parts) >= flood {
-			poll.Yield() // or the socket overflows before anybody could read from it
-		}
+		r.yield(h, len(parts))
 		return nil
 	}
 	bytes := 0

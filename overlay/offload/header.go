@@ -61,5 +61,8 @@ func (h Header) Segments(bytes int) int {
 	return (bytes - int(h.Length) + int(h.SegmentSize) - 1) / int(h.SegmentSize)
 }
 
-// IsUDP reports whether the packet is a run of datagrams, which Linux takes since 6.2.
-func (h Header) IsUDP() bool { return h.Type == typeUDP }
+// IsUDP reports whether the packet is a datagram without its checksum, or a run of them.
+func (h Header) IsUDP() bool { return h.Flags&needsChecksum != 0 && h.ChecksumOffset == udpSum }
+
+// IsRun reports whether the packet is a run of datagrams, which Linux takes since 6.2.
+func (h Header) IsRun() bool { return h.Type == typeUDP }

@@ -22,7 +22,7 @@ func TestHeader(t *testing.T) {
 		t.Errorf("%+v, want %+v", got, h)
 	}
 	for kind, udp := range map[uint8]bool{0: false, 1: false, 4: false, 5: true, 0x81: false, 0x84: false} {
-		if got := (Header{Type: kind}).IsUDP(); got != udp {
+		if got := (Header{Type: kind}).IsRun(); got != udp {
 			t.Errorf("type %#x: a run of datagrams: %v", kind, got)
 		}
 	}

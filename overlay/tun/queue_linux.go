@@ -122,7 +122,7 @@ var vectorPool = sync.Pool{New: func() any { return new(vectors) }}
 
 // Write implements Device.
 func (d *device) Write(h offload.Header, parts [][]byte) error {
-	if h.IsUDP() && !d.udp {
+	if h.IsRun() && !d.udp {
 		return d.writeApart(h, parts)
 	}
 	if len(parts) > maxParts {
