@@ -89,17 +89,19 @@ func TestParsePing(t *testing.T) {
 	for _, tc := range []struct {
 		name, text, fault string
 		want              []float64
+		sent              int
 	}{
 		{"answers", "PING 10.0.0.1 (10.0.0.1) 56(84) bytes of data.\n64 bytes from 10.0.0.1: icmp_seq=1 ttl=64 time=0.031 ms\n" +
 			"64 bytes from 10.0.0.1: icmp_seq=3 ttl=64 time=12 ms\n\n--- 10.0.0.1 ping statistics ---\n" +
-			"3 packets transmitted, 2 received, 33% packet loss, time 4ms\nrtt min/avg/max/mdev = 0.014/0.020/0.031/0.007 ms\n", "", []float64{0.031, 12}},
-		{"one twice", "64 bytes: icmp_seq=1 ttl=64 time=1 ms\n64 bytes: icmp_seq=1 ttl=64 time=2 ms (DUP!)\n", "", []float64{1}},
-		{"garbage", "64 bytes: icmp_seq=1 ttl=64 time=soon\n", "soon", nil},
-		{"nothing", "", "", nil},
+			"3 packets transmitted, 2 received, 33% packet loss, time 4ms\nrtt min/avg/max/mdev = 0.014/0.020/0.031/0.007 ms\n", "", []float64{0.031, 12}, 3},
+		{"one twice", "64 bytes: icmp_seq=1 ttl=64 time=1 ms\n64 bytes: icmp_seq=1 ttl=64 time=2 ms (DUP!)\n", "", []float64{1}, 0},
+		{"garbage", "64 bytes: icmp_seq=1 ttl=64 time=soon\n", "soon", nil, 0},
+		{"garbage at the end", "many packets transmitted, 2 received\n", "many", nil, 0},
+		{"nothing", "", "", nil, 0},
 	} {
-		got, err := parsePing(tc.text)
-		if !slices.Equal(got, tc.want) || !told(err, tc.fault) {
-			t.Errorf("%s: %v, %v", tc.name, got, err)
+		got, sent, err := parsePing(tc.text)
+		if !slices.Equal(got, tc.want) || sent != tc.sent || !told(err, tc.fault) {
+			t.Errorf("%s: %v of %d, %v", tc.name, got, sent, err)
 		}
 	}
 }

@@ -43,21 +43,26 @@ func parseIperf(out string) (traffic, error) {
 	return traffic{Bytes: r.Bytes, Seconds: r.Seconds}, nil
 }
 
-// parsePing is the times of the answers that ping wrote, in milliseconds.
-func parsePing(out string) ([]float64, error) {
-	var times []float64
+// parsePing is the times of the answers that ping wrote, in milliseconds, and how many
+// it has asked for.
+func parsePing(out string) (times []float64, sent int, err error) {
 	for line := range strings.Lines(out) {
+		if count, _, ok := strings.Cut(line, " packets transmitted"); ok {
+			if sent, err = strconv.Atoi(count); err != nil {
+				return nil, 0, fmt.Errorf("read ping's line %q: %w", line, err)
+			}
+		}
 		_, rest, ok := strings.Cut(line, " time=")
 		if !ok || strings.Contains(line, "DUP!") {
 			continue
 		}
 		ms, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(rest), " ms"), 64)
 		if err != nil {
-			return nil, fmt.Errorf("read ping's line %q: %w", line, err)
+			return nil, 0, fmt.Errorf("read ping's line %q: %w", line, err)
 		}
 		times = append(times, ms)
 	}
-	return times, nil
+	return times, sent, nil
 }
 
 // medianOf is the median of n pings of which some were answered. One without an answer
