@@ -3,6 +3,8 @@ package datapath
 import (
 	"encoding/binary"
 	"time"
+
+	"github.com/kairos-io/kairos/overlay/offload"
 )
 
 // ICMP types and codes that tell a local sender why its packet went nowhere
@@ -57,11 +59,11 @@ func appendICMP4(dst, pkt []byte, code byte, info uint32) []byte {
 	dst = binary.BigEndian.AppendUint16(dst, uint16(minIPv4+icmpHeader+len(quote)))
 	dst = append(dst, 0, 0, 0, 0, 64, protoICMP4, 0, 0)
 	dst = append(append(dst, pkt[16:20]...), pkt[12:16]...)
-	binary.BigEndian.PutUint16(dst[at+10:], checksum(0, dst[at:]))
+	binary.BigEndian.PutUint16(dst[at+10:], offload.Checksum(0, dst[at:]))
 	body := len(dst)
 	dst = append(dst, icmp4Unreachable, code, 0, 0)
 	dst = append(binary.BigEndian.AppendUint32(dst, info), quote...)
-	binary.BigEndian.PutUint16(dst[body+2:], checksum(0, dst[body:]))
+	binary.BigEndian.PutUint16(dst[body+2:], offload.Checksum(0, dst[body:]))
 	return dst
 }
 
@@ -89,33 +91,12 @@ func appendICMP6(dst, pkt []byte, kind [2]byte, info uint32) []byte {
 	dst = append(dst, protoICMP6, 64)
 	dst = append(append(dst, pkt[24:40]...), pkt[8:24]...)
 	// The pseudo header of RFC 8200, section 8.1: addresses, length, protocol.
-	pseudo := sum(uint32(size)+protoICMP6, dst[at+8:at+40])
+	pseudo := uint32(^offload.Checksum(uint32(size)+protoICMP6, dst[at+8:at+40]))
 	body := len(dst)
 	dst = append(dst, kind[0], kind[1], 0, 0)
 	dst = append(binary.BigEndian.AppendUint32(dst, info), quote...)
-	binary.BigEndian.PutUint16(dst[body+2:], checksum(pseudo, dst[body:]))
+	binary.BigEndian.PutUint16(dst[body+2:], offload.Checksum(pseudo, dst[body:]))
 	return dst
-}
-
-// sum adds b to a one's complement sum (RFC 1071), not folded; b is short
-// enough that 32 bits hold it.
-func sum(start uint32, b []byte) uint32 {
-	for len(b) >= 2 {
-		start += uint32(binary.BigEndian.Uint16(b))
-		b = b[2:]
-	}
-	if len(b) == 1 {
-		start += uint32(b[0]) << 8
-	}
-	return start
-}
-
-func checksum(start uint32, b []byte) uint16 {
-	s := sum(start, b)
-	for s > 0xffff {
-		s = s>>16 + s&0xffff
-	}
-	return ^uint16(s)
 }
 
 // Local programs get at most this many ICMP answers: a burst, then a rate.

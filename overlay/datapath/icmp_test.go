@@ -129,3 +129,24 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// sum adds b to a one's complement sum (RFC 1071), not folded; b is short
+// enough that 32 bits hold it.
+func sum(start uint32, b []byte) uint32 {
+	for len(b) >= 2 {
+		start += uint32(binary.BigEndian.Uint16(b))
+		b = b[2:]
+	}
+	if len(b) == 1 {
+		start += uint32(b[0]) << 8
+	}
+	return start
+}
+
+func checksum(start uint32, b []byte) uint16 {
+	s := sum(start, b)
+	for s > 0xffff {
+		s = s>>16 + s&0xffff
+	}
+	return ^uint16(s)
+}

@@ -119,30 +119,23 @@ func (k *packer) send() bool {
 		packets += k.packets[i]
 		bytes += len(d) - session.Overhead
 	}
-	count := &k.way.peer.count
-	count.sent(packets, bytes)
+	k.count.sent(packets, bytes)
 	if err != nil {
-		for _, n := range k.packets[sent:] {
-			count.drop(DropLinkLost, n)
-		}
 		k.way.refused(len(k.datagrams[sent])-session.Overhead, err)
+		k.packets = append(k.packets[:0], k.packets[sent:]...)
+		k.lose(0)
+		return false
 	}
 	k.room, k.datagrams, k.packets = k.room[:0], k.datagrams[:0], k.packets[:0]
-	if err != nil {
-		k.lose(0)
-	}
-	return err == nil
+	return true
 }
 
 // lose ends the way, with what was not sent.
 func (k *packer) lose(packets int) {
-	if k.way == nil {
-		return
-	}
 	for _, n := range k.packets {
 		packets += n
 	}
-	k.way.peer.count.drop(DropLinkLost, packets+k.queued)
+	k.count.drop(DropLinkLost, packets+k.queued)
 	k.room, k.datagrams, k.packets = k.room[:0], k.datagrams[:0], k.packets[:0]
 	k.small, k.queued, k.way = k.small[:0], 0, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"os"
 	"sync"
 
 	"github.com/kairos-io/kairos/overlay/identity"
@@ -262,7 +263,7 @@ func (d *Datapath) write(p *peer, r *receiver) error {
 		bytes += len(part)
 	}
 	p.count.drop(DropDevice, h.Segments(bytes))
-	if closed(err) {
+	if errors.Is(err, os.ErrClosed) {
 		return err
 	}
 	return nil

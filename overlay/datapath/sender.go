@@ -3,7 +3,6 @@ package datapath
 import (
 	"errors"
 	"math/rand/v2"
-	"os"
 	"time"
 
 	"github.com/kairos-io/kairos/overlay/identity"
@@ -205,6 +204,3 @@ func (s *sender) answer(pkt []byte) {
 	s.out[0] = pkt
 	_ = s.d.dev.Write(offload.Header{}, s.out[:])
 }
-
-// closed reports whether an error says that the device was closed.
-func closed(err error) bool { return errors.Is(err, os.ErrClosed) }

@@ -23,9 +23,9 @@ const (
 )
 
 // streamLink is the way to one peer in its stream form, with the direct one beside
-// it: packets take that while it is up. Its stream is opened by the first packet that needs one, and
-// lives until the link is closed or the stream breaks; the next packet then opens
-// another.
+// it: packets take that while it is up. Its stream is opened by the first packet that
+// needs one, and lives until the link is closed or the stream breaks; the next packet
+// then opens another.
 type streamLink struct {
 	id     identity.ID
 	opener Opener
