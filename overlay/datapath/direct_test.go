@@ -266,6 +266,32 @@ func TestDirectWayIsQuiet(t *testing.T) {
 	})
 }
 
+// A way whose keys have ended in silence, and were made anew by the other end, is
+// watched again at once: its end shows in seconds.
+func TestDirectWayIsWatchedWithNewKeys(t *testing.T) {
+	for _, first := range []int{0, 1} {
+		synctest.Test(t, func(t *testing.T) {
+			a := newAir(t)
+			here, there := a.members[first], a.members[1-first]
+			a.wantKind(KindDirect)
+			time.Sleep(3 * session.RejectAfterTime)
+			here.dev.Inject(packet(here.v4, there.v4, talk, 100))
+			here.dev.Inject(packet(here.v4, there.v4, talk, 100))
+			time.Sleep(time.Second) // in which new keys are made
+			a.exchange(1, 100)
+			a.set(func() { a.cut = true })
+			for range int((probeSteady + (probeTries+1)*probeWait) / (100 * time.Millisecond)) {
+				here.dev.Inject(packet(here.v4, there.v4, talk, 100))
+				there.dev.Inject(packet(there.v4, here.v4, talk, 100))
+				time.Sleep(100 * time.Millisecond)
+			}
+			if kinds := here.kind(there) + there.kind(here); kinds != KindStream+KindStream {
+				t.Errorf("packets go by %s", kinds)
+			}
+		})
+	}
+}
+
 // New keys are made again and again, and no packet is lost to it.
 func TestDirectWayRekeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

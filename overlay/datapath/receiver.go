@@ -155,8 +155,9 @@ func (d *Datapath) open(datagram []byte) (*direct, []byte) {
 		d.drops[DropJunk].Add(1)
 		return nil, nil
 	}
-	if done := a.to.session.Opened(a.keys); done != nil {
+	if first, done := a.to.session.Opened(a.keys); first {
 		d.dropKeys(done)
+		a.to.nudge() // it could not probe before
 	}
 	if payload[0] != controlProbe && payload[0] != controlAnswer {
 		return a.to, payload

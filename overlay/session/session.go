@@ -47,19 +47,20 @@ func (s *Session) InstallAnswered(k *Keys, now time.Duration) (done []*Keys) {
 	return done
 }
 
-// Opened says that a packet was opened with these keys.
-func (s *Session) Opened(k *Keys) (done []*Keys) {
+// Opened says that a packet was opened with these keys. It reports whether they are
+// the ones to seal with from now on.
+func (s *Session) Opened(k *Keys) (first bool, done []*Keys) {
 	if c := s.current.Load(); c != nil && c.Keys == k {
-		return nil // every packet but one
+		return false, nil // every packet but one
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.next == nil || s.next.Keys != k {
-		return nil
+		return false, nil
 	}
 	g := s.next
 	s.next = nil
-	return s.advance(g)
+	return true, s.advance(g)
 }
 
 // advance makes g the keys in use.

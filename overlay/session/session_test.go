@@ -29,7 +29,16 @@ func TestSession(t *testing.T) {
 	answered := func(k *Keys) func(*Session) []*Keys {
 		return func(s *Session) []*Keys { return s.InstallAnswered(k, at) }
 	}
-	opened := func(k *Keys) func(*Session) []*Keys { return func(s *Session) []*Keys { return s.Opened(k) } }
+	opened := func(k *Keys) func(*Session) []*Keys {
+		return func(s *Session) []*Keys {
+			before := s.Sealing(at)
+			first, done := s.Opened(k)
+			if changed := s.Sealing(at) != before; first != changed {
+				t.Errorf("first is %v, the keys to seal with have changed: %v", first, changed)
+			}
+			return done
+		}
+	}
 	expire := func(after time.Duration) func(*Session) []*Keys {
 		return func(s *Session) []*Keys { at += after; return s.Expire(at) }
 	}
@@ -231,7 +240,8 @@ func (w *world) arrive(i int) {
 	switch {
 	case err == nil:
 		w.opened++
-		w.forget(d.to, to.session.Opened(k))
+		_, done := to.session.Opened(k)
+		w.forget(d.to, done)
 	case !errors.Is(err, ErrReplay):
 		w.Fatal(err)
 	}
