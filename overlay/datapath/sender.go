@@ -6,11 +6,10 @@ import (
 	"time"
 
 	"github.com/kairos-io/kairos/overlay/identity"
-	"github.com/kairos-io/kairos/overlay/internal/poll"
 	"github.com/kairos-io/kairos/overlay/offload"
 )
 
-// sender is the way out, from the device to the links. It has a thread to itself, on
+// sender is the way out, from the device to the links. It has a goroutine to itself, on
 // which packets that go directly pass all the way into the network below.
 type sender struct {
 	d     *Datapath
@@ -48,7 +47,6 @@ func newSender(d *Datapath) *sender {
 
 // loop carries packets until the device fails or is closed.
 func (s *sender) loop() error {
-	defer poll.Own()()
 	for {
 		if err := s.fill(); err != nil {
 			return err

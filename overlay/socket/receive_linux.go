@@ -9,8 +9,6 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/kairos-io/kairos/overlay/internal/poll"
 )
 
 const (
@@ -54,7 +52,6 @@ func (in *inbox) init() {
 // serve reads until the socket is closed or fails.
 func (s *Socket) serve() {
 	defer close(s.served)
-	defer poll.Own()()
 	for {
 		n, err := s.recv()
 		if err == nil && n == 0 {

@@ -2,6 +2,7 @@ package tun
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -35,15 +36,10 @@ func (d *device) open(cfg Config) error {
 	if err != nil {
 		return err
 	}
+	if err := attach(fd, cfg.Name); err != nil {
+		return errors.Join(err, unix.Close(fd))
+	}
 	if d.fd, err = poll.New(fd); err != nil {
-		return err
-	}
-	req, err := unix.NewIfreq(cfg.Name)
-	if err != nil {
-		return err
-	}
-	req.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
 		return err
 	}
 	persist := 0
@@ -64,6 +60,16 @@ func (d *device) open(cfg Config) error {
 		return fmt.Errorf("set offloads: %w", err)
 	}
 	return nil
+}
+
+// attach makes fd a queue of the interface. Nobody can wait for what is none yet.
+func attach(fd int, name string) error {
+	req, err := unix.NewIfreq(name)
+	if err != nil {
+		return err
+	}
+	req.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+	return unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
 }
 
 func (d *device) close() error {
