@@ -1,7 +1,7 @@
 // Package datapath carries packets between the overlay interface and the peers.
 //
-// Outward, one goroutine with a thread to itself takes what the device has, lets
-// flows take turns, and passes each packet on:
+// Outward, one goroutine takes what the device has, lets flows take turns, and passes
+// each packet on:
 //
 //	device -> fair -> parse -> route.Lookup(dst) -> cut, pack, seal -> datagrams
 //	                                             -> the peer's queue -> stream

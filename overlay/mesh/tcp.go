@@ -12,6 +12,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/sec"
 	p2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	"golang.org/x/sys/unix"
+
+	"github.com/kairos-io/kairos/overlay/internal/poll"
 )
 
 // TLS makes a system call of each record of 16 KiB, and reads them as one by one. What
@@ -29,14 +31,14 @@ const (
 
 // SecureInbound implements sec.SecureTransport.
 func (t corkedTLS) SecureInbound(ctx context.Context, raw net.Conn, p peer.ID) (sec.SecureConn, error) {
-	c := &corkedConn{Conn: raw}
+	c := &corkedConn{Conn: poll.Conn(raw)}
 	secure, err := t.Transport.SecureInbound(ctx, c, p)
 	return c.under(secure, err)
 }
 
 // SecureOutbound implements sec.SecureTransport.
 func (t corkedTLS) SecureOutbound(ctx context.Context, raw net.Conn, p peer.ID) (sec.SecureConn, error) {
-	c := &corkedConn{Conn: raw}
+	c := &corkedConn{Conn: poll.Conn(raw)}
 	secure, err := t.Transport.SecureOutbound(ctx, c, p)
 	return c.under(secure, err)
 }

@@ -2,13 +2,13 @@
 // and with it a port, a hole in a firewall and a translator's mapping.
 //
 // A Socket is the net.PacketConn that quic-go is given, with a ReadBatch of its own.
-// A goroutine with a thread to itself reads it: it takes batches from the kernel
-// (recvmmsg, UDP_GRO), splits what the kernel has put together, and looks at the
-// first byte. Where its upper two bits are zero the packet is data and goes to the
-// Receiver at once, on that thread; any other is QUIC's (RFC 9000, section 17: the
-// fixed bit) and waits in a mailbox until quic-go reads it. Data never passes through
-// quic-go or the runtime's poller, and control messages reach QUIC as the kernel wrote
-// them, so that it keeps ECN and the address that a packet was sent to.
+// One goroutine reads it: it takes batches from the kernel (recvmmsg, UDP_GRO), splits
+// what the kernel has put together, and looks at the first byte. Where its upper two
+// bits are zero the packet is data and goes to the Receiver at once, on that goroutine;
+// any other is QUIC's (RFC 9000, section 17: the fixed bit) and waits in a mailbox until
+// quic-go reads it. Data never passes through quic-go, and control messages reach QUIC
+// as the kernel wrote them, so that it keeps ECN and the address that a packet was sent
+// to.
 //
 // A Sender sends runs of packets to one address with one system call (UDP_SEGMENT)
 // where the kernel and the card can do that, and one by one where they cannot.

@@ -3,11 +3,10 @@
 //
 // The interface is made by songgao/water; packets come and go through a queue of
 // our own on it, with a virtio-net header each, so that TCP and UDP hand over what
-// they would hand to a network card (package offload). Its file is not with the
-// runtime's poller: who reads it waits by poll(2), on a thread of its own, which
-// saves every packet a switch between threads. Addresses and routes are reconciled
-// by netlink: SetAddrs and SetRoutes say what should be there, and only the
-// difference is done, so that a restart on a persistent device changes nothing
+// they would hand to a network card (package offload). Reads and writes enter the
+// kernel without telling the scheduler (package poll). Addresses and routes are
+// reconciled by netlink: SetAddrs and SetRoutes say what should be there, and only
+// the difference is done, so that a restart on a persistent device changes nothing
 // that open connections rely on.
 //
 // What belongs to whom: every global address on the interface is ours, and so

@@ -2,7 +2,13 @@
 
 package poll
 
-import "runtime"
+import (
+	"net"
+	"runtime"
+)
+
+// Conn returns conn.
+func Conn(conn net.Conn) net.Conn { return conn }
 
 // Yield lets others run who wait for the processor.
 func Yield() { runtime.Gosched() }
