@@ -19,6 +19,7 @@ import (
 	"github.com/kairos-io/kairos/overlay/identity"
 	"github.com/kairos-io/kairos/overlay/member"
 	"github.com/kairos-io/kairos/overlay/mesh"
+	"github.com/kairos-io/kairos/overlay/secret"
 	"github.com/kairos-io/kairos/overlay/session"
 	"github.com/kairos-io/kairos/overlay/token"
 	"github.com/kairos-io/kairos/overlay/tun"
@@ -234,7 +235,7 @@ func (n *Node) connect() {
 			return n.mesh.Open(ctx, id, datapath.Protocol)
 		}),
 		Direct: datapath.DirectConfig{
-			Direct: directWay{n.mesh}, PSK: session.NewPSK(n.keys.Admission), Suites: session.Supported(hardwareAES),
+			Direct: directWay{n.mesh}, PSK: secret.NewKey(n.keys.Admission), Suites: session.Supported(hardwareAES),
 		},
 	})
 	n.mesh.Handle(datapath.Protocol, func(id identity.ID, s mesh.Stream) { n.datapath.HandleStream(id, s) })

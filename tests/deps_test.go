@@ -16,7 +16,7 @@ type room struct {
 }
 
 var (
-	pure    = []string{"overlay/token", "overlay/identity", "overlay/wire", "overlay/member", "overlay/route"}
+	pure    = []string{"overlay/token", "overlay/identity", "overlay/secret", "overlay/wire", "overlay/member", "overlay/route"}
 	network = slices.Concat(pure, []string{"overlay/internal/..."})
 	// ofOverlay is what the node knows of the network: its door and its words.
 	ofOverlay = []string{"overlay/api", "overlay/identity", "overlay/token", "overlay/wire"}
@@ -32,6 +32,7 @@ var rooms = []room{
 	{name: "overlay", may: []string{"overlay/..."}},
 	{name: "overlay/token", plain: true},
 	{name: "overlay/identity", plain: true},
+	{name: "overlay/secret", plain: true},
 	{name: "overlay/wire", may: []string{"overlay/identity", "overlay/token"}, plain: true},
 	{name: "overlay/member", may: pure, plain: true},
 	{name: "overlay/route", may: pure, plain: true},

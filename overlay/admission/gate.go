@@ -16,6 +16,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/secret"
 )
 
 // DefaultDeadline bounds one admission from the end of the transport's
@@ -55,7 +56,7 @@ type Conn interface {
 
 // Config of a Gate. Key, Self and Rand are required.
 type Config struct {
-	Key      Secret
+	Key      secret.Key
 	Self     identity.ID
 	Run      Run       // of this process
 	Rand     io.Reader // a CSPRNG
@@ -66,7 +67,7 @@ type Config struct {
 
 // Gate admits connections. It is safe for concurrent use.
 type Gate struct {
-	key      Secret
+	key      secret.Key
 	self     identity.ID
 	run      Run
 	rand     io.Reader

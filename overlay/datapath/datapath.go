@@ -80,7 +80,7 @@ func (d *Datapath) Run(ctx context.Context) error {
 	defer d.shutdown()
 	stop := context.AfterFunc(ctx, func() { _ = d.dev.Close() }) // only this wakes Wait
 	defer stop()
-	if err := newSender(d).loop(); err != nil && ctx.Err() == nil {
+	if err := newSender(d).loop(); ctx.Err() == nil {
 		return fmt.Errorf("carry packets: %w", err)
 	}
 	return nil

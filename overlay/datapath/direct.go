@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/secret"
 	"github.com/kairos-io/kairos/overlay/session"
 )
 
@@ -27,7 +28,7 @@ type Direct interface {
 // DirectConfig is what the direct way works with.
 type DirectConfig struct {
 	Direct
-	PSK    session.PSK
+	PSK    secret.Key
 	Suites session.Suites
 }
 

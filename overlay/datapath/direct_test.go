@@ -13,6 +13,7 @@ import (
 
 	"github.com/kairos-io/kairos/overlay/identity"
 	"github.com/kairos-io/kairos/overlay/offload"
+	"github.com/kairos-io/kairos/overlay/secret"
 	"github.com/kairos-io/kairos/overlay/session"
 )
 
@@ -41,7 +42,7 @@ func newAir(t *testing.T, more ...func(*Config)) *air {
 		for _, change := range more {
 			change(c)
 		}
-		c.Direct = DirectConfig{Direct: airOf{a, m}, PSK: session.NewPSK([32]byte{1}), Suites: session.AES256GCM}
+		c.Direct = DirectConfig{Direct: airOf{a, m}, PSK: secret.NewKey([32]byte{1}), Suites: session.AES256GCM}
 	})
 	for i, m := range a.members {
 		a.running.Go(func() {

@@ -45,7 +45,7 @@ func newSender(d *Datapath) *sender {
 	return s
 }
 
-// loop carries packets until the device fails or is closed.
+// loop carries packets until the device fails or is closed: its error is never nil.
 func (s *sender) loop() error {
 	for {
 		if err := s.fill(); err != nil {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/kairos-io/kairos/overlay/admission"
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/secret"
 )
 
 var transports = []string{quicName, tcpName}
@@ -171,8 +172,8 @@ func TestHostileProofs(t *testing.T) {
 		t.Run(via, func(t *testing.T) {
 			m := victim(t, Config{Keys: keys, Limits: admission.Limits{Failures: 1 << 20}})
 			attacker := start(t, Config{Keys: testKeys(t)})
-			right, wrong := admission.NewSecret(keys.Admission), admission.NewSecret([32]byte{1})
-			prove := func(key admission.Secret, hello []byte) []byte {
+			right, wrong := secret.NewKey(keys.Admission), secret.NewKey([32]byte{1})
+			prove := func(key secret.Key, hello []byte) []byte {
 				proof, err := admission.NewDialler(key, attacker.ID(), m.ID(), admission.Nonce{7}).Prove(hello)
 				if err != nil {
 					t.Fatal(err)

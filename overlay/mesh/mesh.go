@@ -17,6 +17,7 @@ import (
 	"github.com/kairos-io/kairos/overlay/admission"
 	"github.com/kairos-io/kairos/overlay/discovery"
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/secret"
 	"github.com/kairos-io/kairos/overlay/socket"
 	"github.com/kairos-io/kairos/overlay/token"
 )
@@ -117,7 +118,7 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 		return nil, fmt.Errorf("start mesh: draw run name: %w", err)
 	}
 	m.gate = admission.NewGate(admission.Config{
-		Key: admission.NewSecret(keys.Admission), Self: m.self, Run: m.run, Rand: rand.Reader, Limits: cfg.Limits, Deadline: m.timing.Admission,
+		Key: secret.NewKey(keys.Admission), Self: m.self, Run: m.run, Rand: rand.Reader, Limits: cfg.Limits, Deadline: m.timing.Admission,
 	})
 	if m.under, err = openUnderlay(m); err != nil {
 		return nil, fmt.Errorf("start mesh: %w", err)

@@ -10,6 +10,7 @@ import (
 	"github.com/flynn/noise"
 
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/secret"
 )
 
 // ErrHandshake is returned, wrapped, when what a peer said is not the handshake
@@ -30,7 +31,7 @@ var noiseSuite = noise.NewCipherSuite(noise.DH25519, noise.CipherChaChaPoly, noi
 // Party is one end of a handshake.
 type Party struct {
 	Self, Peer identity.ID
-	PSK        PSK
+	PSK        secret.Key
 	Suites     Suites    // what this machine does well
 	Index      uint32    // how the peer is to mark packets for these keys
 	Rand       io.Reader // crypto/rand.Reader outside of tests
@@ -121,7 +122,7 @@ func (p Party) noise(initiator bool) (*noise.HandshakeState, error) {
 	h.Write(second[:])
 	return noise.NewHandshakeState(noise.Config{
 		CipherSuite: noiseSuite, Random: p.Rand, Pattern: noise.HandshakeNN, Initiator: initiator,
-		Prologue: h.Sum(nil), PresharedKey: p.PSK.key[:], PresharedKeyPlacement: 0,
+		Prologue: h.Sum(nil), PresharedKey: p.PSK.Bytes(), PresharedKeyPlacement: 0,
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/secret"
 )
 
 // chacha is randomness that a test can have twice.
@@ -18,7 +19,7 @@ func chacha(seed byte) *rand.ChaCha8 { return rand.NewChaCha8([32]byte{seed}) }
 
 var (
 	alpha, beta = identity.ID{1}, identity.ID{2}
-	psk         = NewPSK([32]byte{7})
+	psk         = secret.NewKey([32]byte{7})
 )
 
 // parties are both ends of a handshake.
@@ -129,7 +130,7 @@ func TestSuiteThatBothDoWell(t *testing.T) {
 // than they think, gets no keys.
 func TestStrangersGetNoKeys(t *testing.T) {
 	tests := map[string]func(a, b *Party){
-		"another network":                 func(a, _ *Party) { a.PSK = NewPSK([32]byte{8}) },
+		"another network":                 func(a, _ *Party) { a.PSK = secret.NewKey([32]byte{8}) },
 		"an initiator that is not beta":   func(a, b *Party) { b.Peer = identity.ID{9} },
 		"a responder that is not alpha":   func(a, b *Party) { a.Peer = identity.ID{9} },
 		"a message that is reflected":     func(a, b *Party) { b.Self, b.Peer = a.Self, a.Peer },
