@@ -25,6 +25,7 @@ func (n *Node) metrics() []api.Metric {
 		counter("mesh_streams_refused_total", "Streams of peers for unknown protocols or over the limit.", mesh.StreamsRefused),
 		counter("mesh_peers_lost_total", "Connections closed because the peer fell silent.", mesh.Lost),
 		counter("socket_kernel_drops_total", "Packets that the kernel threw away because the buffer of a UDP socket was full.", mesh.KernelDrops),
+		counter("socket_quic_drops_total", "Packets of connections, not of the overlay, that were thrown away because too many came at once.", mesh.QUICDrops),
 		api.Metric{Name: "socket_unsegmented", Help: "UDP sockets that send packets one by one, because the kernel or a card does not segment.",
 			Value: float64(mesh.Unsegmented)},
 		counter("datapath_streams_reset_total", "Streams of peers reset because of what was on them.", data.Resets),

@@ -222,7 +222,7 @@ func TestTwoMembers(t *testing.T) {
 	for _, m := range a.metrics() {
 		got[fmt.Sprint(m.Name, m.Labels)] = m.Value
 	}
-	want := map[string]float64{"peers[{path direct}]": 1, "peers[{path quic}]": 0, "peers[{path tcp}]": 0, "socket_kernel_drops_total[]": 0}
+	want := map[string]float64{"peers[{path direct}]": 1, "peers[{path quic}]": 0, "peers[{path tcp}]": 0, "socket_kernel_drops_total[]": 0, "socket_quic_drops_total[]": 0}
 	if _, ok := got["socket_unsegmented[]"]; !ok {
 		t.Error("no metric of segmentation")
 	}

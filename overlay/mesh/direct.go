@@ -66,18 +66,19 @@ func (u *underlay) socketOf(local, remote netip.AddrPort) *socket.Socket {
 	return u.sockets[i]
 }
 
-// socketStats sums up what happened on the sockets.
-func (u *underlay) socketStats() (drops uint64, unsegmented int) {
+// socketStats sums up into s what happened on the sockets.
+func (u *underlay) socketStats(s *Stats) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	for i, s := range u.sockets {
-		stats := s.Stats()
+	for i, socket := range u.sockets {
+		stats := socket.Stats()
 		u.drops.add(i, stats.KernelDrops)
+		s.QUICDrops += stats.QUICDrops
 		if stats.Unsegmented {
-			unsegmented++
+			s.Unsegmented++
 		}
 	}
-	return u.drops.sum, unsegmented
+	s.KernelDrops = u.drops.sum
 }
 
 // tally makes one counter that only grows of several that count modulo 2^32. They

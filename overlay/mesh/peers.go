@@ -41,25 +41,24 @@ type Stats struct {
 	Members        int    // peers known, connected or not
 	Peers          int    // peers connected
 	KernelDrops    uint64 // packets that did not fit into the buffers of the UDP sockets
+	QUICDrops      uint64 // packets that QUIC had no time to read from them
 	Unsegmented    int    // UDP sockets that send packets one by one: socket.Stats
 }
 
 // Stats returns the counters.
 func (m *Mesh) Stats() Stats {
-	drops, unsegmented := m.under.socketStats()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return Stats{
+	s := Stats{
 		Admission:      m.gate.Stats(),
 		Dials:          m.stats.dials.Load(),
 		DialsFailed:    m.stats.dialsFailed.Load(),
 		StreamsRefused: m.stats.streamsRefused.Load(),
 		Lost:           m.stats.lost.Load(),
-		Members:        len(m.targets),
-		Peers:          len(m.peers),
-		KernelDrops:    drops,
-		Unsegmented:    unsegmented,
 	}
+	m.under.socketStats(&s)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s.Members, s.Peers = len(m.targets), len(m.peers)
+	return s
 }
 
 // better reports whether a is to be kept rather than b. Both ends of the two

@@ -96,7 +96,7 @@ func (s *Socket) setOptions(fd int) error {
 
 // Stats returns the counters.
 func (s *Socket) Stats() Stats {
-	return Stats{KernelDrops: s.drops.Load(), Unsegmented: s.unsegmented.Load()}
+	return Stats{KernelDrops: s.drops.Load(), QUICDrops: s.quic.dropped(), Unsegmented: s.unsegmented.Load()}
 }
 
 // LocalAddr implements net.PacketConn.

@@ -31,6 +31,7 @@ type mailbox struct {
 	changed  sync.Cond
 	ring     []letter
 	first, n int
+	drops    uint64
 	err      error // that ends reading
 	deadline time.Time
 	timer    *time.Timer
@@ -46,12 +47,20 @@ func (b *mailbox) put(packet, oob []byte, from netip.AddrPort) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.n == len(b.ring) {
+		b.drops++
 		return
 	}
 	l := &b.ring[(b.first+b.n)%len(b.ring)]
 	l.n, l.oobn, l.from = copy(l.data[:], packet), copy(l.oob[:], oob), from
 	b.n++
 	b.changed.Signal()
+}
+
+// dropped is how many packets found no room.
+func (b *mailbox) dropped() uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.drops
 }
 
 // end says that nothing comes any more.

@@ -15,6 +15,8 @@ type Stats struct {
 	// KernelDrops are packets that the kernel threw away because the receive buffer
 	// was full; it counts modulo 2^32.
 	KernelDrops uint32
+	// QUICDrops are packets that quic-go had no time to read.
+	QUICDrops uint64
 	// Unsegmented says that the kernel or the card refused UDP_SEGMENT, so that
 	// packets are sent one by one.
 	Unsegmented bool

@@ -357,6 +357,34 @@ func TestCloseEndsReading(t *testing.T) {
 	}
 }
 
+// Packets for QUIC that it does not read are lost in the end, and counted; those that
+// came first are still there.
+func TestQUICDoesNotRead(t *testing.T) {
+	const more = 5
+	heard := make(chan struct{})
+	from, to := listen(t, "udp4", nil), listen(t, "udp4", func(netip.AddrPort, [][]byte) { close(heard) })
+	w := sender(t, from, to)
+	for i := range letters + more {
+		if _, err := w.Send([][]byte{{0x40, byte(i)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.Send([][]byte{data(1, 100)}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-heard: // so all of them were
+	case <-time.After(patience):
+		t.Fatal("data has to wait for QUIC")
+	}
+	if got := to.Stats().QUICDrops; got != more {
+		t.Errorf("%d packets were dropped, want %d", got, more)
+	}
+	if got := next(t, to)[0].Buffers[0][1]; got != 0 {
+		t.Errorf("the first packet is number %d", got)
+	}
+}
+
 // A packet costs no allocation: what is left is the address of QUIC's one.
 func TestNoAllocations(t *testing.T) {
 	from, to := listen(t, "udp4", nil), listen(t, "udp4", func(netip.AddrPort, [][]byte) {})
