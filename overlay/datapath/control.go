@@ -33,9 +33,12 @@ func (d *Datapath) newDirect(p *peer) *direct {
 		return nil
 	}
 	w := &direct{
-		d: d, peer: p, wake: make(chan struct{}, 1), control: control, wanted: d.self.Compare(p.id) < 0,
+		d: d, peer: p, wake: make(chan struct{}, 1), control: control,
 		prober:  newProber(d.dev.MTU()),
 		scratch: make([]byte, 0, d.dev.MTU()+session.Overhead),
+	}
+	if d.self.Compare(p.id) > 0 {
+		w.turn = d.now() + shakePause
 	}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	return w
@@ -79,11 +82,11 @@ func (w *direct) run() {
 // rest is how long run has nothing to do.
 func (w *direct) rest(shake time.Duration) time.Duration {
 	w.mu.Lock()
-	next := w.prober.next
+	next, turn := w.prober.next, w.turn
 	w.mu.Unlock()
 	now := w.d.now()
 	if w.session.Sealing(now) == nil {
-		next = now + session.RekeyAfterTime // a handshake of the peer wakes run
+		next = min(now+session.RekeyAfterTime, turn) // a handshake of the peer wakes run
 	}
 	if w.mustShake(now) {
 		next = min(next, max(shake, now))

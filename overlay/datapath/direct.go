@@ -2,8 +2,10 @@ package datapath
 
 import (
 	"context"
+	"math"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/kairos-io/kairos/overlay/identity"
 	"github.com/kairos-io/kairos/overlay/secret"
@@ -46,13 +48,21 @@ type direct struct {
 
 	mu      sync.Mutex // guards what follows
 	prober  prober
-	doubts  int    // handshakes for want of an answer, since there was one
-	wanted  bool   // there were packets since the last handshake, or there was none
-	trouble string // why the way is not up, where that is not for want of an answer
+	doubts  int           // handshakes for want of an answer, since there was one
+	wanted  bool          // there were packets since the last handshake
+	turn    time.Duration // when to begin the first handshake without packets
+	trouble string        // why the way is not up, where that is not for want of an answer
 
 	saying  sync.Mutex // guards what follows
 	control Sender
 	scratch []byte
+}
+
+// agreed says that there was a handshake.
+func (w *direct) agreed() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.wanted, w.turn, w.trouble = false, math.MaxInt64, ""
 }
 
 // arrival is where packets with one index belong.

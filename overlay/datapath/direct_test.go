@@ -267,6 +267,35 @@ func TestDirectWayIsQuiet(t *testing.T) {
 	})
 }
 
+// One end alone meets the other anew, and has nothing to say: what it is sent goes to
+// keys that it does not have any more, but not for long.
+func TestDirectWayBeginsAnewAtOneEnd(t *testing.T) {
+	for _, first := range []int{0, 1} {
+		synctest.Test(t, func(t *testing.T) {
+			a := newAir(t)
+			here, there := a.members[first], a.members[1-first]
+			a.wantKind(KindDirect)
+			there.dp.PeerDown(here.id)
+			there.dp.PeerUp(here.id)
+			for range 20 {
+				here.dev.Inject(packet(here.v4, there.v4, talk, 100))
+				time.Sleep(100 * time.Millisecond)
+			}
+			if kinds := here.kind(there) + there.kind(here); kinds != KindDirect+KindDirect {
+				t.Errorf("packets go by %s", kinds)
+			}
+			before := there.dp.Stats().Drops[DropJunk.String()]
+			if before > 11 {
+				t.Errorf("%d packets were lost", before)
+			}
+			a.exchange(5, 100)
+			if lost := there.dp.Stats().Drops[DropJunk.String()] - before; lost > 0 {
+				t.Errorf("%d more", lost)
+			}
+		})
+	}
+}
+
 // A way whose keys have ended in silence, and were made anew by the other end, is
 // watched again at once: its end shows in seconds.
 func TestDirectWayIsWatchedWithNewKeys(t *testing.T) {

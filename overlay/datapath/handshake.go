@@ -25,8 +25,9 @@ const (
 	doubtMost    = 5 // handshakes for want of an answer to probes
 )
 
-// mustShake: of two members that have just met one begins. Later, whoever has packets
-// for the other; keys that nobody uses may end.
+// mustShake: of two members that have just met one begins, and the other one where no
+// keys came of that: they may have met another time in between. Later, whoever has
+// packets for the other; keys that nobody uses may end.
 //
 // Keys with which nothing was ever answered may be those of a connection that the peer
 // has left meanwhile: it is asked again, some times.
@@ -36,7 +37,7 @@ func (w *direct) mustShake(now time.Duration) bool {
 	if w.prober.mtu == 0 && w.prober.tries >= probeTries && w.doubts < doubtMost {
 		return true
 	}
-	return w.wanted && w.session.NeedsHandshake(now)
+	return (w.wanted || now >= w.turn) && w.session.NeedsHandshake(now)
 }
 
 // pauseAfter is how long the next handshake waits at least after the one that is due.
@@ -97,9 +98,7 @@ func (w *direct) shake() error {
 	}
 	w.d.addKeys(keys, w)
 	w.d.dropKeys(w.session.InstallInitiated(keys, w.d.now()))
-	w.mu.Lock()
-	w.wanted = false
-	w.mu.Unlock()
+	w.agreed()
 	w.restart()
 	return s.Close()
 }
@@ -139,9 +138,7 @@ func (d *Datapath) answerSession(id identity.ID, s Stream) error {
 	}
 	d.addKeys(keys, w)
 	d.dropKeys(w.session.InstallAnswered(keys, d.now()))
-	w.mu.Lock()
-	w.wanted, w.trouble = false, ""
-	w.mu.Unlock()
+	w.agreed()
 	if _, err := s.Write(answer); err != nil {
 		return fmt.Errorf("write handshake: %w", err)
 	}
