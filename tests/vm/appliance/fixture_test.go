@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -107,20 +108,30 @@ func (b *system) prune(name string) error {
 }
 
 // make returns the cached path of the given kind, made by f from the edit if it
-// is not there yet. f writes to the path that it is given.
-func (b *system) make(kind string, e edit, f func(out string) error) (string, error) {
+// is not there yet. f writes to the path that it is given. Stories that run at once
+// wait for who came first.
+func (b *system) make(ctx context.Context, kind string, e edit, f func(out string) error) (string, error) {
 	key, err := json.Marshal(e)
 	if err != nil {
 		return "", err
 	}
 	sum := sha256.Sum256(key)
-	path := b.prefix + kind + "-" + hex.EncodeToString(sum[:6])
+	name := kind + "-" + hex.EncodeToString(sum[:6])
+	path := b.prefix + name
+	unlock, err := builder.Lock(ctx, b.tools.CacheDir, name)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return "", err
 	}
-	tmp := fmt.Sprintf("%s.%d", path, os.Getpid())
+	tmp := path + ".new"
+	if err := os.RemoveAll(tmp); err != nil { // of somebody who was interrupted
+		return "", err
+	}
 	if err := f(tmp); err != nil {
 		return "", errors.Join(err, os.RemoveAll(tmp))
 	}
@@ -131,7 +142,7 @@ func (b *system) make(kind string, e edit, f func(out string) error) (string, er
 func (s *story) release(e edit) string {
 	s.Helper()
 	b := s.system(e.Seeded)
-	path, err := b.make("release", e, func(out string) error {
+	path, err := b.make(s.ctx, "release", e, func(out string) error {
 		extra, err := extraTree(s.rack.Dir(), e)
 		if err != nil {
 			return err
@@ -175,7 +186,7 @@ func (s *story) flashable(e edit) string {
 	}
 	b := s.system(e.Seeded)
 	release := s.release(e)
-	path, err := b.make("disk", e, func(out string) error {
+	path, err := b.make(s.ctx, "disk", e, func(out string) error {
 		return disk.Raw(s.ctx, disk.MediumOptions{Release: release, Out: out, Toolbox: b.tools})
 	})
 	s.must(err)

@@ -57,7 +57,7 @@ func (s *story) installer(e edit) string {
 	s.Helper()
 	b := s.system(e.Seeded)
 	release := s.release(e)
-	path, err := b.make("iso", e, func(out string) error {
+	path, err := b.make(s.ctx, "iso", e, func(out string) error {
 		return disk.ISO(s.ctx, disk.MediumOptions{Release: release, Out: out, Toolbox: b.tools})
 	})
 	s.must(err)
