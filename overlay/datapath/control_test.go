@@ -26,8 +26,8 @@ func (a *air) wantMTU(limit int) int {
 		if close(one, two) && close(two, one) {
 			return one.path(two).MTU
 		}
-		one.dev.Inject(packet(one.v4, two.v4, talk, 100))
-		two.dev.Inject(packet(two.v4, one.v4, talk, 100))
+		one.chat(two)
+		two.chat(one)
 		time.Sleep(100 * time.Millisecond) // of the bubble's time
 	}
 	a.t.Fatalf("%+v and %+v, want an mtu of %d", one.path(two), two.path(one), limit)

@@ -139,6 +139,9 @@ func (m *member) kind(to *member) string { return m.dp.Stats().Peers[to.id].Path
 // talk is the number of packets that tests send to have traffic, and do not count.
 const talk = 1 << 20
 
+// chat sends such a packet.
+func (m *member) chat(to *member) { m.dev.Inject(packet(m.v4, to.v4, talk, 100)) }
+
 // wantKind waits until packets between the two, of which there are some all the
 // time, take that way in both directions.
 func (a *air) wantKind(kind string) {
@@ -148,8 +151,8 @@ func (a *air) wantKind(kind string) {
 		if one.kind(two) == kind && two.kind(one) == kind {
 			return
 		}
-		one.dev.Inject(packet(one.v4, two.v4, talk, 100))
-		two.dev.Inject(packet(two.v4, one.v4, talk, 100))
+		one.chat(two)
+		two.chat(one)
 		time.Sleep(100 * time.Millisecond) // of the bubble's time
 	}
 	a.t.Fatalf("packets go by %s and %s, want %s", one.kind(two), two.kind(one), kind)
@@ -278,7 +281,7 @@ func TestDirectWayBeginsAnewAtOneEnd(t *testing.T) {
 			there.dp.PeerDown(here.id)
 			there.dp.PeerUp(here.id)
 			for range 20 {
-				here.dev.Inject(packet(here.v4, there.v4, talk, 100))
+				here.chat(there)
 				time.Sleep(100 * time.Millisecond)
 			}
 			if kinds := here.kind(there) + there.kind(here); kinds != KindDirect+KindDirect {
@@ -305,14 +308,14 @@ func TestDirectWayIsWatchedWithNewKeys(t *testing.T) {
 			here, there := a.members[first], a.members[1-first]
 			a.wantKind(KindDirect)
 			time.Sleep(3 * session.RejectAfterTime)
-			here.dev.Inject(packet(here.v4, there.v4, talk, 100))
-			here.dev.Inject(packet(here.v4, there.v4, talk, 100))
+			here.chat(there)
+			here.chat(there)
 			time.Sleep(time.Second) // in which new keys are made
 			a.exchange(1, 100)
 			a.set(func() { a.cut = true })
 			for range int((probeSteady + (probeTries+1)*probeWait) / (100 * time.Millisecond)) {
-				here.dev.Inject(packet(here.v4, there.v4, talk, 100))
-				there.dev.Inject(packet(there.v4, here.v4, talk, 100))
+				here.chat(there)
+				there.chat(here)
 				time.Sleep(100 * time.Millisecond)
 			}
 			if kinds := here.kind(there) + there.kind(here); kinds != KindStream+KindStream {

@@ -8,8 +8,7 @@ import (
 	"testing"
 )
 
-// Stories that need the same release at once make it once, whatever was left of an
-// earlier try.
+// Stories that need the same release at once make it once.
 func TestMakeOnce(t *testing.T) {
 	dir := t.TempDir()
 	b := &system{prefix: filepath.Join(dir, "vm-")}
