@@ -62,3 +62,30 @@ type Event struct {
 	Kind EventKind
 	Peer identity.ID
 }
+
+// Reason is why a connection was closed, as far as the other side is told.
+type Reason uint8
+
+// The reasons. Their numbers travel and never change; an unknown one is ReasonNone.
+const (
+	ReasonNone     Reason = iota // nothing that the other side should act on
+	ReasonShutdown               // the process ends
+	ReasonReplaced               // another connection of the same peer is better
+	ReasonRefused                // the network's token was not proven
+	ReasonClone                  // another machine with the same identity key is connected
+)
+
+// String implements fmt.Stringer.
+func (r Reason) String() string {
+	switch r {
+	case ReasonShutdown:
+		return "shutdown"
+	case ReasonReplaced:
+		return "replaced"
+	case ReasonRefused:
+		return "refused"
+	case ReasonClone:
+		return "clone"
+	}
+	return "none"
+}
