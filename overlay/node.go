@@ -60,6 +60,7 @@ type Node struct {
 	state      state
 	applied    applied
 	connected  int
+	aloneSince time.Time // when the last peer went; the start, if there was none
 	conditions map[string]api.Condition
 	revision   uint64
 	changed    chan struct{} // closed at the next revision
@@ -75,6 +76,8 @@ type device interface {
 type addresser interface {
 	SetAddrs(addrs []prefix) error
 	SetRoutes(routes []tun.Route) error
+	Shadows(networks []prefix) ([]tun.Shadow, error)
+	Changed() <-chan struct{}
 }
 
 // openDevice opens the real interface; tests put another in its place.
@@ -266,6 +269,8 @@ func (w directWay) Open(ctx context.Context, id identity.ID) (datapath.Stream, e
 // run starts the loops. Whichever ends first ends the node, and its error is Wait's.
 func (n *Node) run(ctx context.Context) {
 	n.running, n.ctx = errgroup.WithContext(n.ctx)
+	n.aloneSince = n.started
+	n.watchAlone()
 	n.reconcile()
 	n.running.Go(func() error { return n.loop(n.ctx) })
 	n.running.Go(func() error { return n.follow(n.ctx) })

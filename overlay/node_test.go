@@ -29,6 +29,17 @@ type fakeDevice struct {
 	mu     sync.Mutex
 	addrs  []netip.Prefix
 	routes []tun.Route
+
+	shadows []tun.Shadow
+	changed chan struct{}
+}
+
+func (d *fakeDevice) Changed() <-chan struct{} { return d.changed }
+
+func (d *fakeDevice) Shadows([]netip.Prefix) ([]tun.Shadow, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.shadows, nil
 }
 
 func (d *fakeDevice) SetAddrs(a []netip.Prefix) error {
@@ -50,7 +61,7 @@ var devices sync.Map
 
 func TestMain(m *testing.M) {
 	openDevice = func(cfg tun.Config) (device, error) {
-		d := &fakeDevice{Device: tuntest.New(cfg.Name, cfg.MTU, 64), addrs: cfg.Addrs}
+		d := &fakeDevice{Device: tuntest.New(cfg.Name, cfg.MTU, 64), addrs: cfg.Addrs, changed: make(chan struct{}, 1)}
 		devices.Store(cfg.Name, d)
 		return d, nil
 	}

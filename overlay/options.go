@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/kairos-io/kairos/overlay/api"
 	"github.com/kairos-io/kairos/overlay/discovery"
@@ -52,7 +53,8 @@ type Options struct {
 
 	Log *slog.Logger
 
-	loopback bool // loopback is underlay: for tests with several nodes on one machine
+	loopback   bool          // loopback is underlay: for tests with several nodes on one machine
+	aloneAfter time.Duration // see defaultAloneAfter; tests have less time
 }
 
 // Errors of Start that a person can do something about; see also package tun.
@@ -86,6 +88,9 @@ func (o *Options) check() error {
 	}
 	if o.DNS && !o.DNSListen.IsValid() {
 		o.DNSListen = netip.MustParseAddrPort("127.0.0.1:0")
+	}
+	if o.aloneAfter == 0 {
+		o.aloneAfter = defaultAloneAfter
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

@@ -3,8 +3,6 @@ package overlay
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/kairos-io/kairos/overlay/api"
@@ -63,15 +61,6 @@ func (n *Node) waitingLocked() string {
 
 // Context ends when the node begins to stop.
 func (n *Node) Context() context.Context { return n.ctx }
-
-func (n *Node) conditionsLocked() []api.Condition {
-	codes := slices.Sorted(maps.Keys(n.conditions))
-	out := make([]api.Condition, 0, len(codes))
-	for _, c := range codes {
-		out = append(out, n.conditions[c])
-	}
-	return out
-}
 
 // Nodes implements api.View. A revision that this process never gave out is
 // from an earlier run of the daemon: it is answered at once.
