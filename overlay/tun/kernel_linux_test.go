@@ -449,3 +449,17 @@ func TestShadows(t *testing.T) {
 		check()
 	})
 }
+
+// TestMaxSegments: what TCP hands over at once leaves with one system call.
+func TestMaxSegments(t *testing.T) {
+	for mtu, want := range map[int]int{1280: 49, 1420: 44, 9000: 7, 500: 64} {
+		if got := maxSegments(mtu); got != want {
+			t.Errorf("mtu %d: %d segments instead of %d", mtu, got, want)
+		}
+	}
+	inNamespace(t, func(t *testing.T) {
+		ifc := open(t, false)
+		defer ifc.Close()
+		mustContain(t, ip(t, "-d", "link", "show", "kt0"), "gso_max_segs 44 ")
+	})
+}
