@@ -19,7 +19,6 @@ import (
 	"github.com/kairos-io/kairos/overlay/identity"
 	"github.com/kairos-io/kairos/overlay/member"
 	"github.com/kairos-io/kairos/overlay/mesh"
-	"github.com/kairos-io/kairos/overlay/secret"
 	"github.com/kairos-io/kairos/overlay/session"
 	"github.com/kairos-io/kairos/overlay/token"
 	"github.com/kairos-io/kairos/overlay/tun"
@@ -238,7 +237,7 @@ func (n *Node) connect() {
 			return n.mesh.Open(ctx, id, datapath.Protocol)
 		}),
 		Direct: datapath.DirectConfig{
-			Direct: directWay{n.mesh}, PSK: secret.NewKey(n.keys.Admission), Suites: session.Supported(hardwareAES),
+			Direct: directWay{n.mesh}, PSK: n.keys.Doors[0].Join, Suites: session.Supported(hardwareAES),
 		},
 	})
 	n.mesh.Handle(datapath.Protocol, func(id identity.ID, s mesh.Stream) { n.datapath.HandleStream(id, s) })
@@ -248,7 +247,7 @@ func (n *Node) connect() {
 		Key: n.key, Table: n.table, Mesh: n.mesh, Incarnation: n.state.Incarnation, Log: n.opts.Log,
 	})
 	for _, s := range n.state.Seen {
-		n.mesh.Learn(s.ID, s.Underlay)
+		n.mesh.Learn(s.ID, s.addrs())
 	}
 }
 

@@ -295,7 +295,7 @@ func (n *Node) saveSeen() {
 		if m.ID == n.ID() || m.Kind != wire.KindNode {
 			continue
 		}
-		s := seenMember{ID: m.ID, Underlay: m.Underlay}
+		s := seenMember{ID: m.ID, Underlay: texts(m.Underlay)}
 		if p, ok := peers[m.ID]; ok {
 			s.Underlay = append([]string{p.Remote}, s.Underlay...)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/kairos-io/kairos/overlay/api"
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/wire"
 )
 
 // stateVersion is the version of state.json.
@@ -36,6 +37,17 @@ type state struct {
 type seenMember struct {
 	ID       identity.ID `json:"id"`
 	Underlay []string    `json:"underlay"`
+}
+
+// addrs are the hints that this version can use.
+func (s seenMember) addrs() []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, text := range s.Underlay {
+		if a, err := netip.ParseAddrPort(text); err == nil && wire.ValidUnderlay(a) {
+			out = append(out, a)
+		}
+	}
+	return out
 }
 
 // keepNetwork drops the address claim when the range is another one: the token

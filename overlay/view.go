@@ -3,6 +3,7 @@ package overlay
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/kairos-io/kairos/overlay/api"
@@ -23,12 +24,20 @@ func (n *Node) Status() api.Status {
 		Interface: n.opts.Interface, MTU: n.mtu,
 		Addresses: w.claim.addrs(), Pinned: w.claim.pinned,
 		Networks: prefixes(w.claim.network),
-		Underlay: w.underlay,
+		Underlay: texts(w.underlay),
 		Declared: n.opts.Token.Nodes(), Quorum: n.opts.Token.Quorum(),
 		Waiting:    n.waitingLocked(),
 		Conditions: n.conditionsLocked(),
 		Uptime:     api.Duration(time.Since(n.started)),
 	}
+}
+
+func texts(addrs []netip.AddrPort) []string {
+	var out []string
+	for _, a := range addrs {
+		out = append(out, a.String())
+	}
+	return out
 }
 
 func prefixes(net identity.Network) []prefix { return []prefix{net.V4, net.V6} }
@@ -151,7 +160,7 @@ func (n *Node) Records() []api.Record {
 	for _, m := range n.table.List() {
 		out = append(out, api.Record{
 			ID: m.ID, Seq: m.Seq, Name: m.Name, Kind: m.Kind, NetworkID: m.NetworkID, Version: m.Version,
-			Addresses: m.Addrs, Pinned: m.Pinned, Underlay: m.Underlay, Prefixes: m.Prefixes,
+			Addresses: m.Addrs, Pinned: m.Pinned, Underlay: texts(m.Underlay), Prefixes: m.Prefixes,
 			Annotations: m.Annotations, Left: m.Left,
 		})
 	}

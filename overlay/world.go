@@ -21,7 +21,7 @@ type world struct {
 	name, kind  string
 	networkID   string
 	version     string
-	underlay    []string
+	underlay    []netip.AddrPort
 	annotations map[string]string
 	routes      api.Routes
 	before      *route.Table    // in force until now: who has a prefix keeps it

@@ -30,8 +30,8 @@ var rooms = []room{
 	{name: "cmd/...", may: []string{"cmd/internal/..."}},
 
 	{name: "overlay", may: []string{"overlay/..."}},
-	{name: "overlay/token", plain: true},
-	{name: "overlay/identity", plain: true},
+	{name: "overlay/token", may: []string{"overlay/secret"}, plain: true},
+	{name: "overlay/identity", may: []string{"overlay/secret"}, plain: true},
 	{name: "overlay/secret", plain: true},
 	{name: "overlay/wire", may: []string{"overlay/identity", "overlay/token"}, plain: true},
 	{name: "overlay/member", may: pure, plain: true},

@@ -157,7 +157,7 @@ func encodeKey(key Key) ([]byte, error) {
 	if key.secret == nil {
 		return nil, errNoKey
 	}
-	der, err := x509.MarshalPKCS8PrivateKey((*key.secret).private)
+	der, err := x509.MarshalPKCS8PrivateKey((*key.secret).key)
 	if err != nil {
 		return nil, fmt.Errorf("encode identity key: %w", err)
 	}

@@ -172,7 +172,7 @@ func TestHostileProofs(t *testing.T) {
 		t.Run(via, func(t *testing.T) {
 			m := victim(t, Config{Keys: keys, Limits: admission.Limits{Failures: 1 << 20}})
 			attacker := start(t, Config{Keys: testKeys(t)})
-			right, wrong := secret.NewKey(keys.Admission), secret.NewKey([32]byte{1})
+			right, wrong := keys.Doors[0].Join, secret.NewKey([32]byte{1})
 			prove := func(key secret.Key, hello []byte) []byte {
 				proof, err := admission.NewDialler(key, attacker.ID(), m.ID(), admission.Nonce{7}).Prove(hello)
 				if err != nil {

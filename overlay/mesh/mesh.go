@@ -17,7 +17,6 @@ import (
 	"github.com/kairos-io/kairos/overlay/admission"
 	"github.com/kairos-io/kairos/overlay/discovery"
 	"github.com/kairos-io/kairos/overlay/identity"
-	"github.com/kairos-io/kairos/overlay/secret"
 	"github.com/kairos-io/kairos/overlay/socket"
 	"github.com/kairos-io/kairos/overlay/token"
 )
@@ -90,6 +89,9 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 	if cfg.Key.IsZero() {
 		return nil, errors.New("start mesh: no identity key")
 	}
+	if cfg.Keys.IsZero() {
+		return nil, errors.New("start mesh: no keys of a network")
+	}
 	static, err := parsePeers(cfg.Peers)
 	if err != nil {
 		return nil, fmt.Errorf("start mesh: %w", err)
@@ -103,11 +105,11 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 			netip.AddrPortFrom(netip.IPv6Unspecified(), discovery.DefaultPort),
 		}
 	}
-	keys := cfg.Keys
+	newest := cfg.Keys.Doors[0]
 	cfg.Keys = token.Keys{} // the gate has what is secret in them
 	m := &Mesh{
 		cfg: cfg, self: cfg.Key.ID(), log: cfg.Log, timing: cfg.Timing.withDefaults(), start: time.Now(),
-		service: discovery.ServiceName(keys.Rendezvous),
+		service: discovery.ServiceName([32]byte(newest.Find.MDNS.Bytes())),
 		static:  static, exclude: slices.Clone(cfg.Exclude),
 		peers:    make(map[identity.ID]*peerState),
 		targets:  make(map[identity.ID]*target),
@@ -118,7 +120,7 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 		return nil, fmt.Errorf("start mesh: draw run name: %w", err)
 	}
 	m.gate = admission.NewGate(admission.Config{
-		Key: secret.NewKey(keys.Admission), Self: m.self, Run: m.run, Rand: rand.Reader, Limits: cfg.Limits, Deadline: m.timing.Admission,
+		Key: newest.Join, Self: m.self, Run: m.run, Rand: rand.Reader, Limits: cfg.Limits, Deadline: m.timing.Admission,
 	})
 	if m.under, err = openUnderlay(m); err != nil {
 		return nil, fmt.Errorf("start mesh: %w", err)

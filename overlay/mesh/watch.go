@@ -13,14 +13,14 @@ import (
 func (m *Mesh) watchNetwork() {
 	ticker := time.NewTicker(m.timing.Watch)
 	defer ticker.Stop()
-	before := m.underlayAddrs()
+	before := m.Underlay()
 	for {
 		select {
 		case <-ticker.C:
 		case <-m.ctx.Done():
 			return
 		}
-		after := m.underlayAddrs()
+		after := m.Underlay()
 		if slices.Equal(before, after) {
 			continue
 		}
@@ -38,7 +38,7 @@ func (m *Mesh) runMDNS() {
 	mdns := &discovery.MDNS{
 		Service: m.service,
 		Self:    m.self,
-		Addrs:   m.underlayAddrs,
+		Addrs:   m.Underlay,
 		Usable:  m.acceptable,
 		Found:   m.found,
 		Log:     m.log,

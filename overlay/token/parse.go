@@ -91,12 +91,12 @@ func decode(body string) (Token, bool) {
 	if err != nil || len(payload) != payloadSize {
 		return Token{}, false
 	}
-	content, sum := payload[:1+secretSize], payload[1+secretSize:]
+	covered, sum := payload[:1+secretSize], payload[1+secretSize:]
 	// The checksum is no secret: comparing it needs no constant time.
-	if string(sum) != string(checksum(content)) {
+	if string(sum) != string(checksum(covered)) {
 		return Token{}, false
 	}
-	return wrap(&secret{nodes: content[0], root: [secretSize]byte(content[1:])}), true
+	return wrap(&content{nodes: covered[0], root: [secretSize]byte(covered[1:])}), true
 }
 
 // classify says what is wrong with a text that does not start like a token. A

@@ -12,8 +12,8 @@ var sentinels = []error{ErrEmpty, ErrTruncated, ErrTypo, ErrVersion, ErrFormat}
 func TestParseErrors(t *testing.T) {
 	good := sample(t).Reveal()
 	body := good[len(prefix):]
-	manyNodes := wrap(&secret{nodes: MaxNodes + 1})
-	noNodes := wrap(&secret{nodes: 0})
+	manyNodes := wrap(&content{nodes: MaxNodes + 1})
+	noNodes := wrap(&content{nodes: 0})
 	older := base64.StdEncoding.EncodeToString([]byte("otp:\n  dht:\n    interval: 9000\n    key: abcdefgh\n    length: 43\nroom: abcdefgh\n"))
 	for _, c := range []struct {
 		name string

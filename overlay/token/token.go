@@ -1,9 +1,7 @@
 package token
 
 import (
-	"crypto/hkdf"
 	"crypto/rand"
-	"crypto/sha256"
 	"fmt"
 	"io"
 	"log/slog"
@@ -26,10 +24,10 @@ type Token struct {
 	// Behind two pointers, because fmt does not call methods on unexported
 	// fields of other structs: it would print the bytes. One pointer is not
 	// enough: with a verb that does not fit, fmt follows it.
-	secret **secret
+	secret **content
 }
 
-type secret struct {
+type content struct {
 	root  [secretSize]byte
 	nodes uint8
 }
@@ -43,14 +41,14 @@ func Generate(random io.Reader, nodes int) (Token, error) {
 	if random == nil {
 		random = rand.Reader
 	}
-	s := &secret{nodes: uint8(nodes)}
+	s := &content{nodes: uint8(nodes)}
 	if _, err := io.ReadFull(random, s.root[:]); err != nil {
 		return Token{}, fmt.Errorf("read randomness for a token: %w", err)
 	}
 	return wrap(s), nil
 }
 
-func wrap(s *secret) Token { return Token{&s} }
+func wrap(s *content) Token { return Token{&s} }
 
 // IsZero reports whether there is no token.
 func (t Token) IsZero() bool { return t.secret == nil }
@@ -70,40 +68,6 @@ func (t Token) Quorum() int {
 		return 0
 	}
 	return t.Nodes()/2 + 1
-}
-
-// Keys are the sub-keys of a token. Knowing one says nothing about another or
-// about the token (HKDF-SHA256, RFC 5869). Keys cannot be printed as a whole.
-type Keys struct {
-	Admission  [32]byte // proves to a peer that one holds the token
-	Address    [32]byte // seed of the overlay's ranges, see identity.NetworkOf
-	Rendezvous [32]byte // names under which members look for each other
-	Genesis    [32]byte // public fingerprint of the network, bound into signatures
-}
-
-// Keys derives the sub-keys. It panics for the zero Token, whose keys the
-// whole world could compute.
-func (t Token) Keys() Keys {
-	if t.secret == nil {
-		panic("token: keys of the zero token")
-	}
-	return Keys{
-		Admission:  t.derive("admission"),
-		Address:    t.derive("address"),
-		Rendezvous: t.derive("rendezvous"),
-		Genesis:    t.derive("genesis"),
-	}
-}
-
-// derive includes the node count, so that two tokens with the same secret and
-// different counts, which would disagree on the quorum, never meet.
-func (t Token) derive(label string) [32]byte {
-	s := *t.secret
-	key, err := hkdf.Key(sha256.New, s.root[:], []byte{s.nodes}, "kairos/v1/"+label, 32)
-	if err != nil {
-		panic("token: derive: " + err.Error()) // only for lengths that are constants here
-	}
-	return [32]byte(key)
 }
 
 // String implements fmt.Stringer without revealing the token.
@@ -133,23 +97,3 @@ func (t *Token) UnmarshalText(text []byte) error {
 	*t = parsed
 	return nil
 }
-
-const redactedKeys = "[redacted token keys]"
-
-// String implements fmt.Stringer without revealing the keys.
-func (k Keys) String() string { return redactedKeys }
-
-// GoString implements fmt.GoStringer without revealing the keys.
-func (k Keys) GoString() string { return redactedKeys }
-
-// Format implements fmt.Formatter without revealing the keys, whatever the verb.
-func (k Keys) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redactedKeys) }
-
-// MarshalText implements encoding.TextMarshaler without revealing the keys.
-func (k Keys) MarshalText() ([]byte, error) { return []byte(redactedKeys), nil }
-
-// MarshalJSON implements json.Marshaler without revealing the keys.
-func (k Keys) MarshalJSON() ([]byte, error) { return []byte(`"` + redactedKeys + `"`), nil }
-
-// LogValue implements slog.LogValuer without revealing the keys.
-func (k Keys) LogValue() slog.Value { return slog.StringValue(redactedKeys) }
