@@ -1,6 +1,7 @@
 package token
 
 import (
+	"bytes"
 	"crypto/hkdf"
 	"crypto/sha256"
 
@@ -8,7 +9,9 @@ import (
 )
 
 // Keys are the sub-keys of a token. Knowing one says nothing about another or
-// about the token (HKDF-SHA256, RFC 5869).
+// about the token (HKDF-SHA256, RFC 5869), but that a door's Find is one secret of which
+// its four keys are made. The network's keys come from the seed alone and last as long
+// as it; a door's come from its own secret, with the seed as salt.
 type Keys struct {
 	Address secret.Key // seed of the overlay's ranges, see identity.NetworkOf
 	Genesis [32]byte   // public fingerprint that votes are bound to; it depends on the node count
@@ -19,12 +22,24 @@ type Keys struct {
 // IsZero reports whether there are no keys.
 func (k Keys) IsZero() bool { return len(k.Doors) == 0 }
 
-// Doors are one or two doors, the newest first. Whoever is let in proved one of them.
+// Doors are one or two doors, the newest first: what one says to others is said with the
+// first, and what they say may be of any. Whoever is let in proved one of them.
 type Doors []Door
+
+// Match returns the newest door for which opens holds. It asks about every door, so that
+// the time it takes does not tell which one it was.
+func (d Doors) Match(opens func(Door) bool) (found Door, ok bool) {
+	for _, door := range d {
+		if opens(door) && !ok {
+			found, ok = door, true
+		}
+	}
+	return found, ok
+}
 
 // Door is one generation of what lets a machine find the others and join them.
 type Door struct {
-	Gen  uint8
+	Gen  uint8      // grows with every new door; not 0
 	Find Find       // every member has it
 	Join secret.Key // only newcomers need it
 	// CommitFind and CommitJoin are public: whoever is given Find or Join later can tell
@@ -49,23 +64,27 @@ func (t Token) Keys() Keys {
 	if t.secret == nil {
 		panic("token: keys of the zero token")
 	}
-	s := *t.secret
-	return Keys{
-		Address: secret.NewKey(expand(s.root[:], nil, "net/address")),
+	c := *t.secret
+	seed := c.seed[:]
+	k := Keys{
+		Address: secret.NewKey(expand(seed, seed, "net/address")),
 		// Two tokens that differ in the node count disagree on the quorum, so that no
 		// vote for one may count for the other.
-		Genesis: expand(s.root[:], []byte{s.nodes}, "net/genesis"),
-		NetID:   expand(s.root[:], nil, "net/id"),
-		Doors:   Doors{newDoor(0, s.root[:], nil)},
+		Genesis: expand(seed, append(bytes.Clone(seed), c.nodes), "net/genesis"),
+		NetID:   expand(seed, seed, "net/id"),
 	}
+	for _, d := range c.doors {
+		k.Doors = append(k.Doors, newDoor(d, seed))
+	}
+	return k
 }
 
 // newDoor derives what one door secret opens; seed is the network's.
-func newDoor(gen uint8, doorSecret, seed []byte) Door {
-	find := derive(doorSecret, seed, "door/find", findSize)
-	join := expand(doorSecret, seed, "door/join")
+func newDoor(d doorSecret, seed []byte) Door {
+	find := derive(d.secret[:], seed, "door/find", findSize)
+	join := expand(d.secret[:], seed, "door/join")
 	return Door{
-		Gen: gen,
+		Gen: d.gen,
 		Find: Find{
 			Frame:   secret.NewKey(expand(find, seed, "frame")),
 			Knock:   secret.NewKey(expand(find, seed, "knock")),

@@ -2,9 +2,11 @@ package token
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 )
 
 const (
@@ -16,10 +18,10 @@ const (
 	redacted = "[redacted network token]"
 )
 
-// Token is the one secret of a mesh: 32 random bytes and the number of nodes
-// that its owner declared. It cannot be printed: every form of formatting,
-// logging and marshalling yields a placeholder; Reveal is the only way to the
-// text. The zero Token is no token. A Token is safe for concurrent use.
+// Token is the one secret of a mesh: the seed of its network, the secrets that let
+// machines in, and the number of nodes that its owner declared. It cannot be printed:
+// every form of formatting, logging and marshalling yields a placeholder; Reveal is the
+// only way to the text. The zero Token is no token. A Token is safe for concurrent use.
 type Token struct {
 	// Behind two pointers, because fmt does not call methods on unexported
 	// fields of other structs: it would print the bytes. One pointer is not
@@ -27,13 +29,17 @@ type Token struct {
 	secret **content
 }
 
-type content struct {
-	root  [secretSize]byte
-	nodes uint8
+// Pin tells one owner key from all others; it is public. The zero Pin is none.
+type Pin [16]byte
+
+// PinOf returns the pin of an Ed25519 public key.
+func PinOf(public [32]byte) Pin {
+	sum := sha256.Sum256(append([]byte("kairos/token/owner"), public[:]...))
+	return Pin(sum[:len(Pin{})])
 }
 
 // Generate makes a new token for a mesh of the given number of nodes, 1 to
-// MaxNodes (else ErrNodes), from 32 bytes of random; nil means crypto/rand.
+// MaxNodes (else ErrNodes), from 48 bytes of random; nil means crypto/rand.
 func Generate(random io.Reader, nodes int) (Token, error) {
 	if nodes < 1 || nodes > MaxNodes {
 		return Token{}, fmt.Errorf("generate a token for %d nodes: %w", nodes, ErrNodes)
@@ -41,14 +47,50 @@ func Generate(random io.Reader, nodes int) (Token, error) {
 	if random == nil {
 		random = rand.Reader
 	}
-	s := &content{nodes: uint8(nodes)}
-	if _, err := io.ReadFull(random, s.root[:]); err != nil {
-		return Token{}, fmt.Errorf("read randomness for a token: %w", err)
+	c := &content{nodes: uint8(nodes), doors: []doorSecret{{gen: 1}}}
+	for _, part := range [][]byte{c.seed[:], c.doors[0].secret[:]} {
+		if _, err := io.ReadFull(random, part); err != nil {
+			return Token{}, fmt.Errorf("read randomness for a token: %w", err)
+		}
 	}
-	return wrap(s), nil
+	return wrap(c), nil
 }
 
-func wrap(s *content) Token { return Token{&s} }
+func wrap(c *content) Token { return Token{&c} }
+
+// WithOwner returns t with the pin of its owner's key. It panics for the zero Token.
+func (t Token) WithOwner(owner Pin) Token {
+	c := **t.secret
+	c.owner = owner
+	return wrap(&c)
+}
+
+// WithPeers returns t with addresses, host:port each, at which machines of the network
+// can be found; the error wraps ErrPeers. It panics for the zero Token.
+func (t Token) WithPeers(peers []string) (Token, error) {
+	c := **t.secret
+	c.peers = slices.Clone(peers)
+	if !validPeers(peers) {
+		return Token{}, ErrPeers
+	}
+	return wrap(&c), nil
+}
+
+// Owner returns the pin of the owner's key; ok is false when there is none.
+func (t Token) Owner() (pin Pin, ok bool) {
+	if t.secret == nil {
+		return Pin{}, false
+	}
+	return (*t.secret).owner, (*t.secret).owner != Pin{}
+}
+
+// Peers returns the addresses that the token carries, host:port each.
+func (t Token) Peers() []string {
+	if t.secret == nil {
+		return nil
+	}
+	return slices.Clone((*t.secret).peers)
+}
 
 // IsZero reports whether there is no token.
 func (t Token) IsZero() bool { return t.secret == nil }
