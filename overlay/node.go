@@ -126,7 +126,9 @@ func prepare(opts Options) (*Node, error) {
 	if n.state, err = loadState(opts.StateDir); err != nil {
 		return nil, err
 	}
-	n.state.keepNetwork(n.network.V4)
+	if err := n.state.keepNetwork(n.keys.NetID, n.network.V4); err != nil {
+		return nil, err
+	}
 	n.state.Incarnation++
 	if err := n.loadTold(); err != nil {
 		return nil, err
@@ -162,7 +164,12 @@ func (n *Node) loadTold() error {
 		return nil
 	}
 	path := filepath.Join(n.opts.RuntimeDir, controlFile)
-	if err := readJSON(path, &n.told); err != nil {
+	unknown, err := readJSON(path, &n.told)
+	if v := n.told.Version; err == nil && v != 0 && v != stateVersion {
+		err = fmt.Errorf("read %s: version %d: %w", path, v, errState)
+	}
+	n.told.unknown = unknown
+	if err != nil {
 		if !errors.Is(err, errState) {
 			return err
 		}

@@ -444,19 +444,6 @@ func TestForeignRevision(t *testing.T) {
 	}
 }
 
-func TestKeepNetwork(t *testing.T) {
-	n := netip.MustParsePrefix("10.200.0.0/16")
-	s := state{Network: n, Attempt: 3, Pinned: true, Incarnation: 7}
-	s.keepNetwork(n)
-	if s.Attempt != 3 || !s.Pinned {
-		t.Errorf("same range: %+v", s)
-	}
-	s.keepNetwork(netip.MustParsePrefix("10.201.0.0/16"))
-	if s.Attempt != 0 || s.Pinned || s.Incarnation != 7 {
-		t.Errorf("another range: %+v", s)
-	}
-}
-
 func TestBadRoutes(t *testing.T) {
 	a := boot(t, Options{Token: newToken(t, 1), Name: "badroutes"})
 	pods := netip.MustParsePrefix("10.42.0.0/16")

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -29,7 +30,7 @@ type Options struct {
 	Interface string
 	CIDR      netip.Prefix     // IPv4 range; zero: chosen by the token
 	Listen    []netip.AddrPort // underlay
-	Peers     []string         // "host:port", "[v6]:port" or multiaddresses to dial
+	Peers     []string         // "host:port", "[v6]:port" or multiaddresses to dial, besides the token's
 	MDNS      bool             // find members on the local network
 	MTU       int              // 0: the best default
 	DNS       bool             // resolve names of the mesh on this machine
@@ -63,6 +64,9 @@ var (
 	ErrOptions = errors.New("invalid option")
 	// ErrRunning: another overlay serves the control socket.
 	ErrRunning = errors.New("another kairos network runs on this machine")
+	// ErrNetwork: the state directory is that of a machine of another network than the
+	// token's, in which it has a lasting place.
+	ErrNetwork = errors.New("this machine belongs to another network than the token's")
 	// ErrAPITaken: the address of the read-only API is in use.
 	ErrAPITaken = errors.New("the address of the api is in use")
 )
@@ -84,6 +88,11 @@ func (o *Options) check() error {
 	for _, p := range o.Peers {
 		if _, err := discovery.ParsePeer(p); err != nil {
 			return fmt.Errorf("%w: peer: %w", ErrOptions, err)
+		}
+	}
+	for _, p := range o.Token.Peers() {
+		if !slices.Contains(o.Peers, p) {
+			o.Peers = append(slices.Clip(o.Peers), p)
 		}
 	}
 	if o.DNS && !o.DNSListen.IsValid() {

@@ -2,7 +2,6 @@ package token
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -182,19 +181,17 @@ func validPeers(peers []string) bool {
 	return len(peers) <= maxPeers && len(encodePeers(peers)) <= maxPart && !slices.ContainsFunc(peers, func(p string) bool { return !validPeer(p) })
 }
 
-// validPeer admits name:port, IPv4:port and [IPv6]:port in the spelling that net uses.
+// validPeer admits name:port, IPv4:port and [IPv6]:port.
 func validPeer(s string) bool {
-	host, port, err := net.SplitHostPort(s)
-	if err != nil || len(s) > maxPart-1 || net.JoinHostPort(host, port) != s {
-		return false
+	if strings.HasPrefix(s, "[") {
+		addr, err := netip.ParseAddrPort(s)
+		return err == nil && addr.Port() != 0 && addr.Addr().Zone() == "" && addr.String() == s
 	}
+	host, port, _ := strings.Cut(s, ":")
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || strconv.FormatUint(n, 10) != port {
 		return false
 	}
-	if addr, err := netip.ParseAddr(host); err == nil {
-		return addr.Zone() == ""
-	}
-	return host != "" && !strings.ContainsFunc(host, func(r rune) bool {
+	return host != "" && len(s) < maxPart && !strings.ContainsFunc(host, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.' && r != '_'
 	})
 }

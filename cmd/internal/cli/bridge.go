@@ -175,6 +175,8 @@ func explainStart(err error, opts overlay.Options) error {
 		return usageError{err}
 	case errors.Is(err, overlay.ErrRunning):
 		return withHint(err, "this machine is on a network already: see `kairos status`; for a second one give --socket, --interface and --api")
+	case errors.Is(err, overlay.ErrNetwork):
+		return withHint(err, "give it the token back that it had, or take it out of that network with `kairos reset`; a bridge can have another --state-dir")
 	case errors.Is(err, overlay.ErrAPITaken):
 		return withHint(err, "choose another address with --api 127.0.0.1:PORT, or --api off")
 	case errors.Is(err, mesh.ErrPortTaken):
