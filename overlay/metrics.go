@@ -34,10 +34,18 @@ func (n *Node) metrics() []api.Metric {
 	return append(out, n.gossipMetrics()...)
 }
 
+// kindOther stands for all kinds that this version does not know: a member chooses the
+// word, and must not choose how many series there are.
+const kindOther = "other"
+
 func (n *Node) memberMetrics(data datapath.Stats) []api.Metric {
-	kinds := map[string]uint64{api.KindNode: 0, api.KindBridge: 0}
+	kinds := map[string]uint64{api.KindNode: 0, api.KindBridge: 0, kindOther: 0}
 	for _, m := range n.table.List() {
-		kinds[m.Kind]++
+		kind := m.Kind
+		if _, known := kinds[kind]; !known {
+			kind = kindOther
+		}
+		kinds[kind]++
 	}
 	paths := map[string]uint64{datapath.KindDirect: 0, "quic": 0, "tcp": 0}
 	for _, p := range n.mesh.Peers() {
