@@ -169,7 +169,7 @@ func (a *agent) assemble(rt containers) (err error) {
 		return fmt.Errorf("open the state: %w", err)
 	}
 	a.loadState()
-	a.peers = peer.New(peer.Options{Overlay: a.overlay, Port: a.opt.PeerPort, Log: a.log})
+	a.peers = peer.New(peer.Options{Overlay: a.overlay, Cluster: a.cfg.NetworkID, Port: a.opt.PeerPort, Log: a.log})
 	a.world = newWorld(a.overlay, a.cfg.NetworkID, a.log)
 	a.openSeeding(rt)
 	a.voting = &voting{changed: make(chan struct{})}

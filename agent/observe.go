@@ -11,7 +11,7 @@ import (
 	"github.com/kairos-io/kairos/agent/k3s"
 	"github.com/kairos-io/kairos/agent/role"
 	"github.com/kairos-io/kairos/agent/store"
-	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/overlay/rights"
 )
 
 // The cluster's inner ranges.
@@ -45,9 +45,7 @@ func (a *agent) observe(ctx context.Context) role.Facts {
 		Pinned:         w.status.Pinned,
 		Servers:        servers(w, a.cfg.NetworkID),
 	}
-	if self, ok := w.self(); ok {
-		f.Published = self.Annotations
-	}
+	f.Published = w.published()
 	a.observeDisk(&f)
 	if !f.ClusterEnabled || f.Leaving {
 		a.observeRetired(ctx, &f, w)
@@ -214,13 +212,14 @@ func (a *agent) stillApplied(w snapshot) netip.Prefix {
 func servers(w snapshot, networkID string) []role.Server {
 	var out []role.Server
 	for _, n := range w.nodes {
-		uid, endpoint := n.Annotations[api.NoteClusterUID], n.Annotations[api.NoteServer]
-		if n.Kind != api.KindNode || n.NetworkID != networkID || uid == "" || endpoint == "" {
+		may := n.Rights()
+		claim, _ := may.Claim(networkID)
+		if !may.May(rights.Serve, networkID) || !claim.Serves() {
 			continue
 		}
 		out = append(out, role.Server{
-			ID: n.ID, Name: n.Name, UID: uid, Endpoint: endpoint,
-			CAHash: n.Annotations[api.NoteCA], Connected: n.Connected || n.Self,
+			ID: n.ID, Name: n.Name, UID: claim.UID, Endpoint: claim.Server,
+			CAHash: claim.CA, Connected: n.Connected || n.Self,
 		})
 	}
 	return out

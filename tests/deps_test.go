@@ -16,10 +16,10 @@ type room struct {
 }
 
 var (
-	pure    = []string{"overlay/token", "overlay/identity", "overlay/secret", "overlay/keepjson", "overlay/wire", "overlay/member", "overlay/route"}
+	pure    = []string{"overlay/token", "overlay/identity", "overlay/secret", "overlay/keepjson", "overlay/wire", "overlay/member", "overlay/rights", "overlay/route"}
 	network = slices.Concat(pure, []string{"overlay/internal/..."})
 	// ofOverlay is what the node knows of the network: its door and its words.
-	ofOverlay = []string{"overlay/api", "overlay/identity", "overlay/token", "overlay/wire", "overlay/keepjson"}
+	ofOverlay = []string{"overlay/api", "overlay/identity", "overlay/rights", "overlay/token", "overlay/wire", "overlay/keepjson"}
 	ofAgent   = slices.Concat(ofOverlay, []string{"agent/config", "agent/store"})
 )
 
@@ -36,6 +36,7 @@ var rooms = []room{
 	{name: "overlay/keepjson", plain: true},
 	{name: "overlay/wire", may: []string{"overlay/identity", "overlay/token"}, plain: true},
 	{name: "overlay/member", may: pure, plain: true},
+	{name: "overlay/rights", may: []string{"overlay/identity", "overlay/wire"}, plain: true},
 	{name: "overlay/route", may: pure, plain: true},
 	{name: "overlay/offload", plain: true},
 	{name: "overlay/mesh", may: slices.Concat(network, []string{"overlay/admission", "overlay/discovery", "overlay/socket"})},

@@ -127,6 +127,16 @@ func (d *Driver) Status() Status {
 	return s
 }
 
+// Proof returns what proves this node's cluster to whoever knows the network:
+// see ReadProof. It is nil while there is none.
+func (d *Driver) Proof() ([]byte, error) {
+	dec := d.snapshot().Decision
+	if dec == nil {
+		return nil, nil
+	}
+	return Message{Version: messageVersion, Type: TypeKnow, NetworkID: d.opt.Network.ID, Decision: dec}.Encode()
+}
+
 // Changed returns a channel that is closed when Status has changed since this call.
 func (d *Driver) Changed() <-chan struct{} {
 	d.mu.Lock()

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+
+	"github.com/kairos-io/kairos/overlay/identity"
 )
 
 // Type is what a message asks or answers.
@@ -76,6 +78,22 @@ func DecodeMessage(raw []byte) (Message, error) {
 		return Message{}, invalid("version %d, this program speaks %d", m.Version, messageVersion)
 	}
 	return m, m.check()
+}
+
+// ReadProof reads and verifies what Driver.Proof returned on another node. verify
+// nil means identity.Verify.
+func ReadProof(n Network, raw []byte, verify VerifyFunc) (*Decision, error) {
+	m, err := DecodeMessage(raw)
+	if err != nil {
+		return nil, err
+	}
+	if m.Decision == nil || m.NetworkID != n.ID {
+		return nil, invalid("no decision on network_id %q", n.ID)
+	}
+	if err := NewCore(identity.ID{}, n, verify).VerifyDecision(*m.Decision); err != nil {
+		return nil, err
+	}
+	return m.Decision, nil
 }
 
 // check reports whether the fields that the type needs are there and possible.
