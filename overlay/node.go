@@ -141,6 +141,7 @@ func prepare(opts Options) (*Node, error) {
 		networkID: opts.NetworkID,
 		version:   opts.Version,
 		routes:    opts.Routes, annotations: n.told.Annotations,
+		kept: n.state.keptPrefixes(),
 	}
 	if n.told.Routes != nil {
 		n.world.routes = *n.told.Routes

@@ -12,9 +12,9 @@ import (
 	"github.com/kairos-io/kairos/overlay/identity"
 	"github.com/kairos-io/kairos/overlay/member"
 	"github.com/kairos-io/kairos/overlay/mesh"
+	"github.com/kairos-io/kairos/overlay/rights"
 	"github.com/kairos-io/kairos/overlay/route"
 	"github.com/kairos-io/kairos/overlay/tun"
-	"github.com/kairos-io/kairos/overlay/wire"
 )
 
 // Implementation constants of the loop.
@@ -38,6 +38,7 @@ type applied struct {
 	peers    []identity.ID
 	paths    []string
 	saved    time.Time
+	kept     time.Time // when the prefixes were written down
 }
 
 // wake makes the loop take a turn soon.
@@ -140,6 +141,7 @@ func (n *Node) reconcile() {
 	n.world.before = table
 	w := n.world
 	w.members = members
+	n.world.kept = w.stillKept(time.Since(n.started))
 	n.mu.Unlock()
 
 	n.hangUp(gone)
@@ -154,6 +156,7 @@ func (n *Node) reconcile() {
 	n.show(revision, members) // after the above: whoever sees a member can also reach it
 	n.condition(conditionAlone, "warning", n.alone())
 	n.saveSometimes()
+	n.keepPrefixes(table)
 }
 
 // departed returns who is in before and not in after. Both are sorted by ID.
@@ -218,7 +221,7 @@ func (n *Node) show(revision uint64, members []member.Member) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	next.saved = n.applied.saved
+	next.saved, next.kept = n.applied.saved, n.applied.kept
 	if len(peers) == 0 && n.connected > 0 {
 		n.aloneSince = time.Now()
 		n.watchAlone()
@@ -292,7 +295,7 @@ func (n *Node) saveSeen() {
 	var seen []seenMember
 	peers := n.peersByID()
 	for _, m := range n.table.List() {
-		if m.ID == n.ID() || m.Kind != wire.KindNode {
+		if m.ID == n.ID() || !rights.Of(m.Record).May(rights.Return, n.opts.NetworkID) {
 			continue
 		}
 		s := seenMember{ID: m.ID, Underlay: texts(m.Underlay)}

@@ -37,8 +37,17 @@ type state struct {
 	Pinned      bool         `json:"pinned"`           // the address is fixed
 	Incarnation uint32       `json:"starts"`           // how often the daemon started: records of a later start win
 	Seen        []seenMember `json:"seen"`             // where members were last reached
+	// Prefixes are those that were believed last, and of whom. It is kept over a
+	// reboot too, which ends this machine's pods and not those of others.
+	Prefixes []keptPrefix `json:"prefixes,omitempty"`
 
 	unknown keepjson.Unknown
+}
+
+// keptPrefix is a prefix and who had it first.
+type keptPrefix struct {
+	ID     identity.ID  `json:"id"`
+	Prefix netip.Prefix `json:"prefix"`
 }
 
 // seenMember is a hint for the next start; whoever answers there proves itself anew.
