@@ -36,6 +36,7 @@ func (a *agent) observe(ctx context.Context) role.Facts {
 		NetworkID:      a.cfg.NetworkID,
 		Wanted:         string(a.cfg.Role),
 		ClusterEnabled: a.cfg.Cluster.Enabled,
+		ClusterUID:     a.cfg.Cluster.UID,
 		Leaving:        a.leave.asked(),
 		Store:          a.storeStatus,
 		StateProblem:   a.storeProblem,
@@ -53,6 +54,7 @@ func (a *agent) observe(ctx context.Context) role.Facts {
 	}
 	if a.storeStatus != role.StoreUnusable {
 		a.openVoting(f.Self, abstention(f))
+		a.pinVoting(f)
 	}
 	f.Images, _ = a.seeding.state() // what is wrong with them is told, and decides nothing
 	a.observeGenesis(&f)
@@ -67,6 +69,31 @@ func (a *agent) observeRetired(ctx context.Context, f *role.Facts, w snapshot) {
 	f.K3s.Running = st.Running
 	if self, ok := w.self(); ok && len(self.Prefixes) > 0 {
 		f.AppliedPodCIDR = self.Prefixes[0]
+	}
+}
+
+// pinVoting tells the agreement which cluster is this node's own: the one that it
+// has joined, which nothing that is heard later can change, else the one that a
+// person chose.
+func (a *agent) pinVoting(f role.Facts) {
+	d, _ := a.voting.get()
+	if d == nil {
+		return
+	}
+	own := f.ClusterUID
+	if f.State.Phase.AtLeast(store.Starting) {
+		own = f.State.ClusterUID
+	}
+	var uid genesis.UID
+	var err error
+	if own != "" {
+		uid, err = genesis.ParseUID(own)
+	}
+	if err == nil {
+		err = d.Pin(uid)
+	}
+	if err != nil {
+		a.report.logFailure("pin the cluster", err)
 	}
 }
 
@@ -110,7 +137,7 @@ func (a *agent) observeGenesis(f *role.Facts) {
 		}
 	}
 	if s.Conflict != nil {
-		f.Conflict = &role.Conflict{Winner: s.Conflict.Winner.String(), Loser: s.Conflict.Loser.String()}
+		f.Conflict = &role.Conflict{Own: s.Conflict.Own.String(), Rival: s.Conflict.Rival.String(), Server: s.Rival.Servers()[0]}
 	}
 }
 

@@ -31,7 +31,7 @@ const (
 	AbandonAfter = 15 * time.Minute
 )
 
-// UID names a cluster: 128 random bits drawn by the proposer.
+// UID names a cluster and its servers: see NewValue.
 type UID [16]byte
 
 // String returns 32 hex digits.
@@ -105,11 +105,12 @@ const (
 	Abandoned Outcome = "abandoned"
 )
 
-// Value is what a register decides. In Genesis: UID and Servers, the first of
-// which creates the cluster. In Outcome: UID (the one that Genesis of the same
-// epoch decided) and Outcome.
+// Value is what a register decides. In Genesis: Seed, Servers (the first of which
+// creates the cluster) and the UID that follows from both. In Outcome: UID (the
+// one that Genesis of the same epoch decided) and Outcome.
 type Value struct {
 	UID     UID           `json:"uid"`
+	Seed    UID           `json:"seed,omitzero"` // drawn by the proposer
 	Servers []identity.ID `json:"servers,omitempty"`
 	Outcome Outcome       `json:"outcome,omitempty"`
 }
@@ -152,10 +153,10 @@ func (d *Decision) Result() Outcome {
 	return d.Outcome.Value.Outcome
 }
 
-// Conflict is two clusters under one network_id. Winner is the same on every
-// node that knows both.
+// Conflict is two clusters under one network_id. Own is the one that this node
+// is in or would be in, which the other node may see the other way round.
 type Conflict struct {
-	Winner, Loser UID
+	Own, Rival UID
 }
 
 // Member is one node of the mesh as the view shows it, this node included.
