@@ -118,6 +118,7 @@ type agent struct {
 
 	storeStatus  role.StoreStatus
 	storeProblem string
+	storeNewer   bool
 
 	exit     exitWatch
 	applied  appliedNet
@@ -195,7 +196,7 @@ func (a *agent) loadState() {
 	_, found, err := a.store.Load()
 	switch {
 	case err != nil:
-		a.storeStatus, a.storeProblem = role.StoreUnusable, err.Error()
+		a.storeStatus, a.storeProblem, a.storeNewer = role.StoreUnusable, err.Error(), errors.Is(err, store.ErrNewer)
 		a.log.Error("the state cannot be used", "err", err)
 	case found:
 		a.storeStatus = role.StoreLoaded

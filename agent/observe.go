@@ -40,6 +40,7 @@ func (a *agent) observe(ctx context.Context) role.Facts {
 		Leaving:        a.leave.asked(),
 		Store:          a.storeStatus,
 		StateProblem:   a.storeProblem,
+		StateNewer:     a.storeNewer,
 		State:          a.store.State(),
 		Self:           w.status.ID,
 		OverlayUp:      w.up && w.address().IsValid(),

@@ -57,7 +57,8 @@ var rooms = []room{
 	{name: "image/signature", may: []string{"image/...", "agent/oci"}},
 	{name: "image/upgrade/...", may: []string{"image/...", "agent/oci"}},
 	{name: "image/builder", may: []string{"image/...", "systemd", "agent/oci"}},
-	{name: "image/assess", may: []string{"agent/store"}, plain: true},
+	{name: "image/assess", may: []string{"agent/store", "overlay/keepjson"}, plain: true},
+	{name: "image/slots", may: []string{"image/...", "overlay/keepjson"}},
 	{name: "image/...", may: []string{"image/...", "systemd"}},
 	{name: "tests/...", may: []string{"..."}},
 }

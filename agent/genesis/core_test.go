@@ -39,7 +39,7 @@ func (b *bench) cert(r Register, v Value, voters ...int) *Certificate {
 	c := &Certificate{Register: r, Ballot: Ballot{1, b.keys[0].ID()}, Value: v}
 	msg := b.network.signedBytes(r, c.Ballot, v)
 	for _, i := range voters {
-		c.Votes = append(c.Votes, Vote{b.keys[i].ID(), b.keys[i].Sign(SignContext, msg)})
+		c.Votes = append(c.Votes, Vote{Voter: b.keys[i].ID(), Signature: b.keys[i].Sign(SignContext, msg)})
 	}
 	return c
 }

@@ -3,6 +3,8 @@ package genesis
 import (
 	"encoding/json"
 	"slices"
+
+	"github.com/kairos-io/kairos/overlay/keepjson"
 )
 
 // State is what a node must never forget. The zero State is that of a node
@@ -28,6 +30,8 @@ type State struct {
 	// Own is the cluster that this node runs in, or that a person named; zero for
 	// none. No other becomes Decision, and the node helps to found no other.
 	Own UID `json:"own,omitzero"`
+
+	unknown keepjson.Unknown
 }
 
 // Acceptance is what one node promised and accepted in one register.
@@ -36,6 +40,8 @@ type Acceptance struct {
 	Promised Ballot   `json:"promised"`
 	Accepted Ballot   `json:"accepted,omitzero"` // zero: nothing accepted
 	Value    *Value   `json:"value,omitempty"`   // what was accepted
+
+	unknown keepjson.Unknown
 }
 
 // epoch returns the epoch in which the node votes, from 1.

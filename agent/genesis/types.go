@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/keepjson"
 )
 
 // Specification constants.
@@ -15,6 +16,10 @@ const (
 	SignContext = "agent-genesis"
 	// MaxMessage is the greatest size of an encoded message in bytes.
 	MaxMessage = 64 << 10
+	// maxDecision and maxProof bound what another node says in bytes: an honest
+	// decision has a quarter. So all that a node knows fits into one message,
+	// whatever others added to their proofs.
+	maxDecision, maxProof = 20 << 10, 8 << 10
 	// MaxServers is how many servers a decision may name.
 	MaxServers = 7
 	// maxVotes bounds a certificate; a quorum is at most 8 (15 declared nodes).
@@ -113,12 +118,16 @@ type Value struct {
 	Seed    UID           `json:"seed,omitzero"` // drawn by the proposer
 	Servers []identity.ID `json:"servers,omitempty"`
 	Outcome Outcome       `json:"outcome,omitempty"`
+
+	unknown keepjson.Unknown
 }
 
 // Vote is one node's signed accept of a value; what it signs is in the certificate.
 type Vote struct {
 	Voter     identity.ID `json:"voter"`
 	Signature []byte      `json:"signature"`
+
+	unknown keepjson.Unknown
 }
 
 // Certificate proves that a register is decided: Q votes for one value under one ballot.
@@ -127,6 +136,8 @@ type Certificate struct {
 	Ballot   Ballot   `json:"ballot"`
 	Value    Value    `json:"value"`
 	Votes    []Vote   `json:"votes"`
+
+	unknown keepjson.Unknown
 }
 
 // Decision is all that is known of the latest epoch, with its proofs.
@@ -134,6 +145,8 @@ type Decision struct {
 	Genesis Certificate  `json:"genesis"`
 	Outcome *Certificate `json:"outcome,omitempty"` // of the same epoch; nil while open
 	Prior   *Certificate `json:"prior,omitempty"`   // the abandonment of the epoch before; nil in epoch 1
+
+	unknown keepjson.Unknown
 }
 
 // UID returns the cluster's UID.

@@ -116,6 +116,7 @@ type Facts struct {
 
 	Store        StoreStatus
 	StateProblem string // why StoreUnusable
+	StateNewer   bool   // because a later version of this program must be the one to use it
 	State        store.State
 
 	Images    string // tag of what this node can give to others; empty: nothing
