@@ -16,7 +16,7 @@ func (n *Node) metrics() []api.Metric {
 	adm := mesh.Admission
 	out = append(out, byLabel("admission_total", "Connections by the outcome of admission.", "outcome", map[string]uint64{
 		"admitted": adm.Admitted, "refused_proof": adm.RefusedProof, "refused_timeout": adm.RefusedTimeout, "refused_limit": adm.RefusedLimit,
-		"refused_by_peer": adm.RefusedByPeer,
+		"refused_by_peer": adm.RefusedByPeer, "refused_terms": adm.RefusedTerms, "left": adm.Left,
 	})...)
 	out = append(out, byLabel("mesh_dials_total", "Connections tried, by outcome.", "outcome", map[string]uint64{
 		"admitted": mesh.Dials - min(mesh.DialsFailed, mesh.Dials), "failed": mesh.DialsFailed,

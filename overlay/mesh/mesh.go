@@ -62,7 +62,6 @@ type Mesh struct {
 	run     admission.Run
 	gate    *admission.Gate
 	under   *underlay
-	service string // under which members look for each other
 	static  []discovery.Peer
 	exclude []netip.Prefix
 
@@ -105,12 +104,9 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 			netip.AddrPortFrom(netip.IPv6Unspecified(), discovery.DefaultPort),
 		}
 	}
-	newest := cfg.Keys.Doors[0]
-	cfg.Keys = token.Keys{} // the gate has what is secret in them
 	m := &Mesh{
 		cfg: cfg, self: cfg.Key.ID(), log: cfg.Log, timing: cfg.Timing.withDefaults(), start: time.Now(),
-		service: discovery.ServiceName([32]byte(newest.Find.MDNS.Bytes())),
-		static:  static, exclude: slices.Clone(cfg.Exclude),
+		static: static, exclude: slices.Clone(cfg.Exclude),
 		peers:    make(map[identity.ID]*peerState),
 		targets:  make(map[identity.ID]*target),
 		subs:     make(map[*subscription]struct{}),
@@ -120,7 +116,7 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 		return nil, fmt.Errorf("start mesh: draw run name: %w", err)
 	}
 	m.gate = admission.NewGate(admission.Config{
-		Key: newest.Join, Self: m.self, Run: m.run, Rand: rand.Reader, Limits: cfg.Limits, Deadline: m.timing.Admission,
+		Doors: cfg.Keys.Doors, Self: m.self, Run: m.run, Rand: rand.Reader, Known: m.known, Limits: cfg.Limits, Deadline: m.timing.Admission,
 	})
 	if m.under, err = openUnderlay(m); err != nil {
 		return nil, fmt.Errorf("start mesh: %w", err)
