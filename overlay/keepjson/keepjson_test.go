@@ -49,7 +49,7 @@ func TestUnknownFieldsStay(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			var f file
 			u, err := Unmarshal([]byte(in), &f)
-			if err != nil || f.Version != 1 || f.Name != "n" || f.Ptr.A != 2 {
+			if err != nil || f.Version != 1 || f.Name != "n" || f.Ptr.A != 2 || f.private != 0 {
 				t.Fatalf("%+v, %v", f, err)
 			}
 			c.change(&f)

@@ -47,13 +47,12 @@ func Generate(random io.Reader, nodes int) (Token, error) {
 	if random == nil {
 		random = rand.Reader
 	}
-	c := &content{nodes: uint8(nodes), doors: []doorSecret{{gen: 1}}}
-	for _, part := range [][]byte{c.seed[:], c.doors[0].secret[:]} {
-		if _, err := io.ReadFull(random, part); err != nil {
-			return Token{}, fmt.Errorf("read randomness for a token: %w", err)
-		}
+	var drawn [seedSize + secretSize]byte
+	if _, err := io.ReadFull(random, drawn[:]); err != nil {
+		return Token{}, fmt.Errorf("read randomness for a token: %w", err)
 	}
-	return wrap(c), nil
+	first := doorSecret{gen: 1, secret: [secretSize]byte(drawn[seedSize:])}
+	return wrap(&content{nodes: uint8(nodes), seed: [seedSize]byte(drawn[:seedSize]), doors: []doorSecret{first}}), nil
 }
 
 func wrap(c *content) Token { return Token{&c} }
