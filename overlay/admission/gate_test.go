@@ -148,9 +148,9 @@ func TestWhatIsToldAtTheEnd(t *testing.T) {
 	})
 	t.Run("silence", func(t *testing.T) {
 		l := newNode(t, door(1, 1), func(c *Config) { c.Deadline = 10 * time.Millisecond })
-		end, _, ended := hello(t, l, identity.ID{1}, site)
-		if err := wait(t, ended); !errors.Is(err, ErrTimeout) || end.reason != link.ReasonNone {
-			t.Errorf("%v, closed with %s", err, end.reason)
+		atL, _ := connect(l.id, identity.ID{1}, site)
+		if _, err := l.Admit(t.Context(), atL, Accepted); !errors.Is(err, ErrTimeout) || atL.reason != link.ReasonNone {
+			t.Errorf("%v, closed with %s", err, atL.reason)
 		}
 	})
 	t.Run("itself", func(t *testing.T) {

@@ -8,7 +8,10 @@ import (
 	"testing"
 )
 
-// hub listens at n addresses, as a machine with several cards does.
+// calm is for tests that count failures: a busy machine makes none of its own.
+var calm = Timing{Dial: patience, Admission: patience}
+
+// hubAt listens at n addresses, as a machine with several cards does.
 func hubAt(t *testing.T, cfg Config, n int) *Mesh {
 	t.Helper()
 	for i := range n {
@@ -35,10 +38,10 @@ func everybody(t *testing.T, hub *Mesh, members []*Mesh) {
 // as proofs that failed.
 func TestLostRacesAreNoFailures(t *testing.T) {
 	keys := testKeys(t)
-	hub := hubAt(t, Config{Keys: keys}, 8)
+	hub := hubAt(t, Config{Keys: keys, Timing: calm}, 8)
 	var members []*Mesh
 	for range 14 {
-		m := start(t, Config{Keys: keys})
+		m := start(t, Config{Keys: keys, Timing: calm})
 		m.Learn(hub.ID(), hub.Underlay())
 		members = append(members, m)
 	}
@@ -48,10 +51,10 @@ func TestLostRacesAreNoFailures(t *testing.T) {
 // A site of 48 machines that start at once behind one address fits through the door.
 func TestSiteBehindOneAddress(t *testing.T) {
 	keys := testKeys(t)
-	hub := hubAt(t, Config{Keys: keys}, 3)
+	hub := hubAt(t, Config{Keys: keys, Timing: calm}, 3)
 	members := make([]*Mesh, 48)
 	for i := range members {
-		members[i] = start(t, Config{Keys: keys})
+		members[i] = start(t, Config{Keys: keys, Timing: calm})
 	}
 	var at sync.WaitGroup
 	for _, m := range members {
@@ -64,8 +67,8 @@ func TestSiteBehindOneAddress(t *testing.T) {
 // A machine with another token does not keep those out that share its address.
 func TestAnotherTokenBehindOneAddress(t *testing.T) {
 	keys := testKeys(t)
-	hub := hubAt(t, Config{Keys: keys}, 1)
-	first := start(t, Config{Keys: keys})
+	hub := hubAt(t, Config{Keys: keys, Timing: calm}, 1)
+	first := start(t, Config{Keys: keys, Timing: calm})
 	first.Learn(hub.ID(), hub.Underlay())
 	everybody(t, hub, []*Mesh{first})
 
