@@ -148,7 +148,9 @@ func (n *Node) writeState(s state) error {
 	if n.opts.StateDir == "" {
 		return nil
 	}
-	return writeJSON(filepath.Join(n.opts.StateDir, stateFile), s, s.unknown)
+	return n.opts.StateOwner.act(func() error {
+		return writeJSON(filepath.Join(n.opts.StateDir, stateFile), s, s.unknown)
+	})
 }
 
 func badRequest(err error) error {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -42,6 +43,7 @@ type Node struct {
 	server   *api.Server
 	socket   net.Listener // nil without a socket
 	abstract net.Listener // nil without an abstract socket
+	lock     *os.File     // of the state directory; nil without one
 	tcp      net.Listener // nil without an API address
 
 	ctx      context.Context // ends when the node begins to stop
@@ -93,10 +95,18 @@ var openDevice = func(cfg tun.Config) (device, error) {
 // still have to be found. ctx bounds the whole life: when it ends the node
 // closes itself.
 func Start(ctx context.Context, opts Options) (*Node, error) {
-	n, err := prepare(opts)
+	if err := opts.check(); err != nil {
+		return nil, err
+	}
+	lock, err := lockState(opts.StateDir, opts.StateOwner)
 	if err != nil {
 		return nil, err
 	}
+	n, err := prepare(opts)
+	if err != nil {
+		return nil, errors.Join(err, closeLock(lock))
+	}
+	n.lock = lock
 	// Above only reads, below touches the machine.
 	if err := n.open(ctx); err != nil {
 		n.release()
@@ -108,9 +118,6 @@ func Start(ctx context.Context, opts Options) (*Node, error) {
 
 // prepare computes everything that needs no machine but the state directory.
 func prepare(opts Options) (*Node, error) {
-	if err := opts.check(); err != nil {
-		return nil, err
-	}
 	n := &Node{
 		opts: opts, keys: opts.Token.Keys(), mtu: datapath.MTU(opts.MTU), started: time.Now(),
 		wakeup: make(chan struct{}, 1), probes: make(chan chan<- error), finished: make(chan struct{}),
@@ -120,10 +127,7 @@ func prepare(opts Options) (*Node, error) {
 	if n.network, err = identity.NetworkOf(n.keys.Address, opts.CIDR); err != nil {
 		return nil, fmt.Errorf("%w: overlay.cidr: %w", ErrOptions, err)
 	}
-	if n.key, err = loadKey(opts.StateDir); err != nil {
-		return nil, err
-	}
-	if n.state, err = loadState(opts.StateDir); err != nil {
+	if err := opts.StateOwner.act(n.load); err != nil {
 		return nil, err
 	}
 	if err := n.state.keepNetwork(n.keys.NetID, n.network.V4); err != nil {
@@ -148,6 +152,22 @@ func prepare(opts Options) (*Node, error) {
 	}
 	n.table = member.New(id, member.Limits{})
 	return n, nil
+}
+
+// load reads what the last process left.
+func (n *Node) load() (err error) {
+	if n.key, err = loadKey(n.opts.StateDir); err != nil {
+		return err
+	}
+	n.state, err = loadState(n.opts.StateDir)
+	return err
+}
+
+func closeLock(lock *os.File) error {
+	if lock == nil {
+		return nil
+	}
+	return lock.Close()
 }
 
 func loadKey(dir string) (identity.Key, error) {
@@ -391,6 +411,7 @@ func (n *Node) release() {
 			_ = l.Close() // closed already if it was served
 		}
 	}
+	n.warn("give the state directory back", closeLock(n.lock)) // last: the state is another's from here on
 }
 
 func (n *Node) warn(what string, err error) {

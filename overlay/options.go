@@ -41,6 +41,7 @@ type Options struct {
 	Routes  api.Routes // in force until the first SetRoutes
 
 	StateDir   string // identity and address claim; empty: both end with the process
+	StateOwner *Owner // whose files those are; nil: this process's user
 	RuntimeDir string // what survives a restart but not a reboot; empty: nothing
 	Persist    bool   // leave the interface up at Close, and take it over at Start
 

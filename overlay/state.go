@@ -195,5 +195,6 @@ func loadState(dir string) (state, error) {
 const (
 	keyFile     = "identity.key"
 	stateFile   = "state.json"
+	lockFile    = "lock"
 	controlFile = "control.json"
 )

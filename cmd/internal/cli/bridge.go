@@ -42,6 +42,7 @@ type bridgeFlags struct {
 	listen, peers      []string
 	noDNS, noMDNS      bool
 	abstract           bool
+	ephemeral          bool
 	stateDir, logLevel string
 	mtu                int
 }
@@ -53,7 +54,8 @@ func newBridge(env *Env) *cobra.Command {
 		Short: "Join the network of your machines from here, until Ctrl-C",
 		Long: `Join the network of your machines from here. While the command runs, this machine
 has an interface on which every node is reachable by address and by name, and
-the other commands work. Ctrl-C removes everything that it made.`,
+the other commands work. Ctrl-C removes everything that it made but this member's
+identity, which your state directory (~/.local/state/kairos) keeps for the next time.`,
 		Example: "  sudo kairos bridge --network-token-file token\n" +
 			"  echo $TOKEN | sudo kairos bridge --network-token-file -",
 	}
@@ -69,7 +71,9 @@ the other commands work. Ctrl-C removes everything that it made.`,
 	flags.BoolVar(&f.noDNS, "no-dns", false, "do not resolve names of the network on this machine")
 	flags.BoolVar(&f.noMDNS, "no-mdns", false, "do not look for machines on the local network")
 	flags.IntVar(&f.mtu, "mtu", 0, "MTU of the interface, if the machines' configuration sets overlay.mtu")
-	flags.StringVar(&f.stateDir, "state-dir", "", "keep this member's identity and address here (default: new ones each time)")
+	flags.StringVar(&f.stateDir, "state-dir", "", "keep this member's identity and address here (default: below your own state directory)")
+	flags.BoolVar(&f.ephemeral, "ephemeral", false, "be a new member, and keep nothing of it")
+	cmd.MarkFlagsMutuallyExclusive("state-dir", "ephemeral")
 	flags.StringVar(&f.socket, "socket", overlaySocket, "control socket to make")
 	flags.BoolVar(&f.abstract, "abstract-socket", os.Getenv(abstractEnv) != "", "be found by get-kubeconfig in another container with the host's network (the default in the container image)")
 	flags.StringVar(&f.logLevel, "log-level", "warn", "debug, info, warn or error")
@@ -78,7 +82,7 @@ the other commands work. Ctrl-C removes everything that it made.`,
 		if err != nil {
 			return err
 		}
-		return bridge(cmd.Context(), env, opts)
+		return bridge(cmd.Context(), env, opts, f.stateDir == "")
 	}
 	return cmd
 }
@@ -121,6 +125,9 @@ func (f *bridgeFlags) options(env *Env, cmd *cobra.Command) (overlay.Options, er
 	o.Exclude = []netip.Prefix{podRange, serviceRange}
 	o.Routes = api.Routes{Accept: api.Accept{NetworkID: f.networkID, Range: podRange}}
 	o.StateDir, o.Socket, o.SocketUID, o.Abstract = f.stateDir, f.socket, sudoUID(), f.abstract
+	if f.stateDir == "" && !f.ephemeral {
+		keepIdentity(&o)
+	}
 	return o, nil
 }
 
@@ -134,11 +141,13 @@ func sudoUID() int {
 	return uid
 }
 
-func bridge(ctx context.Context, env *Env, opts overlay.Options) error {
+// bridge runs the network. With kept it is this command that chose the state
+// directory, and not a person.
+func bridge(ctx context.Context, env *Env, opts overlay.Options, kept bool) error {
 	local := api.NewClient(opts.Socket)
 	defer local.CloseIdle()
 	opts.Control = bridgeControl(local, opts)
-	node, err := overlay.Start(ctx, opts)
+	node, err := startBridge(ctx, env, opts, kept)
 	if err != nil {
 		return explainStart(err, opts)
 	}
@@ -190,6 +199,8 @@ func explainStart(err error, opts overlay.Options) error {
 		return withHint(err, "this machine's network uses that range; set overlay.cidr on all machines and --cidr here")
 	case errors.Is(err, tun.ErrPermission), errors.Is(err, os.ErrPermission):
 		return withHint(err, "run it with sudo")
+	case errors.Is(err, overlay.ErrStateInUse):
+		return withHint(err, "stop the other one, or choose another directory with --state-dir")
 	case errors.Is(err, identity.ErrKeyFile), errors.Is(err, identity.ErrKeyMode):
 		return withHint(err, "see --state-dir %s", opts.StateDir)
 	}
