@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/overlay/dns"
 	"github.com/kairos-io/kairos/overlay/tun"
 )
 
@@ -36,12 +37,23 @@ type advice struct {
 // Error implements error.
 func (a *advice) Error() string { return a.text }
 
-// condition notes or clears a condition, and logs only when it changes. What
+// condition notes or clears a condition, and tells only when it changes. What
 // fails because the node is being taken down is none.
 func (n *Node) condition(code, severity string, err error) {
 	if n.ctx.Err() != nil {
 		return
 	}
+	c, isNew := n.noteCondition(code, severity, err)
+	switch {
+	case !isNew:
+	case n.opts.Tell != nil:
+		n.opts.Tell(c)
+	default:
+		n.opts.Log.Warn("not well", "condition", code, "err", err)
+	}
+}
+
+func (n *Node) noteCondition(code, severity string, err error) (c api.Condition, isNew bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	old, had := n.conditions[code]
@@ -50,18 +62,31 @@ func (n *Node) condition(code, severity string, err error) {
 			n.opts.Log.Info("solved", "condition", code)
 		}
 		delete(n.conditions, code)
-		return
+		return c, false
 	}
 	if had && old.Text == err.Error() {
-		return
+		return c, false
 	}
-	c := api.Condition{Code: code, Severity: severity, Text: err.Error()}
+	c = api.Condition{Code: code, Severity: severity, Text: err.Error()}
 	var a *advice
 	if errors.As(err, &a) {
 		c.Hint = a.hint
 	}
 	n.conditions[code] = c
-	n.opts.Log.Warn("not well", "condition", code, "err", err)
+	return c, true
+}
+
+// unnamed adds what helps where the host cannot be told of the mesh's names.
+func (n *Node) unnamed(err error) error {
+	var e *dns.UnavailableError
+	if !errors.As(err, &e) {
+		return err
+	}
+	hint := "let this user configure systemd-resolved (polkit actions org.freedesktop.resolve1.*), or switch names off with dns: false"
+	if n.opts.Kind == api.KindBridge {
+		hint = "use addresses, or leave names alone with --no-dns"
+	}
+	return &advice{text: e.Error(), hint: hint}
 }
 
 func (n *Node) conditionsLocked() []api.Condition {

@@ -1,13 +1,18 @@
 package overlay
 
 import (
+	"errors"
+	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/overlay/dns"
 	"github.com/kairos-io/kairos/overlay/tun"
 )
 
@@ -114,5 +119,40 @@ func TestSetsAgainWhatTheKernelLost(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatalf("addresses are %v, not %v", got, want)
 		}
+	}
+}
+
+// What helps against names that cannot be registered depends on who is told.
+func TestUnnamed(t *testing.T) {
+	none := &dns.UnavailableError{Path: "/etc/hosts", Bus: errors.New("no bus"), Hosts: syscall.EROFS}
+	for kind, want := range map[string]string{api.KindBridge: "--no-dns", api.KindNode: "dns: false"} {
+		n := &Node{opts: Options{Kind: kind}}
+		var a *advice
+		err := n.unnamed(fmt.Errorf("register: %w", none))
+		if !errors.As(err, &a) || !strings.Contains(a.text, "/etc/hosts is read-only") || !strings.Contains(a.hint, want) {
+			t.Errorf("%s is told %v", kind, err)
+		}
+	}
+	n := &Node{}
+	if err := n.unnamed(nil); err != nil {
+		t.Error(err)
+	}
+	if other := errors.New("disk full"); n.unnamed(other) != other {
+		t.Error("another error changes")
+	}
+}
+
+// A person who looks on is told each condition once, in place of the log.
+func TestTell(t *testing.T) {
+	var told []api.Condition
+	var log strings.Builder
+	n := &Node{ctx: t.Context(), conditions: map[string]api.Condition{}, opts: Options{
+		Log: slog.New(slog.NewTextHandler(&log, nil)), Tell: func(c api.Condition) { told = append(told, c) },
+	}}
+	for range 2 {
+		n.condition(conditionDNS, "warning", &advice{text: "no names", hint: "do without"})
+	}
+	if len(told) != 1 || told[0].Text != "no names" || told[0].Hint != "do without" || log.Len() > 0 {
+		t.Errorf("told %+v, logged %q", told, log.String())
 	}
 }

@@ -82,15 +82,13 @@ func (n *names) run(ctx context.Context) {
 	defer tick.Stop()
 	var zone *dns.Zone
 	for {
-		told := false
 		select {
 		case <-ctx.Done():
 			return
 		case zone = <-n.zones:
-		case <-tick.C:
-			told = reg != nil && n.failed() == nil
+		case <-tick.C: // also where all went well: others write hosts files too
 		}
-		if told || zone == nil {
+		if zone == nil {
 			continue
 		}
 		var err error
@@ -106,12 +104,6 @@ func (n *names) run(ctx context.Context) {
 		n.err = err
 		n.mu.Unlock()
 	}
-}
-
-func (n *names) failed() error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.err
 }
 
 // close makes the host forget and stops the server.

@@ -54,6 +54,8 @@ type Options struct {
 	Control map[string]http.Handler
 
 	Log *slog.Logger
+	// Tell gets each condition when it is new, for a person who looks on; nil: it is logged.
+	Tell func(api.Condition)
 
 	loopback   bool          // loopback is underlay: for tests with several nodes on one machine
 	aloneAfter time.Duration // see defaultAloneAfter; tests have less time

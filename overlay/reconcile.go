@@ -152,7 +152,7 @@ func (n *Node) reconcile() {
 	if err := n.gossip.Publish(w.record()); !errors.Is(err, gossip.ErrLeft) {
 		n.condition(conditionRecord, "error", err)
 	}
-	n.condition(conditionDNS, "warning", n.names.set(w.hosts()))
+	n.condition(conditionDNS, "warning", n.unnamed(n.names.set(w.hosts())))
 	n.show(revision, members) // after the above: whoever sees a member can also reach it
 	n.condition(conditionAlone, "warning", n.alone())
 	n.saveSometimes()

@@ -18,6 +18,19 @@ type hostsFile struct {
 
 // set makes lines the block; without lines there is no block.
 func (h hostsFile) set(lines []string) error {
+	return h.edit(func(text []byte) []byte { return editHosts(text, h.key, lines) })
+}
+
+// clean removes the block, and those of interfaces that are gone: what was killed
+// before it could clean up would stay for ever when the next one has another
+// interface.
+func (h hostsFile) clean(alive func(iface string) bool) error {
+	return h.edit(func(text []byte) []byte {
+		return []byte(withoutBlocks(text, func(key string) bool { return key == h.key || !alive(key) }))
+	})
+}
+
+func (h hostsFile) edit(change func([]byte) []byte) error {
 	// A link would be replaced by a file, where it should lead to the file.
 	path, err := filepath.EvalSymlinks(h.path)
 	if err != nil {
@@ -27,7 +40,7 @@ func (h hostsFile) set(lines []string) error {
 	if err != nil {
 		return fmt.Errorf("read hosts: %w", err)
 	}
-	text := editHosts(old, h.key, lines)
+	text := change(old)
 	if bytes.Equal(text, old) {
 		return nil
 	}
@@ -41,28 +54,47 @@ func (h hostsFile) set(lines []string) error {
 	return nil
 }
 
-// editHosts returns text with the block of key replaced by lines, at its end. A
-// block without an end is taken for its first line alone: what follows may be
-// somebody's.
+// editHosts returns text with the block of key replaced by lines, at its end.
 func editHosts(text []byte, key string, lines []string) []byte {
-	begin, end := "# kairos "+key+" begin", "# kairos "+key+" end"
-	var keep []string
-	rest := strings.SplitAfter(string(text), "\n")
-	for i := 0; i < len(rest); i++ {
-		if strings.TrimSpace(rest[i]) == begin {
-			i += blockLen(rest[i:], begin, end) - 1
-			continue
-		}
-		keep = append(keep, rest[i])
-	}
-	out := strings.Join(keep, "")
+	out := withoutBlocks(text, func(k string) bool { return k == key })
 	if len(lines) == 0 {
 		return []byte(out)
 	}
 	if out != "" && !strings.HasSuffix(out, "\n") {
 		out += "\n"
 	}
-	return []byte(out + begin + "\n" + strings.Join(lines, "\n") + "\n" + end + "\n")
+	return []byte(out + beginOf(key) + "\n" + strings.Join(lines, "\n") + "\n" + endOf(key) + "\n")
+}
+
+// The lines around a block.
+const blockPrefix, blockBegin, blockEnd = "# kairos ", " begin", " end"
+
+func beginOf(key string) string { return blockPrefix + key + blockBegin }
+func endOf(key string) string   { return blockPrefix + key + blockEnd }
+
+// keyOf returns whose block begins with the line.
+func keyOf(line string) (key string, ok bool) {
+	key, ok = strings.CutPrefix(strings.TrimSpace(line), blockPrefix)
+	if ok {
+		key, ok = strings.CutSuffix(key, blockBegin)
+	}
+	return key, ok && key != "" && !strings.ContainsAny(key, " \t")
+}
+
+// withoutBlocks returns text without the blocks of the keys that drop names. A
+// block without an end is taken for its first line alone: what follows may be
+// somebody's.
+func withoutBlocks(text []byte, drop func(key string) bool) string {
+	var keep strings.Builder
+	rest := strings.SplitAfter(string(text), "\n")
+	for i := 0; i < len(rest); i++ {
+		if key, ok := keyOf(rest[i]); ok && drop(key) {
+			i += blockLen(rest[i:], beginOf(key), endOf(key)) - 1
+			continue
+		}
+		keep.WriteString(rest[i])
+	}
+	return keep.String()
 }
 
 // blockLen is how many lines the block at the start of lines has.

@@ -4,10 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"net"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync"
+	"syscall"
 	"time"
+
+	"github.com/godbus/dbus/v5"
 )
 
 // Ways of a Registration.
@@ -43,7 +50,7 @@ type Registration struct {
 
 // Register makes the host resolve names of the domain: by asking the server
 // through systemd-resolved, per interface, or else by a block in the hosts
-// file, which Update fills. The error says why neither works.
+// file, which Update fills. Where neither works it is an *UnavailableError.
 func Register(ctx context.Context, cfg RegisterConfig) (*Registration, error) {
 	if cfg.Hosts == "" {
 		cfg.Hosts = "/etc/hosts"
@@ -55,8 +62,9 @@ func Register(ctx context.Context, cfg RegisterConfig) (*Registration, error) {
 	ctx, cancel := context.WithTimeout(ctx, busTimeout)
 	defer cancel()
 	busErr := reg.useResolved(ctx, cfg)
-	// In either case: a run that was killed may have left a block.
-	hostsErr := reg.hosts.set(nil)
+	// In either case: a run that was killed may have left a block, here or for
+	// another interface.
+	hostsErr := reg.hosts.clean(aliveInterfaces())
 	if busErr == nil {
 		if hostsErr != nil {
 			cfg.Log.Debug("hosts file not cleaned", "err", hostsErr)
@@ -67,11 +75,59 @@ func Register(ctx context.Context, cfg RegisterConfig) (*Registration, error) {
 		hostsErr = writable(cfg.Hosts)
 	}
 	if hostsErr != nil {
-		return nil, fmt.Errorf("register names: %w; let this user configure systemd-resolved (polkit actions org.freedesktop.resolve1.*), or switch names off with dns: false",
-			errors.Join(busErr, hostsErr))
+		cfg.Log.Debug("names cannot be registered", "bus", busErr, "hosts", hostsErr)
+		return nil, &UnavailableError{Path: cfg.Hosts, Bus: busErr, Hosts: hostsErr}
 	}
 	cfg.Log.Info("names go into the hosts file", "err", busErr)
 	return reg, nil
+}
+
+// UnavailableError is Register's when neither way works on this host. Its text is
+// one line for a person; what to do depends on who asks.
+type UnavailableError struct {
+	Path       string // of the hosts file
+	Bus, Hosts error  // why not by systemd-resolved, why not by the file
+}
+
+// Error implements error.
+func (e *UnavailableError) Error() string {
+	return "names of the network do not resolve on this machine: " + plainBus(e.Bus) + ", and " + plainHosts(e.Path, e.Hosts)
+}
+
+// Unwrap gives errors.Is the causes.
+func (e *UnavailableError) Unwrap() []error { return []error{e.Bus, e.Hosts} }
+
+func plainBus(err error) string {
+	var reply dbus.Error
+	switch {
+	case errors.As(err, &reply) && strings.HasPrefix(reply.Name, "org.freedesktop.DBus.Error.InteractiveAuthorization"),
+		errors.As(err, &reply) && reply.Name == "org.freedesktop.DBus.Error.AccessDenied":
+		return "systemd-resolved does not take them from this user"
+	case errors.As(err, &reply) && reply.Name != "org.freedesktop.DBus.Error.ServiceUnknown" && reply.Name != "org.freedesktop.DBus.Error.NameHasNoOwner":
+		return "systemd-resolved does not take them (" + reply.Error() + ")"
+	}
+	return "there is no systemd-resolved to ask"
+}
+
+func plainHosts(path string, err error) string {
+	switch {
+	case errors.Is(err, syscall.EROFS):
+		return path + " is read-only"
+	case errors.Is(err, fs.ErrPermission):
+		return path + " cannot be written by this user"
+	case errors.Is(err, fs.ErrNotExist):
+		return "there is no " + path
+	}
+	return path + " cannot be written: " + err.Error()
+}
+
+// aliveInterfaces says which interfaces there are. Where that cannot be found
+// out, all are.
+func aliveInterfaces() func(name string) bool {
+	all, err := net.Interfaces()
+	return func(name string) bool {
+		return err != nil || slices.ContainsFunc(all, func(i net.Interface) bool { return i.Name == name })
+	}
 }
 
 // useResolved registers with systemd-resolved, and again whenever it restarts.

@@ -3,6 +3,7 @@ package dns
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
 )
 
 func TestCallSignatures(t *testing.T) {
@@ -197,10 +199,75 @@ func TestRegisterByHosts(t *testing.T) {
 }
 
 func TestRegisterNeitherWay(t *testing.T) {
-	cfg := registerConfig(t, "unix:path=/nonexistent/bus")
-	cfg.Hosts = filepath.Join(t.TempDir(), "none")
-	_, err := Register(context.Background(), cfg)
-	if err == nil || !strings.Contains(err.Error(), "dns: false") {
-		t.Errorf("error %v should say what to do", err)
+	for name, c := range map[string]struct {
+		bus  func(t *testing.T) string
+		file func(t *testing.T, path string)
+		want string
+	}{
+		"no file": {nil, func(t *testing.T, path string) { check(t, os.Remove(path)) }, "there is no systemd-resolved to ask, and there is no "},
+		"read-only": {nil, func(t *testing.T, path string) {
+			if os.Geteuid() != 0 {
+				t.Skip("NOT RUN: needs root for a bind mount")
+			}
+			check(t, unix.Mount(path, path, "", unix.MS_BIND, ""))
+			t.Cleanup(func() { check(t, unix.Unmount(path, unix.MNT_DETACH)) })
+			check(t, unix.Mount("", path, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+		}, "there is no systemd-resolved to ask, and PATH is read-only"},
+		"not permitted": {func(t *testing.T) string {
+			bus := startBus(t)
+			t.Cleanup(startResolved(t, bus, &fakeResolved{deny: true}))
+			return bus
+		}, func(t *testing.T, path string) { check(t, os.Remove(path)) }, "systemd-resolved does not take them from this user, and there is no "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bus := "unix:path=/nonexistent/bus"
+			if c.bus != nil {
+				bus = c.bus(t)
+			}
+			cfg := registerConfig(t, bus)
+			c.file(t, cfg.Hosts)
+			_, err := Register(context.Background(), cfg)
+			var e *UnavailableError
+			want := "names of the network do not resolve on this machine: " + strings.ReplaceAll(c.want, "PATH", cfg.Hosts)
+			if !errors.As(err, &e) || !strings.HasPrefix(e.Error(), want) || strings.Contains(e.Error(), "\n") {
+				t.Errorf("got %v, want %s", err, want)
+			}
+		})
 	}
+}
+
+// Somebody else may write the file too: an update puts the block back.
+func TestUpdatePutsTheBlockBack(t *testing.T) {
+	cfg := registerConfig(t, "unix:path=/nonexistent/bus")
+	reg, err := Register(context.Background(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		check(t, reg.Update(testZone()))
+		if got := readFile(t, cfg.Hosts); !strings.Contains(got, "beta.kairos.internal") {
+			t.Errorf("hosts file:\n%s", got)
+		}
+		writeFile(t, cfg.Hosts, plain+"\n")
+	}
+	check(t, reg.Close())
+}
+
+// What a bridge left that was killed goes at the next start, also if that one has
+// another interface (fault T9). What belongs to an interface that is there stays.
+func TestLeftoversOfDeadInterfaces(t *testing.T) {
+	block := func(iface string) string {
+		return "# kairos " + iface + " begin\n10.7.0.9 old\n# kairos " + iface + " end\n"
+	}
+	cfg := registerConfig(t, "unix:path=/nonexistent/bus")
+	writeFile(t, cfg.Hosts, plain+"\n"+block("gone0")+block("lo")+block("gone1")+"# kairos gone2 begin\n10.1.1.1 printer\n")
+	cfg.Interface = "other"
+	reg, err := Register(context.Background(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := readFile(t, cfg.Hosts), plain+"\n"+block("lo")+"10.1.1.1 printer\n"; got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+	check(t, reg.Close())
 }

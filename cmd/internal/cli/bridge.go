@@ -147,6 +147,7 @@ func bridge(ctx context.Context, env *Env, opts overlay.Options, kept bool) erro
 	local := api.NewClient(opts.Socket)
 	defer local.CloseIdle()
 	opts.Control = bridgeControl(local, opts)
+	opts.Tell = func(c api.Condition) { env.say("%s", conditionLine(c)) }
 	node, err := startBridge(ctx, env, opts, kept)
 	if err != nil {
 		return explainStart(err, opts)
@@ -168,6 +169,14 @@ func bridge(ctx context.Context, env *Env, opts overlay.Options, kept bool) erro
 	}
 	env.say("left the network")
 	return nil
+}
+
+// conditionLine is a condition with what helps, in one line.
+func conditionLine(c api.Condition) string {
+	if c.Hint == "" {
+		return c.Text
+	}
+	return c.Text + "; " + c.Hint
 }
 
 // bridgeControl is what a bridge answers on its socket besides the overlay's

@@ -93,6 +93,9 @@ func Main(p Program) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	context.AfterFunc(ctx, stop)
+	// Who reads our output may be gone first: Ctrl-C ends a whole pipeline. Then a
+	// write fails, and does not end the process before it has cleaned up.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	env := &Env{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
 	return run(ctx, p(env), env, os.Args[1:])
 }
@@ -108,6 +111,9 @@ func run(ctx context.Context, root *cobra.Command, env *Env, args []string) int 
 	if err == nil {
 		if _, err = env.Stdout.Write(env.out.Bytes()); err == nil {
 			return env.code
+		}
+		if errors.Is(err, syscall.EPIPE) {
+			return exitFailure // nobody wants to know: `kairos status | head -1`
 		}
 		err = fmt.Errorf("write the result: %w", err)
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/cobra"
 
 	"github.com/kairos-io/kairos/overlay/api"
 	"github.com/kairos-io/kairos/overlay/identity"
@@ -24,7 +25,24 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"kairos":       func() { os.Exit(Main(Kairos)) },
 		"kairos-agent": func() { os.Exit(Main(Agent)) },
+		"talker":       func() { os.Exit(Main(talker)) },
 	})
+}
+
+// talker is a program that makes a file, says more than a pipe holds, and removes
+// the file again.
+func talker(env *Env) *cobra.Command {
+	cmd := &cobra.Command{Use: "talker", Args: cobra.ExactArgs(1)}
+	cmd.RunE = func(_ *cobra.Command, args []string) error {
+		if err := os.WriteFile(args[0], nil, 0o600); err != nil {
+			return err
+		}
+		for range 10000 {
+			env.say("%s", strings.Repeat("x", 100))
+		}
+		return os.Remove(args[0])
+	}
+	return cmd
 }
 
 // TestScripts runs testdata/*.txtar: what a person types, and what comes back.
