@@ -177,7 +177,9 @@ func (m *Machine) Command(ctx context.Context, args ...string) (*exec.Cmd, error
 	script := joinGroups(dirs) + `exec "$@"`
 	enter := []string{"-c", script, "enter", "nsenter", "-t", strconv.Itoa(pid), "-m", "-u", "-i", "-n", "-p", "-C", "--"}
 	cmd := exec.CommandContext(ctx, "/bin/sh", append(enter, args...)...)
-	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"}
+	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8",
+		// Machines without a disk of their own share /root, and must not share who they are.
+		"XDG_STATE_HOME=" + filepath.Join(m.dir(), "state")}
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
