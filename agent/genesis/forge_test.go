@@ -81,7 +81,7 @@ func (f *thief) message() Message {
 // TestForgedDecisionsMoveNobody: with a thief from the first moment on. Who
 // knows of a started cluster, or runs in one, stays in it for good.
 func TestForgedDecisionsMoveNobody(t *testing.T) {
-	runs, stayed, forged := min(*simRuns, 2000), 0, 0
+	runs, stayed, forged := min(*simRuns, 1000), 0, 0
 	for seed := *simSeed; seed < *simSeed+uint64(runs); seed++ {
 		n := 1 + int(seed%5)
 		s := newSim(t, seed, n, n)
@@ -112,7 +112,7 @@ func TestForgedDecisionsMoveNobody(t *testing.T) {
 // TestLateThief: a cluster that all know to have started outlives any forgery,
 // and a newcomer that meets both sides is not moved but told.
 func TestLateThief(t *testing.T) {
-	runs := min(*simRuns, 1000)
+	runs := min(*simRuns, 500)
 	for seed := *simSeed; seed < *simSeed+uint64(runs); seed++ {
 		n := 1 + int(seed%5)
 		s := newSim(t, seed, n, n)

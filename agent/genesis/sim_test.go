@@ -162,7 +162,7 @@ func (s *sim) send(from, to int, m Message) {
 	if s.down[from][to] {
 		return
 	}
-	if s.rng.IntN(50) == 0 {
+	if s.rng.IntN(200) == 0 {
 		raw, err := m.Encode()
 		if err != nil {
 			s.t.Fatal(err)
