@@ -17,8 +17,9 @@ const (
 	// After an exchange that brought nothing the peer is left alone, doubling.
 	quietAfter = 10 * time.Second
 	quietMost  = 10 * time.Minute
-	// A request that is repeated while nothing has changed is not answered again.
-	repeatAfter = time.Minute
+	// A request that is repeated while nothing has changed is not answered again for
+	// so long: an answer is only lost with its stream, and that is told.
+	repeatAfter = 10 * time.Minute
 	// Answers to one peer: at once the whole table and a bit, then as much again
 	// for each creditTime.
 	creditExtra = 64 << 10 // bytes
