@@ -17,6 +17,7 @@ import (
 const (
 	conditionAddress   = "address"
 	conditionAlone     = "alone"
+	conditionCloned    = "cloned"
 	conditionInterface = "interface"
 	conditionRoutes    = "routes"
 	conditionShadowed  = "shadowed"

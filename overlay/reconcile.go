@@ -155,6 +155,7 @@ func (n *Node) reconcile() {
 	n.condition(conditionDNS, "warning", n.names.set(w.hosts()))
 	n.show(seen) // after the above: whoever sees a member can also reach it
 	n.condition(conditionAlone, "warning", n.alone())
+	n.condition(conditionCloned, "warning", clones(n.ID(), members))
 	n.saveSometimes()
 	n.keepPrefixes(table)
 }

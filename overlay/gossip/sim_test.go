@@ -139,7 +139,7 @@ func (s *sim) reset() { clear(s.messages); s.records, s.bytes = 0, 0 }
 
 func (s *sim) String() string {
 	return fmt.Sprintf("%d deltas with %d records, %d summaries, %d digests, %d wants, %d bytes",
-		s.messages["wire.Delta"], s.records, s.messages["wire.Summary"], s.messages["wire.Digest"], s.messages["wire.Want"], s.bytes)
+		s.messages["delta"], s.records, s.messages["summary"], s.messages["digest"], s.messages["want"], s.bytes)
 }
 
 func (s *sim) connect(a, b *simNode) {
@@ -223,7 +223,7 @@ func (n *simNode) settle() {
 		}
 		to := n.peers[p.id]
 		for _, m := range b.messages() {
-			s.messages[fmt.Sprintf("%T", m)]++
+			s.messages[nameOf(m)]++
 			raw, err := wire.AppendMessage(nil, m)
 			if err != nil {
 				s.t.Fatal(err)
@@ -241,6 +241,18 @@ func (n *simNode) settle() {
 		s.after(s.latency, func() { n.sent(p, b, nil, s.now); n.settle() })
 	}
 	clear(n.out.due)
+}
+
+func nameOf(m wire.Message) string {
+	switch m.(type) {
+	case wire.Delta:
+		return "delta"
+	case wire.Summary:
+		return "summary"
+	case wire.Digest:
+		return "digest"
+	}
+	return "want"
 }
 
 func (n *simNode) receive(from identity.ID, m wire.Message) {
