@@ -18,6 +18,7 @@ import (
 const (
 	conditionAddress   = "address"
 	conditionAlone     = "alone"
+	conditionCloned    = "cloned"
 	conditionInterface = "interface"
 	conditionRoutes    = "routes"
 	conditionShadowed  = "shadowed"

@@ -37,7 +37,7 @@ func (w world) stillKept(since time.Duration) []route.Owned {
 		return w.kept
 	}
 	return slices.DeleteFunc(slices.Clone(w.kept), func(o route.Owned) bool {
-		return o.ID == w.claim.id || slices.ContainsFunc(w.members, func(m member.Member) bool { return m.ID == o.ID })
+		return o.ID == w.claim.id || slices.ContainsFunc(w.members, func(m *member.Member) bool { return m.ID == o.ID })
 	})
 }
 

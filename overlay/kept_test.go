@@ -62,7 +62,7 @@ func TestStillKept(t *testing.T) {
 	all := ids(3)
 	prefix := netip.MustParsePrefix("10.42.7.0/24")
 	w := world{claim: claim{id: all[0]}, kept: []route.Owned{{Prefix: prefix, ID: all[0]}, {Prefix: prefix, ID: all[1]}, {Prefix: prefix, ID: all[2]}},
-		members: []member.Member{other(all[2], netip.Addr{}, false)}}
+		members: []*member.Member{other(all[2], netip.Addr{}, false)}}
 	if got := w.stillKept(time.Minute); len(got) != 3 {
 		t.Errorf("before anything is accepted, no record tells, and %v is kept", got)
 	}

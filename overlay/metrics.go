@@ -6,13 +6,14 @@ import (
 
 	"github.com/kairos-io/kairos/overlay/api"
 	"github.com/kairos-io/kairos/overlay/datapath"
+	"github.com/kairos-io/kairos/overlay/member"
 )
 
 // metrics is asked at every scrape. Nothing in it names a peer: the number of
 // series stays small however many members come and go.
 func (n *Node) metrics() []api.Metric {
 	mesh, data := n.mesh.Stats(), n.datapath.Stats()
-	out := n.memberMetrics(data)
+	out := n.memberMetrics(n.gossip.Members().List(), data)
 	adm := mesh.Admission
 	out = append(out, byLabel("admission_total", "Connections by the outcome of admission.", "outcome", map[string]uint64{
 		"admitted": adm.Admitted, "refused_proof": adm.RefusedProof, "refused_timeout": adm.RefusedTimeout, "refused_limit": adm.RefusedLimit,
@@ -38,9 +39,9 @@ func (n *Node) metrics() []api.Metric {
 // word, and must not choose how many series there are.
 const kindOther = "other"
 
-func (n *Node) memberMetrics(data datapath.Stats) []api.Metric {
+func (n *Node) memberMetrics(members []*member.Member, data datapath.Stats) []api.Metric {
 	kinds := map[string]uint64{api.KindNode: 0, api.KindBridge: 0, kindOther: 0}
-	for _, m := range n.table.List() {
+	for _, m := range members {
 		kind := m.Kind
 		if _, known := kinds[kind]; !known {
 			kind = kindOther

@@ -18,11 +18,11 @@ import (
 	"github.com/kairos-io/kairos/overlay/datapath"
 	"github.com/kairos-io/kairos/overlay/gossip"
 	"github.com/kairos-io/kairos/overlay/identity"
-	"github.com/kairos-io/kairos/overlay/member"
 	"github.com/kairos-io/kairos/overlay/mesh"
 	"github.com/kairos-io/kairos/overlay/session"
 	"github.com/kairos-io/kairos/overlay/token"
 	"github.com/kairos-io/kairos/overlay/tun"
+	"github.com/kairos-io/kairos/overlay/wire"
 )
 
 // Node is a running member of the mesh. Its methods are safe for concurrent use.
@@ -34,7 +34,6 @@ type Node struct {
 	mtu     int
 	started time.Time
 
-	table    *member.Table
 	device   device
 	mesh     *mesh.Mesh
 	gossip   *gossip.Gossip
@@ -150,7 +149,6 @@ func prepare(opts Options) (*Node, error) {
 	if n.told.Routes != nil {
 		n.world.routes = *n.told.Routes
 	}
-	n.table = member.New(id, member.Limits{})
 	return n, nil
 }
 
@@ -272,11 +270,17 @@ func (n *Node) connect() {
 	n.mesh.Handle(datapath.SessionProtocol, func(id identity.ID, s mesh.Stream) { n.datapath.HandleSession(id, s) })
 	n.mesh.HandleDatagrams(n.datapath.HandleDatagrams)
 	n.gossip = gossip.New(gossip.Config{
-		Key: n.key, Table: n.table, Mesh: n.mesh, Incarnation: n.state.Incarnation, Log: n.opts.Log,
+		Key: n.key, Mesh: n.mesh, Incarnation: n.state.Incarnation, Run: newRun(), Log: n.opts.Log,
 	})
 	for _, s := range n.state.Seen {
 		n.mesh.Learn(s.ID, s.addrs())
 	}
+}
+
+// newRun names this start of the node for the others.
+func newRun() (run [wire.RunSize]byte) {
+	_, _ = rand.Read(run[:]) // never fails, see crypto/rand
+	return run
 }
 
 // hardwareAES: the processor has what AES-GCM needs to be faster than ChaCha20.

@@ -90,10 +90,9 @@ func (n *Node) Alive() error {
 	case <-timer.C:
 		return fmt.Errorf("the loop did not turn for %s", aliveTimeout)
 	}
-	// The locks of mesh, datapath and table: whoever holds one for good stops this.
+	// The locks of mesh and datapath: whoever holds one for good stops this.
 	n.mesh.Peers()
 	n.datapath.Stats()
-	n.table.Revision()
 	return <-answer
 }
 
@@ -132,7 +131,8 @@ func (n *Node) event(e mesh.Event) {
 
 // reconcile is one turn: observe, compute, act, publish.
 func (n *Node) reconcile() {
-	underlay, revision, members := n.mesh.Underlay(), n.table.Revision(), n.table.List()
+	underlay, seen := n.mesh.Underlay(), n.gossip.Members()
+	members := seen.List()
 
 	n.mu.Lock()
 	gone := departed(n.world.members, members)
@@ -153,17 +153,18 @@ func (n *Node) reconcile() {
 		n.condition(conditionRecord, "error", err)
 	}
 	n.condition(conditionDNS, "warning", n.unnamed(n.names.set(w.hosts())))
-	n.show(revision, members) // after the above: whoever sees a member can also reach it
+	n.show(seen) // after the above: whoever sees a member can also reach it
 	n.condition(conditionAlone, "warning", n.alone())
+	n.condition(conditionCloned, "warning", clones(n.ID(), members))
 	n.saveSometimes()
 	n.keepPrefixes(table)
 }
 
 // departed returns who is in before and not in after. Both are sorted by ID.
-func departed(before, after []member.Member) []identity.ID {
+func departed(before, after []*member.Member) []identity.ID {
 	var gone []identity.ID
 	for _, m := range before {
-		_, found := slices.BinarySearchFunc(after, m.ID, func(m member.Member, id identity.ID) int { return m.ID.Compare(id) })
+		_, found := slices.BinarySearchFunc(after, m.ID, func(m *member.Member, id identity.ID) int { return m.ID.Compare(id) })
 		if !found {
 			gone = append(gone, m.ID)
 		}
@@ -183,7 +184,7 @@ func (n *Node) hangUp(gone []identity.ID) {
 
 // settleLocked moves to another address if this one was lost to one of the
 // members, and returns the table that follows.
-func (n *Node) settleLocked(members []member.Member) *route.Table {
+func (n *Node) settleLocked(members []*member.Member) *route.Table {
 	w := n.world
 	w.members = members
 	table := w.table()
@@ -206,17 +207,17 @@ func (n *Node) settleLocked(members []member.Member) *route.Table {
 	return w.table()
 }
 
-// show makes members, in which this one's record may be missing or old, the
+// show makes what was seen, in which this one's record may be missing or old, the
 // answer of the API, and tells who waits for a revision if there is something
 // new to see.
-func (n *Node) show(revision uint64, members []member.Member) {
-	next := applied{revision: revision}
+func (n *Node) show(seen *member.Snapshot) {
+	next, members := applied{revision: seen.Revision()}, seen.List()
 	peers := n.mesh.Peers()
 	for _, p := range peers {
 		next.peers = append(next.peers, p.ID)
 		next.paths = append(next.paths, p.Transport)
 	}
-	if self, ok := n.table.Get(n.ID()); ok {
+	if self, ok := n.gossip.Members().Get(n.ID()); ok {
 		members = withSelf(members, self)
 	}
 	n.mu.Lock()
@@ -236,9 +237,14 @@ func (n *Node) show(revision uint64, members []member.Member) {
 	n.changed = make(chan struct{})
 }
 
-// withSelf returns members, sorted by ID, with self in its place.
-func withSelf(members []member.Member, self member.Member) []member.Member {
-	i, found := slices.BinarySearchFunc(members, self.ID, func(m member.Member, id identity.ID) int { return m.ID.Compare(id) })
+// withSelf returns members, sorted by ID, with self in its place. It is a copy if
+// something has to change: members are shared.
+func withSelf(members []*member.Member, self *member.Member) []*member.Member {
+	i, found := slices.BinarySearchFunc(members, self.ID, func(m *member.Member, id identity.ID) int { return m.ID.Compare(id) })
+	if found && members[i] == self {
+		return members
+	}
+	members = slices.Clone(members)
 	if found {
 		members[i] = self
 		return members
@@ -294,7 +300,7 @@ func (n *Node) saveSeen() {
 	}
 	var seen []seenMember
 	peers := n.peersByID()
-	for _, m := range n.table.List() {
+	for _, m := range n.gossip.Members().List() {
 		if m.ID == n.ID() || !rights.Of(m.Record).May(rights.Return, n.opts.NetworkID) {
 			continue
 		}

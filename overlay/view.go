@@ -138,13 +138,13 @@ func (n *Node) peersByID() map[identity.ID]mesh.PeerInfo {
 
 // Peers implements api.View.
 func (n *Node) Peers() []api.Peer {
-	stats := n.datapath.Stats()
+	stats, members := n.datapath.Stats(), n.gossip.Members()
 	now := time.Now()
 	var out []api.Peer
 	for _, p := range n.mesh.Peers() {
 		peer := n.peerOf(p, stats)
 		peer.Connected = api.Duration(now.Sub(p.Since))
-		if m, ok := n.table.Get(p.ID); ok {
+		if m, ok := members.Get(p.ID); ok {
 			peer.Name = m.Name
 		}
 		s := stats.Peers[p.ID]
@@ -157,7 +157,7 @@ func (n *Node) Peers() []api.Peer {
 // Records implements api.View.
 func (n *Node) Records() []api.Record {
 	var out []api.Record
-	for _, m := range n.table.List() {
+	for _, m := range n.gossip.Members().List() {
 		out = append(out, api.Record{
 			ID: m.ID, Seq: m.Seq, Name: m.Name, Kind: m.Kind, NetworkID: m.NetworkID, Version: m.Version,
 			Addresses: m.Addrs, Pinned: m.Pinned, Underlay: texts(m.Underlay), Prefixes: m.Prefixes,

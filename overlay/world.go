@@ -24,9 +24,9 @@ type world struct {
 	underlay    []netip.AddrPort
 	annotations map[string]string
 	routes      api.Routes
-	before      *route.Table    // in force until now: who has a prefix keeps it
-	kept        []route.Owned   // prefixes of members that were not heard since the start: theirs still
-	members     []member.Member // this one included or not: its own entry is taken from the fields above
+	before      *route.Table     // in force until now: who has a prefix keeps it
+	kept        []route.Owned    // prefixes of members that were not heard since the start: theirs still
+	members     []*member.Member // this one included or not: its own entry is taken from the fields above
 }
 
 // record is what this member says about itself.

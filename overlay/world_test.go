@@ -32,8 +32,8 @@ func ids(n int) []identity.ID {
 	return out
 }
 
-func other(id identity.ID, addr netip.Addr, pinned bool) member.Member {
-	return member.Member{Record: wire.Record{
+func other(id identity.ID, addr netip.Addr, pinned bool) *member.Member {
+	return &member.Member{Record: wire.Record{
 		ID: id, Name: "other-" + id.Short(), Kind: api.KindNode, NetworkID: "kairos", Addrs: []netip.Addr{addr}, Pinned: pinned,
 	}}
 }
@@ -45,7 +45,7 @@ func TestSettle(t *testing.T) {
 	for _, tc := range []struct {
 		name    string
 		pinned  bool
-		other   member.Member
+		other   *member.Member
 		moves   bool
 		rivalry bool
 	}{
@@ -60,7 +60,7 @@ func TestSettle(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			c := mine
 			c.pinned = tc.pinned
-			w := world{claim: c, name: "me", kind: api.KindNode, members: []member.Member{tc.other}}
+			w := world{claim: c, name: "me", kind: api.KindNode, members: []*member.Member{tc.other}}
 			next, rival := c.settle(w.table())
 			if (next != c) != tc.moves {
 				t.Errorf("moved from %s to %s", c.addr(), next.addr())
@@ -84,7 +84,7 @@ func TestSettleConverges(t *testing.T) {
 		if round > 60 {
 			t.Fatal("still moving after 60 rounds")
 		}
-		var members []member.Member
+		var members []*member.Member
 		for _, c := range claims {
 			members = append(members, other(c.id, c.addr(), c.pinned))
 		}
@@ -133,7 +133,7 @@ func TestKernelRoutes(t *testing.T) {
 func TestHosts(t *testing.T) {
 	net, all := testNetwork(t), ids(3)
 	a, liar := all[0], all[1]
-	w := world{claim: claim{id: all[2], network: net}, name: "me", members: []member.Member{
+	w := world{claim: claim{id: all[2], network: net}, name: "me", members: []*member.Member{
 		other(a, net.V4Addr(a, 0), false),
 		other(liar, net.V4Addr(a, 0), false),
 	}}
@@ -160,7 +160,7 @@ func TestHostsBelieveOnlyOwnNames(t *testing.T) {
 	for _, name := range []string{"other-" + victim.Short(), "me", "registry", thief.Short(), "x" + thief.Short()} {
 		m := other(thief, net.V4Addr(thief, 0), false)
 		m.Name = name
-		w := world{claim: claim{id: self, network: net}, name: "me", members: []member.Member{m, other(victim, net.V4Addr(victim, 0), false)}}
+		w := world{claim: claim{id: self, network: net}, name: "me", members: []*member.Member{m, other(victim, net.V4Addr(victim, 0), false)}}
 		hosts := w.hosts()
 		if hosts[0].ID != thief || hosts[0].Name != "" || hosts[1].Name != "other-"+victim.Short() {
 			t.Errorf("%q: got %v", name, hosts)

@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,14 +20,13 @@ import (
 )
 
 // Protocol names the streams that gossip travels on.
-const Protocol = "/kairos/gossip/1"
+const Protocol = "/kairos/gossip/2"
 
 // Implementation constants.
 const (
 	defaultInterval = time.Minute
 	defaultSweep    = 5 * time.Second
-	fanout          = 3 // peers that a heard change is passed on to
-	smallMesh       = 4 // up to this many peers it goes to all
+	workEvery       = 100 * time.Millisecond // while something waits for its time
 )
 
 // ErrLeft is returned by Publish after Leave.
@@ -44,15 +41,16 @@ type Mesh interface {
 	Forget(peer identity.ID)
 }
 
-// Config of a Gossip. Key, Table and Mesh are required.
+// Config of a Gossip. Key and Mesh are required.
 type Config struct {
-	Key   identity.Key
-	Table *member.Table // gossip is its only writer
-	Mesh  Mesh
+	Key  identity.Key
+	Mesh Mesh
 	// Incarnation counts the starts of this node with this key and is saved by
 	// the caller before the start: records of a later start win. Without saved
 	// state 0 will do; the mesh then tells what to jump over.
 	Incarnation uint32
+	Run         member.Run    // a random name of this start, which others see
+	Limits      member.Limits // of the table
 	Interval    time.Duration // of anti-entropy, default 1 min
 	Refresh     time.Duration // of the own record, default member.Refresh
 	Sweep       time.Duration // of expiry, default 5 s
@@ -60,24 +58,31 @@ type Config struct {
 	Log         *slog.Logger
 }
 
-// Gossip spreads records. It is safe for concurrent use.
+// Gossip spreads records. It is safe for concurrent use, and no method waits for
+// the mesh but Leave.
 type Gossip struct {
-	cfg     Config
-	self    identity.ID
-	log     *slog.Logger
-	changes chan struct{}
-	stats   counters
+	cfg      Config
+	log      *slog.Logger
+	changes  chan struct{}
+	members  atomic.Pointer[member.Snapshot]
+	stats    counters
+	inbound  inbound
+	commands chan func(*owned)
+	// idle holds what the goroutine of Run owns while that does not run: who takes
+	// it out is the owner until he puts it back.
+	idle chan *owned
+	tell chan map[identity.ID]*[]netip.AddrPort // what the mesh is to hear, put together; one value at most
+}
 
-	mu        sync.Mutex
-	seq       uint64      // of the last own record
-	own       wire.Record // as published last, Seq aside
-	published time.Time   // zero before the first Publish
-	left      bool
-	writers   map[identity.ID]*writer
+// owned is what one goroutine at a time may touch.
+type owned struct {
+	core    *core
+	senders map[*peer]*sender
+	start   func(*sender, batch) // runs a sender's batch; nil before Run
 }
 
 type counters struct {
-	sent, received, refused, digests atomic.Uint64
+	sent, received, refused, digests, summaries, bytes, skipped atomic.Uint64
 }
 
 // Stats counts since the start.
@@ -86,9 +91,12 @@ type Stats struct {
 	RecordsReceived uint64 // in deltas, whether new or not
 	RecordsRefused  uint64 // of these, not valid, or no room
 	DigestsSent     uint64
+	SummariesSent   uint64
+	BytesSent       uint64 // of all messages
+	Skipped         uint64 // messages received of unknown kinds
 }
 
-// New returns a gossip that works while Run runs.
+// New returns a gossip that works while Run runs. It starts nothing.
 func New(cfg Config) *Gossip {
 	if cfg.Interval <= 0 {
 		cfg.Interval = defaultInterval
@@ -105,15 +113,26 @@ func New(cfg Config) *Gossip {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Gossip{
-		cfg: cfg, self: cfg.Key.ID(), log: cfg.Log,
-		changes: make(chan struct{}, 1),
-		seq:     uint64(cfg.Incarnation) << 32,
-		writers: make(map[identity.ID]*writer),
+	g := &Gossip{
+		cfg: cfg, log: cfg.Log,
+		changes:  make(chan struct{}, 1),
+		commands: make(chan func(*owned)),
+		idle:     make(chan *owned, 1),
+		tell:     make(chan map[identity.ID]*[]netip.AddrPort, 1),
+		inbound:  newInbound(),
 	}
+	g.members.Store(&member.Snapshot{})
+	rng := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
+	g.idle <- &owned{core: newCore(cfg, rng), senders: make(map[*peer]*sender)}
+	return g
 }
 
-// Changes receives a value after the table changed in a way that its Revision
+// Members returns the members as they are now. Asking costs nothing: all callers
+// share one snapshot, which shows every change at once, and refreshes, which
+// change sequence number and time only, within the Sweep.
+func (g *Gossip) Members() *member.Snapshot { return g.members.Load() }
+
+// Changes receives a value after the members changed in a way that their Revision
 // shows; several changes may share one value. There is one channel, for one reader.
 func (g *Gossip) Changes() <-chan struct{} { return g.changes }
 
@@ -122,90 +141,116 @@ func (g *Gossip) Stats() Stats {
 	return Stats{
 		RecordsSent: g.stats.sent.Load(), RecordsReceived: g.stats.received.Load(),
 		RecordsRefused: g.stats.refused.Load(), DigestsSent: g.stats.digests.Load(),
+		SummariesSent: g.stats.summaries.Load(), BytesSent: g.stats.bytes.Load(), Skipped: g.stats.skipped.Load(),
 	}
 }
 
-// Publish makes r this node's record and sends it to everybody. ID and Seq
+// Publish makes r this node's record and sends it to everybody. ID, Seq and Run
 // are filled in. Publishing what is published already does nothing, so that
 // it may be called as often as one likes. It may be called before Run.
-func (g *Gossip) Publish(r wire.Record) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.left {
-		return fmt.Errorf("publish: %w", ErrLeft)
-	}
-	if !g.published.IsZero() && g.own.Same(r) {
-		return nil
-	}
-	return g.publishLocked(r)
-}
-
-func (g *Gossip) publishLocked(r wire.Record) error {
-	// What the caller still holds must not change under the comparison above.
-	r.Addrs, r.Underlay, r.Prefixes = slices.Clone(r.Addrs), slices.Clone(r.Underlay), slices.Clone(r.Prefixes)
-	r.Annotations, r.Credential, r.Unknown = maps.Clone(r.Annotations), slices.Clone(r.Credential), slices.Clone(r.Unknown)
-	r.ID, r.Seq = g.self, g.seq+1
-	signed, err := wire.Seal(g.cfg.Key, r)
-	if err != nil {
-		return fmt.Errorf("publish: %w", err)
-	}
-	now := g.cfg.Now()
-	change, err := g.cfg.Table.Merge(signed, now)
-	if err != nil {
-		return fmt.Errorf("publish: %w", err)
-	}
-	g.seq, g.own, g.published = r.Seq, r, now
-	g.note(change.Kind)
-	for _, w := range g.writers {
-		w.push()
-	}
-	return nil
-}
-
-// note tells Changes what a merge did.
-func (g *Gossip) note(kind member.Kind) {
-	switch kind {
-	case member.Added, member.Updated, member.Left:
-		select {
-		case g.changes <- struct{}{}:
-		default:
-		}
-	}
+func (g *Gossip) Publish(r wire.Record) (err error) {
+	g.do(func(o *owned) { err = o.core.publish(r, g.cfg.Now()) })
+	return err
 }
 
 // Leave publishes a goodbye and waits until every connected peer has read it,
 // or ctx ends. Nothing can be published after that. Run must still run.
 func (g *Gossip) Leave(ctx context.Context) error {
-	g.mu.Lock()
-	if g.left || g.published.IsZero() {
-		g.left = true
-		g.mu.Unlock()
-		return nil
-	}
-	goodbye := g.own
-	goodbye.Left = true
-	err := g.publishLocked(goodbye)
-	g.left = true
-	writers := slices.Collect(maps.Values(g.writers))
-	g.mu.Unlock()
+	var readers []chan struct{}
+	var err error
+	g.do(func(o *owned) { readers, err = o.core.leave(g.cfg.Now()) })
 	if err != nil {
 		return fmt.Errorf("say goodbye: %w", err)
 	}
-	// At once: one peer that does not read must not keep it from the others.
-	var saying errgroup.Group
-	for _, w := range writers {
-		saying.Go(func() error { return w.finish(ctx) })
-	}
-	if err := saying.Wait(); err != nil {
-		return fmt.Errorf("say goodbye: %w", err)
+	for _, read := range readers {
+		select {
+		case <-read:
+		case <-ctx.Done():
+			return fmt.Errorf("say goodbye: %w", ctx.Err())
+		}
 	}
 	return nil
 }
 
-// Run spreads records until ctx ends, which is not an error.
+// do has the owner call f, which must neither block nor call a Gossip, and returns
+// when that is done and to be seen.
+func (g *Gossip) do(f func(*owned)) {
+	done := make(chan struct{})
+	select {
+	case o := <-g.idle:
+		f(o)
+		g.settle(o)
+		g.idle <- o
+	case g.commands <- func(o *owned) { f(o); g.settle(o); close(done) }:
+		<-done
+	}
+}
+
+// settle does what the core has decided. It blocks on nobody.
+func (g *Gossip) settle(o *owned) {
+	c := o.core
+	if c.pending() {
+		c.work(g.cfg.Now())
+	}
+	if old := g.members.Load(); old.Revision() != c.table.Revision() {
+		g.members.Store(c.table.Snapshot())
+		select {
+		case g.changes <- struct{}{}:
+		default:
+		}
+	}
+	for p := range c.out.due {
+		g.send(o, p)
+	}
+	clear(c.out.due)
+	g.stats.refused.Add(c.out.refused)
+	c.out.refused = 0
+	if c.out.err != nil {
+		g.log.Warn("cannot publish this node's record again", "err", c.out.err)
+		c.out.err = nil
+	}
+	if c.out.tell != nil {
+		g.pass(c.out.tell)
+		c.out.tell = nil
+	}
+}
+
+// pass gives what the mesh is to hear to the goroutine that tells it. Only the
+// owner puts something in, so that there is room once the old is out.
+func (g *Gossip) pass(news map[identity.ID]*[]netip.AddrPort) {
+	select {
+	case old := <-g.tell:
+		for id, where := range news {
+			old[id] = where
+		}
+		news = old
+	default:
+	}
+	g.tell <- news
+}
+
+// teller tells the mesh where members are, and who is gone. The mesh may take its
+// time, and may call this Gossip meanwhile.
+func (g *Gossip) teller(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case news := <-g.tell:
+			for id, where := range news {
+				if where == nil {
+					g.cfg.Mesh.Forget(id)
+				} else {
+					g.cfg.Mesh.Learn(id, *where)
+				}
+			}
+		}
+	}
+}
+
+// Run spreads records until ctx ends, which is not an error. It may run once at a
+// time.
 func (g *Gossip) Run(ctx context.Context) error {
-	var running sync.WaitGroup
-	defer running.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	g.cfg.Mesh.Handle(Protocol, func(peer identity.ID, s link.Stream) { g.read(ctx, peer, s) })
@@ -213,27 +258,63 @@ func (g *Gossip) Run(ctx context.Context) error {
 	events, unsubscribe := g.cfg.Mesh.Events()
 	defer unsubscribe()
 
+	var running errgroup.Group
+	running.Go(func() error { return g.teller(ctx) })
+	o := <-g.idle
+	var sending sync.WaitGroup
+	o.start = func(s *sender, b batch) { sending.Go(func() { g.deliver(s, b) }) }
+	g.own(ctx, o, events)
+	for _, p := range o.core.peers {
+		g.hangUp(o, p)
+	}
+	for len(o.core.peers) > 0 {
+		o.core.down(o.core.peers[0].id, g.cfg.Now())
+	}
+	g.idle <- o // who still sends wants to say what became of it
+	cancel()
+	sending.Wait()
+	return running.Wait()
+}
+
+// own is the owner's loop.
+func (g *Gossip) own(ctx context.Context, o *owned, events <-chan link.Event) {
+	c := o.core
 	sweep := time.NewTicker(g.cfg.Sweep)
 	defer sweep.Stop()
 	compare := time.NewTimer(g.jittered())
 	defer compare.Stop()
+	work := time.NewTimer(workEvery)
+	defer work.Stop()
+	armed := true
 	for {
+		if !armed && c.pending() {
+			work.Reset(workEvery)
+			armed = true
+		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return
+		case f := <-g.commands:
+			f(o)
+			continue
 		case e, ok := <-events:
 			if !ok {
-				return nil
+				return
 			}
-			g.event(ctx, e, &running)
+			g.event(ctx, o, e)
 		case <-sweep.C:
-			if err := g.sweep(); err != nil {
-				g.log.Warn("cannot refresh this node's record", "err", err)
-			}
+			c.sweep(g.cfg.Now())
+			g.settle(o)
+			g.members.Store(c.table.Snapshot()) // with what no revision shows
+			g.inbound.sweep(g.cfg.Now())
+			continue
 		case <-compare.C:
-			g.compare()
+			c.compare()
 			compare.Reset(g.jittered())
+		case <-work.C:
+			armed = false
 		}
+		g.settle(o)
 	}
 }
 
@@ -242,69 +323,27 @@ func (g *Gossip) jittered() time.Duration {
 	return g.cfg.Interval*3/4 + time.Duration(rand.Int64N(int64(g.cfg.Interval)/2+1))
 }
 
-func (g *Gossip) event(ctx context.Context, e link.Event, running *sync.WaitGroup) {
+func (g *Gossip) event(ctx context.Context, o *owned, e link.Event) {
+	c, now := o.core, g.cfg.Now()
 	switch e.Kind {
-	case link.PeerUp, link.PathChanged:
+	case link.PeerUp:
+		if p := c.byID[e.Peer]; p != nil {
+			g.hangUp(o, p)
+		}
+		c.up(e.Peer, now)
+		g.pickUp(ctx, o, c.byID[e.Peer])
+	case link.PathChanged:
 		// What was written to a connection that is replaced may be lost without an
-		// error: a new writer starts over with a digest.
-		w := newWriter(ctx, g, e.Peer)
-		g.replace(e.Peer, w)
-		g.cfg.Table.SetConnected(e.Peer, true, g.cfg.Now())
-		running.Go(w.run)
+		// error: another stream is opened, and a comparison tells what is missing.
+		if p := c.byID[e.Peer]; p != nil {
+			g.hangUp(o, p)
+			c.moved(e.Peer)
+			g.pickUp(ctx, o, p)
+		}
 	case link.PeerDown:
-		g.replace(e.Peer, nil)
-		g.cfg.Table.SetConnected(e.Peer, false, g.cfg.Now())
+		if p := c.byID[e.Peer]; p != nil {
+			g.hangUp(o, p)
+			c.down(e.Peer, now)
+		}
 	}
-}
-
-// replace makes w the writer to peer, nil for none, and ends the one before.
-func (g *Gossip) replace(peer identity.ID, w *writer) {
-	g.mu.Lock()
-	old := g.writers[peer]
-	if w == nil {
-		delete(g.writers, peer)
-	} else {
-		g.writers[peer] = w
-	}
-	g.mu.Unlock()
-	if old != nil {
-		old.cancel()
-	}
-}
-
-// sweep expires members and renews the own record.
-func (g *Gossip) sweep() error {
-	now := g.cfg.Now()
-	gone := g.cfg.Table.Expire(now, g.connected)
-	for _, id := range gone {
-		g.cfg.Mesh.Forget(id)
-	}
-	if len(gone) > 0 {
-		g.note(member.Updated)
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.left || g.published.IsZero() || now.Sub(g.published) < g.cfg.Refresh {
-		return nil
-	}
-	return g.publishLocked(g.own)
-}
-
-func (g *Gossip) connected(id identity.ID) bool { return g.writerTo(id) != nil }
-
-func (g *Gossip) writerTo(id identity.ID) *writer {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.writers[id]
-}
-
-// compare sends a digest to one random peer.
-func (g *Gossip) compare() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if len(g.writers) == 0 {
-		return
-	}
-	ids := slices.Collect(maps.Keys(g.writers))
-	g.writers[ids[rand.IntN(len(ids))]].compare()
 }

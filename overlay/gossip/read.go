@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
+	"time"
 
 	"golang.org/x/time/rate"
 
@@ -13,149 +15,194 @@ import (
 	"github.com/kairos-io/kairos/overlay/wire"
 )
 
-// What one peer may make this node do: checking a signature takes about
-// 0.1 ms, so that the worst peer keeps a twentieth of a core busy. A peer that
-// wants more is slowed down by its own full stream.
+// What one peer may make this node do, over all of its streams. A peer that wants
+// more is slowed down by its own full stream: it waits before its bytes are read.
 const (
-	recordsPerSecond = 500
-	recordsBurst     = wire.MaxMembers
-	messagesPerTime  = 50
-	messagesBurst    = 500
+	messagesPerSecond = 20
+	messagesBurst     = 200
+	bytesPerSecond    = 64 << 10
+	bytesBurst        = 512 << 10 // more than a message
+	recordsPerSecond  = 500       // to be verified
+	recordsBurst      = 1024
 )
 
-// pace bounds what one peer may send, over all of its streams.
-type pace struct{ records, messages *rate.Limiter }
+// What all peers together may have verified: it takes about 0.1 ms each, so that
+// the worst of meshes keeps a fifth of a core busy.
+const (
+	verifiesPerSecond = 2000
+	verifiesBurst     = wire.MaxMembers
+)
+
+// bodyTimeout is how long a message may take from its first byte to its last.
+const bodyTimeout = 30 * time.Second
+
+// idleReader is how long the pace of a peer without a stream is remembered: by then
+// there is nothing to remember.
+const idleReader = time.Minute
+
+// pace bounds what one peer may send.
+type pace struct{ messages, bytes, records *rate.Limiter }
 
 func newPace() pace {
-	return pace{rate.NewLimiter(recordsPerSecond, recordsBurst), rate.NewLimiter(messagesPerTime, messagesBurst)}
+	return pace{
+		rate.NewLimiter(messagesPerSecond, messagesBurst), rate.NewLimiter(bytesPerSecond, bytesBurst),
+		rate.NewLimiter(recordsPerSecond, recordsBurst),
+	}
+}
+
+// inbound knows of each peer the one stream that is read. Its lock is held for
+// looking up only.
+type inbound struct {
+	verifies *rate.Limiter
+
+	mu      sync.Mutex
+	readers map[identity.ID]*reader
+}
+
+// reader is what is read from one peer.
+type reader struct {
+	pace    pace
+	stream  link.Stream // the newest; nil: none
+	waiting int         // streams that are handled
+	idle    time.Time   // since when there is none
+}
+
+func newInbound() inbound {
+	return inbound{verifies: rate.NewLimiter(verifiesPerSecond, verifiesBurst), readers: make(map[identity.ID]*reader)}
+}
+
+// enter counts a new stream of a peer, which its pace must admit before it is read.
+func (in *inbound) enter(id identity.ID) *reader {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	r := in.readers[id]
+	if r == nil {
+		r = &reader{pace: newPace()}
+		in.readers[id] = r
+	}
+	r.waiting++
+	return r
+}
+
+// adopt makes s the stream that is read, and returns the one before, which is to
+// be reset.
+func (in *inbound) adopt(r *reader, s link.Stream) (old link.Stream) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	old, r.stream = r.stream, s
+	return old
+}
+
+func (in *inbound) leave(r *reader, s link.Stream, now time.Time) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if r.stream == s {
+		r.stream = nil
+	}
+	r.waiting--
+	r.idle = now
+}
+
+// sweep forgets peers that sent nothing lately.
+func (in *inbound) sweep(now time.Time) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for id, r := range in.readers {
+		if r.waiting == 0 && now.Sub(r.idle) > idleReader {
+			delete(in.readers, id)
+		}
+	}
 }
 
 // read takes in what one peer writes until its stream ends.
 func (g *Gossip) read(ctx context.Context, peer identity.ID, s link.Stream) {
 	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
 	defer stop()
+	r := g.inbound.enter(peer)
+	defer func() { g.inbound.leave(r, s, g.cfg.Now()) }()
+	if r.pace.messages.Wait(ctx) != nil { // an opened stream is as much as a message
+		_ = s.Reset()
+		return
+	}
+	if old := g.inbound.adopt(r, s); old != nil {
+		_ = old.Reset()
+	}
+	err := g.readFrom(ctx, peer, r, s)
+	if errors.Is(err, io.EOF) {
+		_ = s.Close() // tells the peer that all was read
+		return
+	}
+	if ctx.Err() == nil {
+		g.log.Debug("gossip from peer ended", "peer", peer.Short(), "err", err)
+	}
+	_ = s.Reset()
+}
+
+func (g *Gossip) readFrom(ctx context.Context, peer identity.ID, r *reader, s link.Stream) error {
+	messages := wire.NewMessageReader(s, func(size int) error {
+		if err := r.pace.messages.Wait(ctx); err != nil {
+			return err
+		}
+		if err := r.pace.bytes.WaitN(ctx, size); err != nil {
+			return err
+		}
+		return s.SetReadDeadline(time.Now().Add(bodyTimeout))
+	})
+	skipped := uint64(0)
 	for {
-		m, err := wire.ReadMessage(s)
+		m, err := messages.Next()
+		g.stats.skipped.Add(messages.Skipped() - skipped)
+		skipped = messages.Skipped()
 		if err != nil {
-			if errors.Is(err, io.EOF) {
-				_ = s.Close() // tells the peer that all was read
-				return
+			return err
+		}
+		if err := s.SetReadDeadline(time.Time{}); err != nil {
+			return err
+		}
+		switch m := m.(type) {
+		case wire.Delta:
+			if err := g.heardDelta(ctx, peer, r, m); err != nil {
+				return err
 			}
-			if ctx.Err() == nil {
-				g.log.Debug("gossip from peer ended", "peer", peer.Short(), "err", err)
-			}
-			_ = s.Reset()
-			return
+		case wire.Digest:
+			g.do(func(o *owned) { o.core.heardDigest(peer, m, g.cfg.Now()) })
+		case wire.Summary:
+			g.do(func(o *owned) { o.core.heardSummary(peer, m, g.cfg.Now()) })
+		case wire.Want:
+			g.do(func(o *owned) { o.core.heardWant(peer, m, g.cfg.Now()) })
 		}
-		w := g.writerTo(peer)
-		if w == nil {
-			continue // not up yet, or down already: the digests at the next start repeat it
+	}
+}
+
+// heardDelta verifies, on the goroutine that reads, what the owner does not have,
+// and has it merged.
+func (g *Gossip) heardDelta(ctx context.Context, peer identity.ID, r *reader, d wire.Delta) error {
+	g.stats.received.Add(uint64(len(d)))
+	var news wire.Delta
+	g.do(func(o *owned) { news = o.core.filter(peer, d, g.cfg.Now()) })
+	verified := make([]member.Verified, 0, len(news))
+	for _, s := range news {
+		if err := r.pace.records.Wait(ctx); err != nil {
+			return err
 		}
-		if w.pace.messages.Wait(ctx) != nil || w.pace.records.WaitN(ctx, len(m.Delta)) != nil {
-			return // only the end of ctx makes them fail, and that resets the stream
+		if err := g.inbound.verifies.Wait(ctx); err != nil {
+			return err
 		}
-		if m.Digest != nil {
-			g.heardDigest(w, m.Digest)
+		v, err := member.Verify(s)
+		if err != nil {
+			g.stats.refused.Add(1)
+			g.log.Debug("record refused", "peer", peer.Short(), "err", err)
 			continue
 		}
-		for _, r := range m.Delta {
-			g.heardRecord(w, r)
+		verified = append(verified, v)
+	}
+	if len(verified) == 0 {
+		return nil
+	}
+	g.do(func(o *owned) {
+		for _, v := range verified {
+			o.core.heard(peer, v, g.cfg.Now())
 		}
-	}
-}
-
-// heardDigest answers with what the peer lacks, and asks for what we lack.
-func (g *Gossip) heardDigest(w *writer, d wire.Digest) {
-	mine := g.cfg.Table.Digest()
-	for id, seq := range d {
-		if id != g.self && seq > mine[id] {
-			w.compare()
-			break
-		}
-	}
-	if d[g.self] > g.ownSeq() {
-		w.compare() // somebody knows a younger record of ours: have it shown
-	}
-	w.learn(d)
-}
-
-func (g *Gossip) ownSeq() uint64 {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.seq
-}
-
-// heardRecord merges a record and passes it on if it was new.
-func (g *Gossip) heardRecord(w *writer, s wire.Signed) {
-	g.stats.received.Add(1)
-	id, seq, ok := s.Head()
-	if !ok {
-		g.stats.refused.Add(1)
-		return
-	}
-	if id == g.self {
-		g.heardOwn(s)
-		return
-	}
-	change, err := g.cfg.Table.Merge(s, g.cfg.Now())
-	if err != nil {
-		g.stats.refused.Add(1)
-		g.log.Debug("record refused", "peer", w.peer.Short(), "err", err)
-		return
-	}
-	w.knows(id, seq)
-	if change.Kind == member.Unchanged {
-		return
-	}
-	g.note(change.Kind)
-	if change.Kind == member.Left {
-		g.cfg.Mesh.Forget(id)
-	} else {
-		g.cfg.Mesh.Learn(id, change.Record.Underlay)
-	}
-	if !change.Evicted.IsZero() {
-		g.cfg.Mesh.Forget(change.Evicted)
-	}
-	g.passOn(w.peer, id, seq)
-}
-
-// heardOwn jumps over a record of ours that we do not remember: an earlier
-// life of this key had more starts than our state says.
-func (g *Gossip) heardOwn(s wire.Signed) {
-	r, err := wire.Open(s)
-	if err != nil {
-		g.stats.refused.Add(1)
-		return
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if r.Seq <= g.seq {
-		return
-	}
-	g.seq = r.Seq
-	if g.published.IsZero() {
-		return
-	}
-	if err := g.publishLocked(g.own); err != nil {
-		g.log.Warn("cannot publish this node's record again", "err", err)
-	}
-}
-
-// passOn sends a record to a few of those that may not have it.
-func (g *Gossip) passOn(from, author identity.ID, seq uint64) {
-	g.mu.Lock()
-	var writers []*writer
-	for id, w := range g.writers {
-		if id != from && id != author {
-			writers = append(writers, w)
-		}
-	}
-	g.mu.Unlock()
-	chosen, rest := some(writers)
-	for _, w := range rest {
-		w.knows(author, seq)
-	}
-	for _, w := range chosen {
-		w.push()
-	}
+	})
+	return nil
 }

@@ -1,8 +1,10 @@
 // Package member is who is in the mesh, as far as this node heard: one signed
 // record per member, merged by sequence number.
 //
-// It has no goroutine, no clock and no network. Whoever drives it passes the
-// time in, which must carry Go's monotonic reading: wall clocks decide nothing.
+// It is a value with one owner: it has no lock, no goroutine, no clock and no
+// network. Whoever drives it passes the time in, which must carry Go's monotonic
+// reading, since wall clocks decide nothing. Everybody else reads a Snapshot,
+// which never changes.
 //
 // # Life of a record
 //
@@ -14,6 +16,8 @@
 //	                         left ────────────────────┘
 //	                               after LeftExpiry
 //
-// Of those who are gone only the sequence number stays, so that a peer that has
-// not forgotten yet does not bring them back, but they themselves may return.
+// Present and left are live: tables are compared by them alone (Summary,
+// Digests). The last record of those who are gone stays as a tombstone, so that a
+// peer that has not forgotten yet does not bring them back, and so that an author
+// that forgot its sequence numbers can be shown how far it had come.
 package member

@@ -5,80 +5,113 @@ import (
 	"time"
 
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/wire"
 )
 
-// Expire removes who is gone and returns them, sorted: members that are neither
-// connected nor refreshed for Limits.Expiry, and members that left for longer
-// than Limits.LeftExpiry. It is to be called every few seconds; connected must
-// not call the Table.
-func (t *Table) Expire(now time.Time, connected func(identity.ID) bool) []identity.ID {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	var gone []identity.ID
-	for id, e := range t.members {
-		if id == t.self {
-			continue
-		}
-		e.Connected = connected(id)
-		if e.Connected {
-			e.Refreshed = now
-		}
-		if t.expiredLocked(e, now) {
-			gone = append(gone, id)
-		}
-	}
-	slices.SortFunc(gone, identity.ID.Compare)
-	for _, id := range gone {
-		e := t.members[id]
-		delete(t.members, id)
-		t.tombstones[id] = tombstone{seq: e.Seq, when: now}
-		if !e.Left { // who left is not in List any more
-			t.revision++
-		}
-	}
-	t.buryLocked(now)
-	return gone
+// tombstone is what stays of a member that is gone: its last record.
+type tombstone struct {
+	seq    uint64
+	signed wire.Signed
+	left   bool // it said goodbye
+	when   time.Time
 }
 
-// SetConnected tells at once what Expire would ask later. Unknown members are ignored.
-func (t *Table) SetConnected(id identity.ID, connected bool, now time.Time) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if e, ok := t.members[id]; ok {
-		e.Connected = connected
-		e.Refreshed = now // it was alive until now in either case
+// graveyard holds the tombstones. What is over its bounds is forgotten whole, the
+// oldest first: a sequence number without its record would mute an author that
+// forgot its own.
+type graveyard struct {
+	stones map[identity.ID]tombstone
+	bytes  int
+}
+
+func (g *graveyard) bury(e *entry, now time.Time) {
+	g.stones[e.ID] = tombstone{seq: e.Seq, signed: e.Signed, left: e.Left, when: now}
+	g.bytes += len(e.Signed)
+}
+
+func (g *graveyard) dig(id identity.ID) {
+	if stone, ok := g.stones[id]; ok {
+		g.bytes -= len(stone.signed)
+		delete(g.stones, id)
 	}
 }
 
-func (t *Table) expiredLocked(e *entry, now time.Time) bool {
-	if e.Left {
-		return now.Sub(e.since) >= t.limits.LeftExpiry
-	}
-	return !e.Connected && now.Sub(e.Refreshed) >= t.limits.Expiry
-}
-
-// buryLocked forgets tombstones that are old, and the oldest if there are too many.
-func (t *Table) buryLocked(now time.Time) {
-	for id, g := range t.tombstones {
-		if now.Sub(g.when) >= t.limits.Tombstone {
-			delete(t.tombstones, id)
+// trim forgets what is old, and the oldest of what is too much.
+func (g *graveyard) trim(limits Limits, now time.Time) {
+	for id, stone := range g.stones {
+		if now.Sub(stone.when) >= limits.Tombstone {
+			g.dig(id)
 		}
 	}
-	excess := len(t.tombstones) - t.limits.Tombstones
-	if excess <= 0 {
+	if len(g.stones) <= limits.Tombstones && g.bytes <= limits.TombstoneBytes {
 		return
 	}
-	ids := make([]identity.ID, 0, len(t.tombstones))
-	for id := range t.tombstones {
+	ids := make([]identity.ID, 0, len(g.stones))
+	for id := range g.stones {
 		ids = append(ids, id)
 	}
 	slices.SortFunc(ids, func(a, b identity.ID) int {
-		if c := t.tombstones[a].when.Compare(t.tombstones[b].when); c != 0 {
+		if c := g.stones[a].when.Compare(g.stones[b].when); c != 0 {
 			return c
 		}
 		return a.Compare(b)
 	})
-	for _, id := range ids[:excess] {
-		delete(t.tombstones, id)
+	for _, id := range ids {
+		if len(g.stones) <= limits.Tombstones && g.bytes <= limits.TombstoneBytes {
+			return
+		}
+		g.dig(id)
 	}
+}
+
+// Expire removes who is gone and returns them, sorted: members that are neither
+// connected nor refreshed for Limits.Expiry, and members that left for longer
+// than Limits.LeftExpiry. It is to be called every few seconds.
+func (t *Table) Expire(now time.Time) []identity.ID {
+	var gone []identity.ID
+	for i := 0; i < len(t.entries); {
+		e := t.entries[i]
+		if e.ID != t.self && t.connected[e.ID] {
+			e.refreshed = now
+		}
+		t.unmark(e, now)
+		if e.ID == t.self || !t.expired(e, now) {
+			i++
+			continue
+		}
+		gone = append(gone, e.ID)
+		t.gone.bury(e, now)
+		t.remove(i)
+	}
+	t.gone.trim(t.limits, now)
+	return gone
+}
+
+func (t *Table) expired(e *entry, now time.Time) bool {
+	if e.Left {
+		return now.Sub(e.since) >= t.limits.LeftExpiry
+	}
+	return !t.connected[e.ID] && now.Sub(e.refreshed) >= t.limits.Expiry
+}
+
+// SetConnected says that a connection of a peer began or ended, whether or not it
+// is a member already.
+func (t *Table) SetConnected(id identity.ID, connected bool, now time.Time) {
+	if connected {
+		t.connected[id] = true
+	} else {
+		delete(t.connected, id)
+	}
+	if i, ok := t.find(id); ok {
+		e := t.entries[i]
+		e.refreshed = now // it was alive until now in either case
+		t.replace(e, func(m *Member) { m.Refreshed = now })
+	}
+}
+
+// replace puts a changed copy in the place of an entry's Member, which others read.
+func (t *Table) replace(e *entry, change func(*Member)) {
+	m := *e.Member
+	change(&m)
+	e.Member, t.snapshot = &m, nil
 }

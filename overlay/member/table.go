@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/kairos-io/kairos/overlay/identity"
@@ -21,7 +20,9 @@ const (
 	defaultLeftExpiry = time.Minute
 	// Everybody's Expiry is over by then, also that of nodes that joined late
 	// and heard of the member from others.
-	defaultTombstone = 24 * time.Hour
+	defaultTombstone      = 24 * time.Hour
+	defaultTombstoneBytes = 1 << 20
+	defaultClone          = 30 * time.Minute
 )
 
 // ErrFull is returned, wrapped, when every member that could make room is connected.
@@ -29,11 +30,38 @@ var ErrFull = errors.New("member table is full")
 
 // Limits bound a Table. Zero fields have defaults.
 type Limits struct {
-	Members    int           // members kept, at most and by default wire.MaxMembers
-	Tombstones int           // sequence numbers of members gone, likewise
-	Expiry     time.Duration // without refresh and connection; default 1 h
-	LeftExpiry time.Duration // after a goodbye; default 1 min
-	Tombstone  time.Duration // how long the gone are remembered; default 24 h
+	Members        int           // members kept, at most and by default wire.MaxMembers
+	Tombstones     int           // last records of members gone, likewise
+	TombstoneBytes int           // of all of these together; default 1 MiB
+	Expiry         time.Duration // without refresh and connection; default 1 h
+	LeftExpiry     time.Duration // after a goodbye; default 1 min
+	Tombstone      time.Duration // how long the gone are remembered; default 24 h
+	Clone          time.Duration // how long a member counts as cloned after the last sign of it; default 30 min
+}
+
+func (l Limits) withDefaults() Limits {
+	if l.Members <= 0 || l.Members > wire.MaxMembers {
+		l.Members = wire.MaxMembers
+	}
+	if l.Tombstones <= 0 || l.Tombstones > wire.MaxMembers {
+		l.Tombstones = wire.MaxMembers
+	}
+	if l.TombstoneBytes <= 0 {
+		l.TombstoneBytes = defaultTombstoneBytes
+	}
+	if l.Expiry <= 0 {
+		l.Expiry = defaultExpiry
+	}
+	if l.LeftExpiry <= 0 {
+		l.LeftExpiry = defaultLeftExpiry
+	}
+	if l.Tombstone <= 0 {
+		l.Tombstone = defaultTombstone
+	}
+	if l.Clone <= 0 {
+		l.Clone = defaultClone
+	}
+	return l
 }
 
 // Kind is what a Merge did.
@@ -61,145 +89,166 @@ func (k Kind) String() string {
 type Change struct {
 	Kind    Kind
 	ID      identity.ID // the author
-	Record  wire.Record // valid unless Unchanged
 	Evicted identity.ID // the member that made room, or zero
+	// OtherRun: another run of the author wrote the record before. An author that
+	// did not deliver this one may not know of it.
+	OtherRun bool
 }
 
-// Member is one member as this node knows it. It shares memory with the Table
-// and must not be modified.
-type Member struct {
-	wire.Record
-	Signed    wire.Signed
-	Refreshed time.Time // when the newest record came, or the connection was last seen
-	Connected bool      // as last told by Expire or SetConnected
-}
-
+// entry is one live member.
 type entry struct {
-	Member
-	since time.Time // of the goodbye, when Left
+	*Member
+	refreshed time.Time // as Member.Refreshed, and while it is connected the last Expire
+	since     time.Time // of the goodbye, when Left
+	runs      runs
+	check     uint32
 }
 
-type tombstone struct {
-	seq  uint64
-	when time.Time
-}
-
-// Table holds the members. It is safe for concurrent use. The node's own record
-// is merged like all others, but never expires and never makes room.
+// Table holds the members. It belongs to one goroutine at a time. The node's own
+// record is merged like all others, but never expires and never makes room.
 type Table struct {
 	self   identity.ID
 	limits Limits
 
-	mu         sync.Mutex // protects what follows
-	members    map[identity.ID]*entry
-	tombstones map[identity.ID]tombstone
-	revision   uint64
+	entries   []*entry // live, sorted by ID
+	bytes     int      // of their signed records
+	gone      graveyard
+	connected map[identity.ID]bool // members or not
+	revision  uint64               // of what is present
+	version   uint64               // of the IDs and sequence numbers of the live
+
+	snapshot *Snapshot // nil: to be made
+	summary  wire.Summary
+	summed   uint64 // the version that summary is of
 }
 
 // New makes an empty table for the node self.
 func New(self identity.ID, limits Limits) *Table {
 	return &Table{
-		self:       self,
-		limits:     limits.withDefaults(),
-		members:    make(map[identity.ID]*entry),
-		tombstones: make(map[identity.ID]tombstone),
+		self: self, limits: limits.withDefaults(),
+		gone: graveyard{stones: make(map[identity.ID]tombstone)}, connected: make(map[identity.ID]bool),
+		summed: ^uint64(0),
 	}
 }
 
-func (l Limits) withDefaults() Limits {
-	if l.Members <= 0 || l.Members > wire.MaxMembers {
-		l.Members = wire.MaxMembers
+// find returns where the live member is in entries, or would be.
+func (t *Table) find(id identity.ID) (int, bool) {
+	return slices.BinarySearchFunc(t.entries, id, func(e *entry, id identity.ID) int { return e.ID.Compare(id) })
+}
+
+// Seq returns the sequence number of the newest record that is known of a member,
+// live or gone.
+func (t *Table) Seq(id identity.ID) (seq uint64, known bool) {
+	if i, ok := t.find(id); ok {
+		return t.entries[i].Seq, true
 	}
-	if l.Tombstones <= 0 || l.Tombstones > wire.MaxMembers {
-		l.Tombstones = wire.MaxMembers
+	stone, ok := t.gone.stones[id]
+	return stone.seq, ok
+}
+
+// Signed returns that record.
+func (t *Table) Signed(id identity.ID) (wire.Signed, bool) {
+	if i, ok := t.find(id); ok {
+		return t.entries[i].Signed, true
 	}
-	if l.Expiry <= 0 {
-		l.Expiry = defaultExpiry
+	stone, ok := t.gone.stones[id]
+	return stone.signed, ok
+}
+
+// Bytes is the size of all live records together.
+func (t *Table) Bytes() int { return t.bytes }
+
+// Version changes with every live record.
+func (t *Table) Version() uint64 { return t.version }
+
+// News is what a record that may be false would be to a table.
+type News int
+
+// What it may be.
+const (
+	Newer News = iota // worth verifying
+	Equal             // known, byte for byte
+	Older
+)
+
+// Weigh compares a record, of which only the head was read, with what is known. Of
+// two live records of one number, which only two machines with one key make, the
+// greater one is newer, so that all tables end up with the same.
+func (t *Table) Weigh(id identity.ID, seq uint64, s wire.Signed) News {
+	known, any := t.Seq(id)
+	switch {
+	case !any || seq > known:
+		return Newer
+	case seq < known:
+		return Older
 	}
-	if l.LeftExpiry <= 0 {
-		l.LeftExpiry = defaultLeftExpiry
+	held, _ := t.Signed(id)
+	order := bytes.Compare(s, held)
+	switch _, live := t.find(id); {
+	case order == 0 || !live:
+		return Equal
+	case order > 0:
+		return Newer
 	}
-	if l.Tombstone <= 0 {
-		l.Tombstone = defaultTombstone
-	}
-	return l
+	return Older
 }
 
 // Merge takes in a record, whoever delivered it. What is not newer than what is
-// known is Unchanged, and cheap; anything else must verify (errors of wire.Open).
-// When the table is full, the unconnected member that was silent for longest
-// makes room; ErrFull if there is none. Change.Record may be the node's own,
-// with a sequence number that it does not remember: then it must publish with a
-// higher one. The table keeps a copy of s.
-func (t *Table) Merge(s wire.Signed, now time.Time) (Change, error) {
-	id, seq, ok := s.Head()
-	if ok && t.known(id, seq) {
-		return Change{Kind: Unchanged, ID: id}, nil
+// known is Unchanged. When the table is full, the unconnected member that was
+// silent for longest makes room; ErrFull if there is none.
+func (t *Table) Merge(v Verified, now time.Time) (Change, error) {
+	id, change := v.record.ID, Change{ID: v.record.ID}
+	if t.Weigh(id, v.record.Seq, v.signed) != Newer {
+		return change, nil
 	}
-	// Verifying is the expensive part: not under the lock.
-	record, err := wire.Open(s)
-	if err != nil {
-		return Change{}, err
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.mergeLocked(record, s, now)
-}
-
-func (t *Table) known(id identity.ID, seq uint64) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.knownLocked(id, seq)
-}
-
-func (t *Table) knownLocked(id identity.ID, seq uint64) bool {
-	if e, ok := t.members[id]; ok {
-		return seq <= e.Seq
-	}
-	gone, ok := t.tombstones[id]
-	return ok && seq <= gone.seq
-}
-
-func (t *Table) mergeLocked(r wire.Record, s wire.Signed, now time.Time) (Change, error) {
-	change := Change{ID: r.ID, Record: r}
-	old, exists := t.members[r.ID]
-	switch {
-	case t.knownLocked(r.ID, r.Seq): // somebody was faster
-		return Change{Kind: Unchanged, ID: r.ID}, nil
-	case !exists && len(t.members) >= t.limits.Members:
-		evicted, ok := identity.ID{}, false
-		if !r.Left { // nobody makes room for who is leaving
-			evicted, ok = t.evictLocked()
+	i, exists := t.find(id)
+	if !exists && len(t.entries) >= t.limits.Members {
+		if v.record.Left || !t.evict(&change) { // nobody makes room for who is leaving
+			return Change{}, fmt.Errorf("merge record of %s: %w", id.Short(), ErrFull)
 		}
-		if !ok {
-			return Change{}, fmt.Errorf("merge record of %s: %w", r.ID.Short(), ErrFull)
-		}
-		change.Evicted = evicted
+		i, _ = t.find(id)
 	}
-	e := &entry{Member: Member{Record: r, Signed: bytes.Clone(s), Refreshed: now}}
-	change.Kind = Added
-	if exists {
-		e.Connected = old.Connected
-		change.Kind = kindOf(old.Record, r)
-	} else if r.Left {
-		change.Kind = Left
-	}
-	if r.Left {
+	e := &entry{Member: &Member{Record: v.record, Signed: v.signed, Refreshed: now}, refreshed: now, check: v.check}
+	if v.record.Left {
 		e.since = now
-		if exists && old.Left {
+	}
+	change.Kind = Added
+	visible := !v.record.Left
+	if exists {
+		old := t.entries[i]
+		change.Kind, change.OtherRun = kindOf(old.Record, v.record), old.Run != v.record.Run
+		visible = visible && change.Kind != Refreshed || change.Kind == Left
+		if old.Left && v.record.Left {
 			e.since = old.since // repeating a goodbye does not prolong it
 		}
+		e.runs, e.Cloned = old.runs, old.Cloned
+		t.bytes -= len(old.Signed)
+		t.entries[i] = e
+	} else {
+		if v.record.Left {
+			change.Kind = Left
+		}
+		t.entries = slices.Insert(t.entries, i, e)
+		t.gone.dig(id)
 	}
-	t.members[r.ID] = e
-	delete(t.tombstones, r.ID)
-	visible := !r.Left || (exists && !old.Left)
-	if (visible && change.Kind != Refreshed) || !change.Evicted.IsZero() {
-		t.revision++
+	t.bytes += len(v.signed)
+	if t.mark(e, now) {
+		visible = true
 	}
+	t.touch(visible)
 	return change, nil
 }
 
-// kindOf tells what a newer record of a present member means.
+// touch notes that live records changed, and whether in a way that is to be seen.
+func (t *Table) touch(visible bool) {
+	t.version++
+	t.snapshot = nil
+	if visible {
+		t.revision++
+	}
+}
+
+// kindOf tells what a newer record of a live member means.
 func kindOf(old, now wire.Record) Kind {
 	switch {
 	case now.Left && !old.Left:
@@ -214,60 +263,29 @@ func kindOf(old, now wire.Record) Kind {
 	return Updated
 }
 
-// evictLocked removes the unconnected member that was silent for longest. It
-// leaves no tombstone: nothing says that the member is gone.
-func (t *Table) evictLocked() (identity.ID, bool) {
-	var victim *entry
-	for _, e := range t.members {
-		if e.ID == t.self || e.Connected {
+// evict removes the unconnected member that was silent for longest, and says
+// whom. It leaves no tombstone: nothing says that the member is gone.
+func (t *Table) evict(change *Change) bool {
+	victim := -1
+	for i, e := range t.entries {
+		if e.ID == t.self || t.connected[e.ID] {
 			continue
 		}
-		if victim == nil || older(e, victim) {
-			victim = e
+		if victim < 0 || e.refreshed.Before(t.entries[victim].refreshed) {
+			victim = i
 		}
 	}
-	if victim == nil {
-		return identity.ID{}, false
+	if victim < 0 {
+		return false
 	}
-	delete(t.members, victim.ID)
-	return victim.ID, true
+	change.Evicted = t.entries[victim].ID
+	t.remove(victim)
+	return true
 }
 
-// older orders by silence, and by ID where that is equal.
-func older(a, b *entry) bool {
-	if !a.Refreshed.Equal(b.Refreshed) {
-		return a.Refreshed.Before(b.Refreshed)
-	}
-	return a.ID.Compare(b.ID) < 0
-}
-
-// Get returns a present member; one that left is not present.
-func (t *Table) Get(id identity.ID) (Member, bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if e, ok := t.members[id]; ok && !e.Left {
-		return e.Member, true
-	}
-	return Member{}, false
-}
-
-// List returns the present members, this node included, sorted by ID.
-func (t *Table) List() []Member {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	out := make([]Member, 0, len(t.members))
-	for _, e := range t.members {
-		if !e.Left {
-			out = append(out, e.Member)
-		}
-	}
-	slices.SortFunc(out, func(a, b Member) int { return a.ID.Compare(b.ID) })
-	return out
-}
-
-// Revision grows with every change that List shows, refreshes aside.
-func (t *Table) Revision() uint64 {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.revision
+func (t *Table) remove(i int) {
+	e := t.entries[i]
+	t.entries = slices.Delete(t.entries, i, i+1)
+	t.bytes -= len(e.Signed)
+	t.touch(!e.Left) // who left is not to be seen any more
 }

@@ -5,9 +5,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"reflect"
-	"sync"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -52,22 +52,44 @@ func record(t testing.TB, n int, seq uint64, says ...say) wire.Signed {
 	return s
 }
 
+// get and list look into a snapshot.
+func get(table *Table, id identity.ID) (*Member, bool) { return table.Snapshot().Get(id) }
+
+func list(table *Table) []*Member { return table.Snapshot().List() }
+
+// known is the table's digest as a map.
+func known(table *Table) map[identity.ID]uint64 {
+	out := make(map[identity.ID]uint64)
+	for _, d := range table.Digests() {
+		for _, e := range d.Entries {
+			out[e.ID] = e.Seq
+		}
+	}
+	return out
+}
+
 func newTable(t testing.TB, limits Limits) *Table {
 	t.Helper()
 	return New(testKey(t, 0).ID(), limits)
 }
 
+// merge verifies and merges.
+func merge(table *Table, s wire.Signed, now time.Time) (Change, error) {
+	v, err := Verify(s)
+	if err != nil {
+		return Change{}, err
+	}
+	return table.Merge(v, now)
+}
+
 func mustMerge(t testing.TB, table *Table, s wire.Signed, now time.Time) Change {
 	t.Helper()
-	c, err := table.Merge(s, now)
+	c, err := merge(table, s, now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
 }
-
-func nobody(identity.ID) bool    { return false }
-func everybody(identity.ID) bool { return true }
 
 func TestMergeSequence(t *testing.T) {
 	for _, c := range []struct {
@@ -80,7 +102,6 @@ func TestMergeSequence(t *testing.T) {
 		{"new", []wire.Signed{record(t, 1, 5)}, []Kind{Added}, true, 1},
 		{"same twice", []wire.Signed{record(t, 1, 5), record(t, 1, 5)}, []Kind{Added, Unchanged}, true, 1},
 		{"older after newer", []wire.Signed{record(t, 1, 5, note("new")), record(t, 1, 4, note("old"))}, []Kind{Added, Unchanged}, true, 1},
-		{"same number, other content", []wire.Signed{record(t, 1, 5), record(t, 1, 5, note("x"))}, []Kind{Added, Unchanged}, true, 1},
 		{"refreshed", []wire.Signed{record(t, 1, 5, note("x")), record(t, 1, 6, note("x"))}, []Kind{Added, Refreshed}, true, 1},
 		{"updated", []wire.Signed{record(t, 1, 5), record(t, 1, 9, note("x"))}, []Kind{Added, Updated}, true, 2},
 		{"left", []wire.Signed{record(t, 1, 5), record(t, 1, 6, left)}, []Kind{Added, Left}, false, 2},
@@ -93,15 +114,15 @@ func TestMergeSequence(t *testing.T) {
 			var kinds []Kind
 			for _, s := range c.records {
 				change := mustMerge(t, table, s, start)
-				if change.ID != testKey(t, 1).ID() || (change.Kind != Unchanged && change.Record.ID != change.ID) {
-					t.Errorf("change of %s with a record of %s", change.ID.Short(), change.Record.ID.Short())
+				if change.ID != testKey(t, 1).ID() {
+					t.Errorf("change of %s", change.ID.Short())
 				}
 				kinds = append(kinds, change.Kind)
 			}
 			if !reflect.DeepEqual(kinds, c.want) {
 				t.Errorf("kinds %v, want %v", kinds, c.want)
 			}
-			if _, ok := table.Get(testKey(t, 1).ID()); ok != c.present || len(table.List()) == 1 != c.present {
+			if _, ok := get(table, testKey(t, 1).ID()); ok != c.present || len(list(table)) == 1 != c.present {
 				t.Errorf("present: %v, want %v", ok, c.present)
 			}
 			if table.Revision() != c.changes {
@@ -116,13 +137,13 @@ func TestMergeRefusesForgery(t *testing.T) {
 	mustMerge(t, table, record(t, 1, 5), start)
 	forged := bytes.Clone(record(t, 1, 6))
 	forged[len(forged)-1] ^= 1
-	if _, err := table.Merge(forged, start); !errors.Is(err, wire.ErrSignature) {
+	if _, err := merge(table, forged, start); !errors.Is(err, wire.ErrSignature) {
 		t.Errorf("forged: %v", err)
 	}
-	if _, err := table.Merge(wire.Signed("short"), start); !errors.Is(err, wire.ErrMalformed) {
+	if _, err := merge(table, wire.Signed("short"), start); !errors.Is(err, wire.ErrMalformed) {
 		t.Errorf("short: %v", err)
 	}
-	if m, ok := table.Get(testKey(t, 1).ID()); !ok || m.Seq != 5 {
+	if m, ok := get(table, testKey(t, 1).ID()); !ok || m.Seq != 5 {
 		t.Errorf("sequence %d", m.Seq)
 	}
 }
@@ -133,7 +154,7 @@ func TestMergeCopies(t *testing.T) {
 	s := bytes.Clone(record(t, 1, 5))
 	mustMerge(t, table, s, start)
 	clear(s)
-	m, _ := table.Get(testKey(t, 1).ID())
+	m, _ := get(table, testKey(t, 1).ID())
 	if _, err := wire.Open(m.Signed); err != nil {
 		t.Errorf("changed from outside: %v", err)
 	}
@@ -145,7 +166,7 @@ func TestExpire(t *testing.T) {
 		mustMerge(t, table, record(t, n, 1), start)
 	}
 	mustMerge(t, table, record(t, 3, 2, left), at(30*time.Minute))
-	connected := func(id identity.ID) bool { return id == testKey(t, 1).ID() }
+	table.SetConnected(testKey(t, 1).ID(), true, start)
 	for _, c := range []struct {
 		after time.Duration
 		gone  []int
@@ -158,7 +179,7 @@ func TestExpire(t *testing.T) {
 		{100 * time.Hour, []int{}}, // still
 	} {
 		before := table.Revision()
-		gone := table.Expire(at(c.after), connected)
+		gone := table.Expire(at(c.after))
 		if len(gone) != len(c.gone) || (len(gone) == 1 && gone[0] != testKey(t, c.gone[0]).ID()) {
 			t.Errorf("after %v: %d gone, want %v", c.after, len(gone), c.gone)
 		}
@@ -166,14 +187,15 @@ func TestExpire(t *testing.T) {
 			t.Error("a member vanished without a new revision")
 		}
 	}
-	if len(table.List()) != 2 {
-		t.Errorf("%d members left", len(table.List()))
+	if len(list(table)) != 2 {
+		t.Errorf("%d members left", len(list(table)))
 	}
 	// The connection was alive until now: a full hour starts when it ends.
-	if gone := table.Expire(at(100*time.Hour+59*time.Minute), nobody); len(gone) != 0 {
+	table.SetConnected(testKey(t, 1).ID(), false, at(100*time.Hour))
+	if gone := table.Expire(at(100*time.Hour + 59*time.Minute)); len(gone) != 0 {
 		t.Error("gone right after the connection")
 	}
-	if gone := table.Expire(at(101*time.Hour), nobody); len(gone) != 1 {
+	if gone := table.Expire(at(101 * time.Hour)); len(gone) != 1 {
 		t.Errorf("%d gone", len(gone))
 	}
 }
@@ -183,7 +205,7 @@ func TestRefreshKeepsAlive(t *testing.T) {
 	for i := range 100 {
 		now := at(time.Duration(i) * Refresh)
 		mustMerge(t, table, record(t, 1, uint64(i)), now)
-		if gone := table.Expire(now, nobody); len(gone) != 0 {
+		if gone := table.Expire(now); len(gone) != 0 {
 			t.Fatalf("expired although refreshed, after %d", i)
 		}
 	}
@@ -194,36 +216,70 @@ func TestGoodbyeIsNotProlonged(t *testing.T) {
 	table := newTable(t, Limits{})
 	mustMerge(t, table, record(t, 1, 1, left), start)
 	mustMerge(t, table, record(t, 1, 2, left), at(50*time.Second))
-	if gone := table.Expire(at(time.Minute), everybody); len(gone) != 1 {
+	table.SetConnected(testKey(t, 1).ID(), true, start)
+	if gone := table.Expire(at(time.Minute)); len(gone) != 1 {
 		t.Error("still there")
 	}
 }
 
+// What is gone does not come back by itself, its author may, and it is in no digest.
 func TestTombstones(t *testing.T) {
-	table := newTable(t, Limits{Tombstones: 10})
+	table, id := newTable(t, Limits{Tombstones: 10}), testKey(t, 1).ID()
 	old := record(t, 1, 5)
 	mustMerge(t, table, old, start)
-	table.Expire(at(2*time.Hour), nobody)
-	if c := mustMerge(t, table, old, at(2*time.Hour)); c.Kind != Unchanged || len(table.List()) != 0 {
+	table.Expire(at(2 * time.Hour))
+	if c := mustMerge(t, table, old, at(2*time.Hour)); c.Kind != Unchanged || len(list(table)) != 0 {
 		t.Error("an expired record came back")
 	}
-	if table.Digest()[testKey(t, 1).ID()] != 5 {
-		t.Error("the digest asks for who is gone")
+	if len(known(table)) != 0 || table.Summary().Count != 0 {
+		t.Error("who is gone takes part in comparisons")
+	}
+	if s, ok := table.Signed(id); !ok || !bytes.Equal(s, old) {
+		t.Error("the last record is lost: nobody could show it to an author that forgot it")
 	}
 	if c := mustMerge(t, table, record(t, 1, 6), at(2*time.Hour)); c.Kind != Added {
 		t.Errorf("the member itself cannot come back: %v", c.Kind)
 	}
-	table.Expire(at(4*time.Hour), nobody)
-	table.Expire(at(28*time.Hour), nobody)
-	if len(table.Digest()) != 0 {
+	table.Expire(at(4 * time.Hour))
+	table.Expire(at(28 * time.Hour))
+	if _, known := table.Seq(id); known {
 		t.Error("the gone are remembered forever")
 	}
-	for n := 1; n <= 30; n++ {
-		mustMerge(t, table, record(t, n, 10), at(30*time.Hour+time.Duration(n)*time.Second))
-		table.Expire(at(40*time.Hour+time.Duration(n)*time.Second), nobody)
+}
+
+// Neither number nor size of tombstones grows, and none is there without its record.
+func TestTombstonesAreBounded(t *testing.T) {
+	big := func(r *wire.Record) {
+		r.Annotations = map[string]string{}
+		for i := range 7 {
+			r.Annotations[fmt.Sprint(i)] = strings.Repeat("x", wire.MaxAnnotationValue)
+		}
 	}
-	if got := table.Digest(); len(got) != 10 || got[testKey(t, 30).ID()] == 0 {
-		t.Errorf("%d tombstones, want the last 10", len(got))
+	for name, c := range map[string]struct {
+		limits Limits
+		say    say
+		most   int
+	}{
+		"number": {Limits{Tombstones: 10}, func(*wire.Record) {}, 10},
+		"size":   {Limits{TombstoneBytes: 40 << 10}, big, 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			table := newTable(t, c.limits)
+			for n := 1; n <= 30; n++ {
+				now := at(time.Duration(n) * 2 * time.Second)
+				mustMerge(t, table, record(t, n, 10, c.say), now)
+				table.Expire(now.Add(time.Hour))
+			}
+			found, size := 0, 0
+			for n := 1; n <= 30; n++ {
+				if s, ok := table.Signed(testKey(t, n).ID()); ok {
+					found, size = found+1, size+len(s)
+				}
+			}
+			if _, known := table.Seq(testKey(t, 30).ID()); found != c.most || !known || size != table.gone.bytes {
+				t.Errorf("%d tombstones of %d bytes, want the last %d of %d", found, table.gone.bytes, c.most, size)
+			}
+		})
 	}
 }
 
@@ -240,14 +296,17 @@ func TestCap(t *testing.T) {
 	if c := mustMerge(t, table, record(t, 2, 1), at(11*time.Second)); c.Kind != Added || c.Evicted != testKey(t, 3).ID() {
 		t.Errorf("the evicted cannot come back: %v", c.Kind)
 	}
-	if len(table.List()) != 4 {
-		t.Errorf("%d members", len(table.List()))
+	if len(list(table)) != 4 {
+		t.Errorf("%d members", len(list(table)))
 	}
-	if _, err := table.Merge(record(t, 9, 1, left), start); !errors.Is(err, ErrFull) {
+	if _, err := merge(table, record(t, 9, 1, left), start); !errors.Is(err, ErrFull) {
 		t.Errorf("made room for who leaves: %v", err)
 	}
-	table.Expire(at(12*time.Second), everybody)
-	if _, err := table.Merge(record(t, 5, 1), start); !errors.Is(err, ErrFull) {
+	for n := range 10 {
+		table.SetConnected(testKey(t, n).ID(), true, at(12*time.Second))
+	}
+	table.Expire(at(12 * time.Second))
+	if _, err := merge(table, record(t, 5, 1), start); !errors.Is(err, ErrFull) {
 		t.Errorf("evicted the connected: %v", err)
 	}
 	if c := mustMerge(t, table, record(t, 4, 2), start); c.Kind != Refreshed {
@@ -259,129 +318,90 @@ func TestConnected(t *testing.T) {
 	table, id := newTable(t, Limits{}), testKey(t, 1).ID()
 	table.SetConnected(id, true, start) // not known yet
 	mustMerge(t, table, record(t, 1, 1), start)
-	if m, _ := table.Get(id); m.Connected {
-		t.Error("connected before anybody said so")
+	if gone := table.Expire(at(time.Hour)); len(gone) != 0 {
+		t.Error("expired although connected")
 	}
-	table.SetConnected(id, true, at(time.Minute))
-	mustMerge(t, table, record(t, 1, 2, note("x")), at(2*time.Minute))
-	if m, _ := table.Get(id); !m.Connected || m.Refreshed != at(2*time.Minute) {
+	mustMerge(t, table, record(t, 1, 2, note("x")), at(2*time.Hour))
+	if gone := table.Expire(at(4 * time.Hour)); len(gone) != 0 {
 		t.Error("a new record ended the connection")
 	}
-	table.SetConnected(id, false, at(3*time.Minute))
-	if m, _ := table.Get(id); m.Connected || m.Refreshed != at(3*time.Minute) {
+	before := table.Snapshot()
+	table.SetConnected(id, false, at(5*time.Hour))
+	if m, _ := get(table, id); m.Refreshed != at(5*time.Hour) {
 		t.Error("the end of the connection went unnoticed")
+	}
+	if m, _ := before.Get(id); m.Refreshed == at(5*time.Hour) {
+		t.Error("a snapshot changed")
 	}
 }
 
 func TestFloodStaysBounded(t *testing.T) {
 	table := newTable(t, Limits{Members: 50, Tombstones: 50})
 	for n := range 1000 {
-		if _, err := table.Merge(record(t, n, 1), at(time.Duration(n)*time.Minute)); err != nil {
+		if _, err := merge(table, record(t, n, 1), at(time.Duration(n)*time.Minute)); err != nil {
 			t.Fatal(err)
 		}
-		table.Expire(at(time.Duration(n)*time.Minute), nobody)
-		if got := len(table.Digest()); got > 100 {
+		table.Expire(at(time.Duration(n) * time.Minute))
+		if got := len(table.entries) + len(table.gone.stones); got > 100 {
 			t.Fatalf("%d entries", got)
 		}
 	}
-	if _, ok := table.Get(testKey(t, 0).ID()); !ok {
+	if _, ok := get(table, testKey(t, 0).ID()); !ok {
 		t.Error("the flood washed this node away")
 	}
 }
 
-func TestMissing(t *testing.T) {
-	table := newTable(t, Limits{})
-	for n := range 6 {
-		mustMerge(t, table, record(t, n, 5), start)
-	}
-	mustMerge(t, table, record(t, 5, 6, left), start)
-	id := func(n int) identity.ID { return testKey(t, n).ID() }
-	theirs := wire.Digest{id(1): 5, id(2): 4, id(3): 6, id(77): 1}
-	want := map[identity.ID]bool{id(0): true, id(2): true, id(4): true, id(5): true}
-	got := table.Missing(theirs, 100)
-	if len(got) != len(want) {
-		t.Errorf("%d records, want %d", len(got), len(want))
-	}
-	for i, s := range got {
-		who, _, _ := s.Head()
-		if !want[who] {
-			t.Errorf("sends %s, which they have", who.Short())
-		}
-		if i == 0 && who != id(0) {
-			t.Error("not its own record first")
-		}
-	}
-	for _, limit := range []int{-1, 0, 1, 3} {
-		if n := len(table.Missing(theirs, limit)); n != max(limit, 0) {
-			t.Errorf("%d records with limit %d", n, limit)
-		}
-	}
-}
-
-// Whatever the order and the duplicates, and by whatever exchange of digests,
-// all tables end up with the same records.
-func TestConvergence(t *testing.T) {
-	rng := rand.New(rand.NewPCG(1, 2))
-	tables := make([]*Table, 5)
-	for i := range tables {
-		tables[i] = New(testKey(t, i).ID(), Limits{})
-	}
-	for n := range 20 {
-		for seq := range uint64(5) {
-			s := record(t, n, seq, note(fmt.Sprint(seq)))
-			for range 2 {
-				mustMerge(t, tables[rng.IntN(len(tables))], s, start)
+// The clone detector knows a machine that lost its state from two machines.
+func TestCloned(t *testing.T) {
+	run := func(b byte) say { return func(r *wire.Record) { r.Run = Run{b} } }
+	for _, c := range []struct {
+		name string
+		runs []byte // of records with rising numbers
+		want bool
+	}{
+		{"one run", []byte{1, 1, 1, 1}, false},
+		{"restarts", []byte{1, 2, 3, 4, 5}, false},
+		{"records without a run", []byte{0, 0, 1, 0, 1, 0, 1}, false},
+		{"state lost: new, the earlier life's, over it", []byte{2, 1, 2, 2, 2}, false},
+		{"two machines", []byte{1, 2, 1, 2}, true},
+		{"three machines", []byte{1, 2, 3, 1, 2}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			table, id := newTable(t, Limits{}), testKey(t, 1).ID()
+			now := start
+			for i, b := range c.runs {
+				now = now.Add(time.Second)
+				mustMerge(t, table, record(t, 1, uint64(i+1), run(b)), now)
 			}
-		}
-	}
-	for range 3 * len(tables) {
-		for i, a := range tables {
-			b := tables[(i+1)%len(tables)]
-			for _, s := range a.Missing(b.Digest(), 7) {
-				mustMerge(t, b, s, start)
+			m, _ := get(table, id)
+			if m.Cloned != c.want {
+				t.Fatalf("cloned %v, want %v", m.Cloned, c.want)
 			}
-		}
-	}
-	want := tables[0].Digest()
-	if len(want) != 20 {
-		t.Fatalf("%d members", len(want))
-	}
-	for i, table := range tables {
-		if !reflect.DeepEqual(table.Digest(), want) {
-			t.Errorf("table %d differs", i)
-		}
-		for _, m := range table.List() {
-			if m.Seq != 4 || m.Annotations["note"] != "4" {
-				t.Errorf("table %d has an old record", i)
+			before := table.Revision()
+			mustMerge(t, table, record(t, 1, 99, run(c.runs[len(c.runs)-1])), now)
+			if table.Revision() != before {
+				t.Error("a refresh counts as a change")
 			}
-		}
-	}
-}
-
-func TestConcurrentUse(t *testing.T) {
-	table := newTable(t, Limits{Members: 8})
-	records := make([]wire.Signed, 0, 40)
-	for i := range 40 {
-		records = append(records, record(t, i%10, uint64(i)))
-	}
-	var wg sync.WaitGroup
-	for range 4 {
-		wg.Go(func() {
-			for _, s := range records {
-				if _, err := table.Merge(s, start); err != nil && !errors.Is(err, ErrFull) {
-					t.Error(err)
-				}
-				table.Expire(start, nobody)
-				table.SetConnected(testKey(t, 3).ID(), true, start)
-				table.List()
-				table.Missing(table.Digest(), 5)
-				table.Revision()
+			table.SetConnected(id, true, now)
+			table.Expire(now.Add(time.Hour))
+			if m, _ := get(table, id); m.Cloned || c.want && table.Revision() == before {
+				t.Error("cloned for ever, or not told that it is over")
 			}
 		})
 	}
-	wg.Wait()
-	if n := len(table.List()); n == 0 || n > 8 {
-		t.Errorf("%d members", n)
+}
+
+// Whoever reads shares one snapshot until something changes.
+func TestSnapshotIsShared(t *testing.T) {
+	table := newTable(t, Limits{})
+	mustMerge(t, table, record(t, 1, 1), start)
+	first, id := table.Snapshot(), testKey(t, 1).ID()
+	if n := testing.AllocsPerRun(100, func() { table.Snapshot().List(); first.Get(id) }); n > 0 || table.Snapshot() != first {
+		t.Errorf("made anew without a change: %v allocations to read", n)
+	}
+	mustMerge(t, table, record(t, 2, 1), start)
+	if len(first.List()) != 1 || len(list(table)) != 2 {
+		t.Error("a snapshot changed")
 	}
 }
 
@@ -409,15 +429,23 @@ func FuzzSchedule(f *testing.F) {
 	f.Fuzz(func(t *testing.T, events []byte) {
 		table := newTable(t, Limits{Members: 4, Tombstones: 3})
 		now, revision := start, uint64(0)
+		seqs := func() map[identity.ID]uint64 {
+			out := make(map[identity.ID]uint64)
+			for n := range 8 {
+				id := testKey(t, n).ID()
+				out[id], _ = table.Seq(id)
+			}
+			return out
+		}
 		for _, e := range events {
-			before := table.Digest()
+			before := seqs()
 			switch {
 			case e < 64:
-				c, err := table.Merge(records[e], now)
+				c, err := merge(table, records[e], now)
 				if err != nil && !errors.Is(err, ErrFull) {
 					t.Fatal(err)
 				}
-				if seq, ok := before[c.ID]; ok && err == nil && table.Digest()[c.ID] < seq {
+				if err == nil && seqs()[c.ID] < before[c.ID] {
 					t.Fatal("went back to an older record")
 				}
 			case e < 128:
@@ -425,25 +453,46 @@ func FuzzSchedule(f *testing.F) {
 				table.SetConnected(id, e%2 == 0, now)
 			default:
 				now = now.Add(time.Duration(e-128) * time.Minute)
-				table.Expire(now, func(id identity.ID) bool { return id[0]&1 == e&1 })
-				if len(table.Digest()) > 4+3 {
+				table.Expire(now)
+				if len(table.gone.stones) > 3 {
 					t.Fatal("over the limits")
 				}
 			}
-			if len(table.List()) > 4 || table.Revision() < revision {
+			if len(list(table)) > 4 || table.Revision() < revision {
 				t.Fatal("too many members, or the revision went back")
 			}
 			revision = table.Revision()
+			size := 0
+			for _, e := range table.entries {
+				size += len(e.Signed)
+			}
+			if size != table.Bytes() || !slices.IsSortedFunc(table.entries, func(a, b *entry) int { return a.ID.Compare(b.ID) }) {
+				t.Fatal("lost count, or the order")
+			}
 		}
 	})
 }
 
-func BenchmarkMergeKnown(b *testing.B) {
+func BenchmarkSnapshot(b *testing.B) {
 	table := newTable(b, Limits{})
-	s := record(b, 1, 5)
-	mustMerge(b, table, s, start)
+	for n := range 250 {
+		mustMerge(b, table, record(b, n, 1), start)
+	}
 	b.ReportAllocs()
 	for b.Loop() {
-		mustMerge(b, table, s, start)
+		table.snapshot = nil
+		table.Snapshot()
+	}
+}
+
+func BenchmarkSummary(b *testing.B) {
+	table := newTable(b, Limits{})
+	for n := range 250 {
+		mustMerge(b, table, record(b, n, 1), start)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		table.version++
+		table.Summary()
 	}
 }

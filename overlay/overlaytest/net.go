@@ -13,7 +13,6 @@ import (
 
 	"github.com/kairos-io/kairos/overlay/gossip"
 	"github.com/kairos-io/kairos/overlay/identity"
-	"github.com/kairos-io/kairos/overlay/member"
 	"github.com/kairos-io/kairos/overlay/mesh"
 	"github.com/kairos-io/kairos/overlay/token"
 	"github.com/kairos-io/kairos/overlay/wire"
@@ -45,12 +44,11 @@ type Net struct {
 	cuts  map[[2]identity.ID]bool // pairs that do not see each other
 }
 
-// Node is one of them. Mesh, Table and Gossip are nil while it is stopped.
+// Node is one of them. Mesh and Gossip are nil while it is stopped.
 type Node struct {
 	Index  int
 	Key    identity.Key
 	Mesh   *mesh.Mesh
-	Table  *member.Table
 	Gossip *gossip.Gossip
 
 	net    *Net
@@ -119,8 +117,8 @@ func (n *Node) Start() {
 	}
 	n.listen = m.Underlay()[0]
 	n.starts++
-	n.Mesh, n.Table = m, member.New(n.ID(), member.Limits{})
-	gc := gossip.Config{Key: n.Key, Table: n.Table, Mesh: m, Incarnation: n.starts, Log: cfg.Log}
+	n.Mesh = m
+	gc := gossip.Config{Key: n.Key, Mesh: m, Incarnation: n.starts, Log: cfg.Log}
 	if n.net.opts.Gossip != nil {
 		n.net.opts.Gossip(n.Index, &gc)
 	}
@@ -293,7 +291,7 @@ func (net *Net) WaitConverged(only ...int) {
 
 func (n *Node) versions() map[identity.ID]uint64 {
 	out := make(map[identity.ID]uint64)
-	for _, m := range n.Table.List() {
+	for _, m := range n.Gossip.Members().List() {
 		out[m.ID] = m.Seq
 	}
 	return out
@@ -317,7 +315,7 @@ func (net *Net) WaitAnnotation(of *Node, key, value string, only ...int) {
 	net.t.Helper()
 	net.Eventually(func() string {
 		for _, n := range net.Running(only...) {
-			if m, ok := n.Table.Get(of.ID()); !ok || m.Annotations[key] != value {
+			if m, ok := n.Gossip.Members().Get(of.ID()); !ok || m.Annotations[key] != value {
 				return fmt.Sprintf("node %d does not know that node %d says %s=%s", n.Index, of.Index, key, value)
 			}
 		}

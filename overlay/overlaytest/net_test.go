@@ -92,7 +92,7 @@ func TestPartitionAndHeal(t *testing.T) {
 	net.WaitAnnotation(net.Nodes[1], "side", "left", left...)
 	net.WaitAnnotation(net.Nodes[4], "side", "right", right...)
 	for _, i := range right {
-		if m, ok := net.Nodes[i].Table.Get(net.Nodes[1].ID()); !ok || m.Annotations["side"] != "" {
+		if m, ok := net.Nodes[i].Gossip.Members().Get(net.Nodes[1].ID()); !ok || m.Annotations["side"] != "" {
 			t.Errorf("node %d heard through the partition, or forgot: %v", i, ok)
 		}
 	}
@@ -160,7 +160,7 @@ func TestLeave(t *testing.T) {
 	node.Stop()
 	net.Eventually(func() string {
 		for _, n := range net.Running() {
-			if _, ok := n.Table.Get(node.ID()); ok {
+			if _, ok := n.Gossip.Members().Get(node.ID()); ok {
 				return fmt.Sprintf("node %d still lists it", n.Index)
 			}
 		}

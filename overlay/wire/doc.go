@@ -31,8 +31,11 @@
 //
 // # Message
 //
-//	byte 0     kind: 1 digest, 2 delta
-//	byte 1     version, 1
+//	byte 0     kind: 1 digest, 2 delta, 3 summary, 4 want
+//	byte 1     version of this framing, 1; another one ends the stream
 //	bytes 2-5  length of the body, big endian
 //	bytes 6-   body
+//
+// A message of another kind is skipped by its length, so that a later version may
+// say more by adding kinds.
 package wire

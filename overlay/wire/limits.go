@@ -44,10 +44,10 @@ const (
 
 	// MaxMembers bounds how many members anybody keeps.
 	MaxMembers = 4096
-	// MaxDigest bounds the entries of a digest: members, and as many that are gone.
-	MaxDigest = 2 * MaxMembers
+	// MaxDigest bounds the entries of one digest, and the IDs of one want.
+	MaxDigest = 1024
 	// MaxDelta bounds the records of one delta.
 	MaxDelta = 512
-	// MaxMessage bounds the body of a gossip message.
-	MaxMessage = 512 << 10
+	// MaxMessage bounds the body of a gossip message, of unknown kinds too.
+	MaxMessage = 64 << 10
 )
