@@ -13,6 +13,9 @@ FILES := /usr/include/stdlib.h:libc6-dev /usr/share/keyrings/debian-archive-keyr
 # generic: drivers and firmware of real hardware; cloud: virtual machines.
 FLAVOUR := generic
 
+# The seed of the power cuts of make machines and make soak, which they print; 0: by the clock.
+SEED := 0
+
 # Flags for make bench, such as -check: see tests/bench/main.go.
 BENCH :=
 
@@ -24,7 +27,7 @@ help:
 	@echo 'make status      how far each machine is'
 	@echo 'make down        remove the machines and everything they made'
 	@echo 'make image       the OS as a disk and an installation medium, FLAVOUR=generic or cloud'
-	@echo 'make test        install what is missing and run every test'
+	@echo 'make test        install what is missing and run every test, with one virtual machine'
 	@echo 'make machines    every story of virtual machines: an hour or two'
 	@echo 'make soak        hours of upgrades and power cuts in virtual machines'
 	@echo 'make lint        gofmt, go vet, staticcheck'
@@ -54,10 +57,11 @@ test: install
 	@go run ./tests/runner
 
 machines: install
-	go test -count=1 -p=1 -timeout=4h -v ./tests/vm/...
+	go test -count=1 -timeout=30m -v ./tests/vm
+	go test -count=1 -timeout=4h -v ./tests/vm/appliance -seed $(SEED)
 
 soak: install
-	go test -count=1 -timeout=0 -v ./tests/vm/appliance -soak
+	go test -count=1 -timeout=0 -v ./tests/vm/appliance -soak -seed $(SEED)
 
 lint:
 	@go run ./tests/runner lint

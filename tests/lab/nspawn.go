@@ -33,6 +33,12 @@ type NspawnConfig struct {
 	Arguments []string `json:"arguments,omitempty"`
 	// Credentials are files on the host that become system credentials.
 	Credentials map[string]string `json:"credentials,omitempty"`
+	// BeforeBoot is a shell script that the host runs before each boot, with the
+	// machine's root directory as its argument: what firmware and a boot loader do.
+	BeforeBoot string `json:"before_boot,omitempty"`
+	// RealCard makes the machine's network card look like hardware, and has
+	// systemd-networkd give it its address.
+	RealCard bool `json:"real_card,omitempty"`
 	// Files are written into the machine's layer before its first start, Seeds
 	// onto its Disks.
 	Files []File `json:"-"`
@@ -179,8 +185,10 @@ func (m *Machine) Start(ctx context.Context) error {
 	if err := m.mountRoot(ctx); err != nil {
 		return fmt.Errorf("start machine %s: %w", m.name, err)
 	}
-	if err := os.WriteFile(filepath.Join(m.dir(), "run"), []byte(m.bootScript()), 0o600); err != nil {
-		return fmt.Errorf("start machine %s: %w", m.name, err)
+	for name, script := range map[string]string{"run": m.bootScript(), "before-boot": m.state().Nspawn.BeforeBoot} {
+		if err := os.WriteFile(filepath.Join(m.dir(), name), []byte(script), 0o600); err != nil {
+			return fmt.Errorf("start machine %s: %w", m.name, err)
+		}
 	}
 	ended, err := m.spawn("/bin/sh", filepath.Join(m.dir(), "run"))
 	if err != nil {
@@ -240,6 +248,7 @@ func (m *Machine) bootScript() string {
 	fmt.Fprintf(&b, "lab=%s own=%s port=%s nic=%s dir=%s\n",
 		m.lab.state.namespace(), m.namespace(), m.state().port(), m.state().nic(), m.dir())
 	b.WriteString(`while :; do
+	/bin/sh "$dir/before-boot" "$dir/root" || exit 1
 	ip netns del "$own" 2>/dev/null
 	ip netns add "$own" || exit 1
 	ip -n "$lab" link del "$port" 2>/dev/null
@@ -302,19 +311,28 @@ func (m *Machine) unifiedSetting() string {
 // labFiles is what every machine gets: its address, and units that make sense
 // on a real machine but not here switched off.
 func (m *Machine) labFiles() []File {
-	s := m.state()
-	net := fmt.Sprintf("[Unit]\nDescription=Address on the lab's network\nDefaultDependencies=no\nBefore=network-pre.target network.target\nWants=network-pre.target\n"+
-		"[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=ip addr add %s/%d dev %[3]s\nExecStart=ip link set %[3]s up\nExecStart=ip route add default via %s\n",
-		m.Addr(), m.lab.state.Net.Bits(), s.nic(), m.lab.state.host(gateway))
 	const units = "/etc/systemd/system/"
-	files := []File{
-		{Path: units + "kairos-lab-network.service", Text: net},
-		{Path: units + "sysinit.target.wants/kairos-lab-network.service", Link: "../kairos-lab-network.service"},
-	}
+	files := m.addressFiles(units)
 	// The devices are the host's, and no link is waited for by networkd.
 	for _, unit := range []string{"systemd-udevd.service", "systemd-udevd-kernel.socket", "systemd-udevd-control.socket",
 		"systemd-udev-trigger.service", "systemd-networkd-wait-online.service"} {
 		files = append(files, File{Path: units + unit, Link: "/dev/null"})
 	}
 	return files
+}
+
+// addressFiles give the machine its address: by a unit of the lab's own, which is
+// done early, or as a real machine has it.
+func (m *Machine) addressFiles(units string) []File {
+	s := m.state()
+	if s.Nspawn.RealCard {
+		return m.cardFiles(units)
+	}
+	net := fmt.Sprintf("[Unit]\nDescription=Address on the lab's network\nDefaultDependencies=no\nBefore=network-pre.target network.target\nWants=network-pre.target\n"+
+		"[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=ip addr add %s/%d dev %[3]s\nExecStart=ip link set %[3]s up\nExecStart=ip route add default via %s\n",
+		m.Addr(), m.lab.state.Net.Bits(), s.nic(), m.lab.state.host(gateway))
+	return []File{
+		{Path: units + "kairos-lab-network.service", Text: net},
+		{Path: units + "sysinit.target.wants/kairos-lab-network.service", Link: "../kairos-lab-network.service"},
+	}
 }

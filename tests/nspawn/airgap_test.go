@@ -2,8 +2,6 @@ package nspawn
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -11,12 +9,14 @@ import (
 	"github.com/kairos-io/kairos/agent/k3s"
 	"github.com/kairos-io/kairos/tests/internal/run"
 	"github.com/kairos-io/kairos/tests/k3simage"
+	"github.com/kairos-io/kairos/tests/lab"
 )
 
-// A site without any network but its own. One of the machines was flashed with
-// images in it, the others with the plain OS; nothing about images is configured.
-// All of them become a cluster, and pods run on each.
-func TestAirGap(t *testing.T) {
+// newSite boots three machines that have no network but their own, and waits until
+// they are a cluster. One of them was flashed with images in it, the others with the
+// plain OS; nothing about images is configured.
+func newSite(t *testing.T) *rig {
+	t.Helper()
 	r := emptyRig(t)
 	root, err := run.RepoRoot()
 	if err != nil {
@@ -28,31 +28,30 @@ func TestAirGap(t *testing.T) {
 	}
 	began := time.Now()
 	for name, rootFS := range map[string]string{"node1": r.Built.RootFS, "node2": seed, "node3": r.Built.RootFS} {
-		config, err := r.Built.Bare(name, r.Config, rootFS)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := r.Lab.AddNspawn(r.ctx, config); err != nil {
-			t.Fatal(err)
-		}
+		r.addBare(name, rootFS, nil)
 	}
 	r.cutOff()
 	r.await()
 	t.Logf("RESULT an air-gapped site of three machines with one seed ready after %.0f s", time.Since(began).Seconds())
-	r.checkNodes()
-	r.checkSeeded()
+	return r
+}
 
-	manifest := filepath.Join(r.Lab.Dir(), "pods.yaml")
-	text := ""
-	for _, m := range r.Lab.Machines() {
-		text += r.pod("pod-"+m.Name(), m.Name())
+// addBare boots a machine that has of Kubernetes what its image brings. With systems
+// it has a boot loader that chooses between them and the image.
+func (r *rig) addBare(name, rootFS string, systems map[string]map[string]string) *lab.Machine {
+	r.Helper()
+	config, err := r.Built.Bare(name, r.Config, rootFS)
+	if err != nil {
+		r.Fatal(err)
 	}
-	if err := os.WriteFile(manifest, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
+	if systems != nil {
+		config = withLoader(config, systems)
 	}
-	r.kubectl("apply", "-f", manifest)
-	r.kubectl("wait", "--for=condition=Ready", "pod/pod-node1", "pod/pod-node2", "pod/pod-node3", "--timeout=90s")
-	r.cutOff() // nothing has come back meanwhile, and has been of use
+	m, err := r.Lab.AddNspawn(r.ctx, config)
+	if err != nil {
+		r.Fatal(err)
+	}
+	return m
 }
 
 // cutOff leaves the machines no route but the one to each other.

@@ -15,7 +15,6 @@ import (
 
 	"github.com/kairos-io/kairos/tests/internal/run"
 	"github.com/kairos-io/kairos/tests/lab"
-	"github.com/kairos-io/kairos/tests/lab/cluster"
 	"github.com/kairos-io/kairos/tests/lab/labtest"
 )
 
@@ -39,14 +38,11 @@ func newArrival(t *testing.T) *arrival {
 	if testing.Short() {
 		t.Skip("boots machines; not with -short")
 	}
-	root, err := run.RepoRoot()
+	b, err := built()
 	if err != nil {
 		t.Fatal(err)
 	}
-	rootfs, err := cluster.RootFS(t.Context(), root, t.Output())
-	if err != nil {
-		t.Fatal(err)
-	}
+	rootfs := b.RootFS
 	ctx, l := labtest.New(t, lab.Options{Host: true})
 	text, err := run.Out(ctx, filepath.Join(rootfs, "usr/bin/kairos"), "generate-token", "-o", "yaml")
 	if err != nil {
@@ -100,6 +96,7 @@ const overlayIsUp = "test -S /run/kairos/overlay/overlay.sock && kairos status >
 // Every way in which a configuration reaches a machine, each on one machine of
 // its own; all of them boot at the same time.
 func TestConfigurationArrives(t *testing.T) {
+	t.Parallel()
 	a := newArrival(t)
 	text := func(more string) string { return a.kairos + more }
 	url := a.serve(text("write_files: [{path: /etc/from-url, content: a}]\n"))

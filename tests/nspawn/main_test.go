@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -31,20 +32,14 @@ type rig struct {
 // at is the rig inside a subtest.
 func (r *rig) at(t *testing.T) *rig { return &rig{T: t, Cluster: r.Cluster, ctx: t.Context()} }
 
-// newRig boots the machines and waits until they are a cluster.
-func newRig(t *testing.T, machines ...string) *rig {
-	t.Helper()
-	r := emptyRig(t)
-	began := time.Now()
-	for _, name := range machines {
-		if _, err := r.Add(r.ctx, name); err != nil {
-			t.Fatal(err)
-		}
+// built is what machines are started from, built once for all tests.
+var built = sync.OnceValues(func() (cluster.Built, error) {
+	root, err := run.RepoRoot()
+	if err != nil {
+		return cluster.Built{}, err
 	}
-	r.await()
-	t.Logf("RESULT %d machines started and ready after %.0f s", len(machines), time.Since(began).Seconds())
-	return r
-}
+	return cluster.Build(context.Background(), root, os.Stderr)
+})
 
 // emptyRig is a rig without machines.
 func emptyRig(t *testing.T) *rig {
@@ -52,16 +47,12 @@ func emptyRig(t *testing.T) *rig {
 	if testing.Short() {
 		t.Skip("boots machines; not with -short")
 	}
-	root, err := run.RepoRoot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	built, err := cluster.Build(t.Context(), root, t.Output())
+	b, err := built()
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, l := labtest.New(t, lab.Options{})
-	c, err := cluster.New(ctx, l, built)
+	c, err := cluster.New(ctx, l, b)
 	if err != nil {
 		t.Fatal(err)
 	}

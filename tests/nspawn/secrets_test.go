@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/kairos-io/kairos/tests/lab"
 )
@@ -46,9 +47,13 @@ func (r *rig) testSecrets() {
 	}
 	// Last, as it stays there: the search must be able to find something.
 	r.exec(r.server(), "logger", "planted: "+strings.ToLower(secrets[networkToken]))
-	if journal := r.exec(r.server(), "journalctl", "--no-pager", "-o", "export", "-t", "root"); !slices.Equal(shown(secrets, []byte(journal)), []string{networkToken}) {
-		r.Errorf("a planted token was not found in %q", journal)
-	}
+	r.eventually(time.Minute, "a planted token is found", func() error {
+		journal := r.exec(r.server(), "journalctl", "--no-pager", "-o", "export", "-t", "root")
+		if !slices.Equal(shown(secrets, []byte(journal)), []string{networkToken}) {
+			return fmt.Errorf("not found in %q", journal)
+		}
+		return nil
+	})
 	r.Logf("looked for %d secrets in %d places", len(secrets), checked)
 }
 

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -27,40 +26,40 @@ type event struct {
 // report counts events and shows what a person wants to see of them.
 type report struct {
 	result
-	log    io.Writer
+	s      *session
 	output map[string][]string // of tests and packages that are not finished
 	ran    map[string]int      // tests per package
 }
 
-// goTest runs `go test -json` with further arguments. Failing tests are shown
+// goTest runs `go test -json` with further arguments; lint has vetted all. Failing tests are shown
 // with all they wrote, other packages with one line and what they measured.
 func goTest(ctx context.Context, s *session, args ...string) result {
-	cmd := exec.CommandContext(ctx, "go", append([]string{"test", "-json"}, args...)...)
+	cmd := exec.CommandContext(ctx, "go", append([]string{"test", "-json", "-vet=off"}, args...)...)
 	cmd.Stderr = s.log
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
 	cmd.WaitDelay = time.Minute
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		fmt.Println("FAIL", err)
+		s.say("FAIL %v\n", err)
 		return result{failed: 1}
 	}
 	if err := cmd.Start(); err != nil {
-		fmt.Println("FAIL", err)
+		s.say("FAIL %v\n", err)
 		return result{failed: 1}
 	}
-	r := &report{log: s.log, output: map[string][]string{}, ran: map[string]int{}}
+	r := &report{s: s, output: map[string][]string{}, ran: map[string]int{}}
 	lines := bufio.NewScanner(out)
 	lines.Buffer(nil, 16<<20)
 	for lines.Scan() {
 		r.line(lines.Bytes())
 	}
 	if err := lines.Err(); err != nil {
-		fmt.Println("FAIL reading the results:", err)
+		s.say("FAIL reading the results: %v\n", err)
 		r.failed++
 	}
 	// A failure that no test accounts for must not get lost.
 	if err := cmd.Wait(); err != nil && r.failed == 0 {
-		fmt.Println("FAIL go test:", err)
+		s.say("FAIL go test: %v\n", err)
 		r.failed++
 	}
 	return r.result
@@ -69,13 +68,13 @@ func goTest(ctx context.Context, s *session, args ...string) result {
 func (r *report) line(text []byte) {
 	var e event
 	if err := json.Unmarshal(text, &e); err != nil || e.Action == "" {
-		fmt.Fprintf(r.log, "%s\n", text)
+		fmt.Fprintf(r.s.log, "%s\n", text)
 		return
 	}
 	key := e.Package + e.ImportPath + " " + e.Test
 	switch e.Action {
 	case "output", "build-output":
-		io.WriteString(r.log, e.Output)
+		io.WriteString(r.s.log, e.Output)
 		r.output[key] = append(r.output[key], e.Output)
 	case "pass", "fail", "skip":
 		r.finish(e, key)
@@ -114,7 +113,7 @@ func (r *report) finishPackage(e event, key string) {
 		// A panic or a timeout shows in the package's own output only.
 		r.show(key, fmt.Sprintf("FAIL %s (%.1fs)", e.Package, e.Elapsed))
 	case r.ran[e.Package] > 0:
-		fmt.Printf("ok   %s (%d tests, %.1fs)\n", strings.TrimPrefix(e.Package, "github.com/kairos-io/kairos/"), r.ran[e.Package], e.Elapsed)
+		r.s.say("ok   %s (%d tests, %.1fs)\n", strings.TrimPrefix(e.Package, "github.com/kairos-io/kairos/"), r.ran[e.Package], e.Elapsed)
 	}
 }
 
@@ -122,14 +121,16 @@ func (r *report) finishPackage(e event, key string) {
 func (r *report) showFigures(e event, key string) {
 	for _, l := range r.output[key] {
 		if _, figure, ok := strings.Cut(l, "RESULT "); ok {
-			fmt.Printf("     %s: %s", e.Test, figure)
+			r.s.say("     %s: %s", e.Test, figure)
 		}
 	}
 }
 
 func (r *report) show(key, title string) {
-	fmt.Println(title)
+	var b strings.Builder
+	b.WriteString(title + "\n")
 	for _, l := range r.output[key] {
-		fmt.Fprint(os.Stdout, "    ", l)
+		b.WriteString("    " + l)
 	}
+	r.s.say("%s", b.String())
 }

@@ -1,5 +1,7 @@
 // Command runner runs every check of the repository, one stage after the other,
-// with long builds in the background, and sums up. It is what `make test` calls.
+// with long builds in the background, and sums up. It is what `make test` calls. The
+// last two stages wait more than they work, for machines that boot and for what never
+// comes, and none of their tests measures time: they run beside each other.
 //
 //	runner                 everything
 //	runner lint unit       these stages only
@@ -18,6 +20,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -28,8 +31,9 @@ import (
 
 // A stage is a part of all checks that is run and timed as one.
 type stage struct {
-	name string
-	run  func(context.Context, *session) result
+	name   string
+	beside bool // runs at the same time as the stage before it
+	run    func(context.Context, *session) result
 }
 
 // result of a stage.
@@ -45,15 +49,17 @@ type session struct {
 	root   string
 	log    io.Writer // everything
 	images <-chan error
+
+	screen sync.Mutex // held while something is written for a person
 }
 
 // stages in the order in which they are run: what fails fast comes first.
 var stages = []stage{
-	{"lint", lint},
-	{"unit", unit},
-	{"netns", netns},
-	{"nspawn", nspawn},
-	{"vm", machines},
+	{"lint", false, lint},
+	{"unit", false, unit},
+	{"netns", false, netns},
+	{"nspawn", false, nspawn},
+	{"vm", true, machine},
 }
 
 // maxTime ends a run that hangs, with time left to clean up.
@@ -103,18 +109,42 @@ func runAll(ctx context.Context, only []string) (result, error) {
 		s.images = buildImages(ctx, root)
 	}
 	began := time.Now()
-	for _, st := range stages {
-		if !wanted(st.name) {
-			continue
+	for i := 0; i < len(stages); {
+		var together []stage
+		for first := i; i < len(stages) && (i == first || stages[i].beside); i++ {
+			if wanted(stages[i].name) {
+				together = append(together, stages[i])
+			}
 		}
-		fmt.Printf("=== %s\n", st.name)
-		start := time.Now()
-		r := st.run(ctx, s)
-		fmt.Printf("=== %s: %s, %s\n", st.name, r, time.Since(start).Round(time.Second))
-		total.add(r)
+		total.add(runTogether(ctx, s, together))
 	}
 	fmt.Printf("\n%s in %s (all output: build/test.log)\n", total, time.Since(began).Round(time.Second))
 	return total, lab.RemoveOrphans(context.WithoutCancel(ctx), os.Stdout)
+}
+
+// runTogether runs stages at the same time.
+func runTogether(ctx context.Context, s *session, together []stage) (total result) {
+	results := make(chan result)
+	for _, st := range together {
+		s.say("=== %s\n", st.name)
+		go func() {
+			start := time.Now()
+			r := st.run(ctx, s)
+			s.say("=== %s: %s, %s\n", st.name, r, time.Since(start).Round(time.Second))
+			results <- r
+		}()
+	}
+	for range together {
+		total.add(<-results)
+	}
+	return total
+}
+
+// say writes for a person. What one call writes stays together.
+func (s *session) say(format string, args ...any) {
+	s.screen.Lock()
+	defer s.screen.Unlock()
+	fmt.Printf(format, args...)
 }
 
 func (r result) String() string {

@@ -16,11 +16,11 @@ var rooted = []string{"./tests/lab/...", "./tests/netns/...", "./image/disk"}
 const booted = "./tests/nspawn"
 
 // virtual are the packages whose tests boot it from disks, in virtual machines, and
-// repeated those that do what others do too: more often, or in machines that boot
-// faster. `make machines` runs them.
+// story those of their tests that are part of every run: one machine that lives by
+// README, and what needs no machine. `make machines` runs them all.
 const (
-	virtual  = "./tests/vm/..."
-	repeated = "^Test(UpgradesAreKeptOrGivenUp|ResetInACluster)$"
+	virtual = "./tests/vm/..."
+	story   = "^(TestMachineLivesByREADME|TestMakeOnce|TestConsole.*)$"
 )
 
 func lint(ctx context.Context, s *session) result {
@@ -41,11 +41,11 @@ func lint(ctx context.Context, s *session) result {
 			err = fmt.Errorf("%s", out)
 		}
 		if err != nil {
-			fmt.Printf("FAIL %s\n%v\n%s", c.name, err, out)
+			s.say("FAIL %s\n%v\n%s", c.name, err, out)
 			total.failed++
 			continue
 		}
-		fmt.Printf("ok   %s (%s)\n", c.name, time.Since(began).Round(time.Second))
+		s.say("ok   %s (%s)\n", c.name, time.Since(began).Round(time.Second))
 		total.passed++
 	}
 	return total
@@ -55,7 +55,7 @@ func lint(ctx context.Context, s *session) result {
 func unit(ctx context.Context, s *session) result {
 	out, err := run.Out(ctx, "go", "list", "./...")
 	if err != nil {
-		fmt.Println("FAIL", err)
+		s.say("FAIL %v\n", err)
 		return result{failed: 1}
 	}
 	args := []string{"-race", "-timeout=20m"}
@@ -81,15 +81,15 @@ func netns(ctx context.Context, s *session) result {
 }
 
 func nspawn(ctx context.Context, s *session) result {
-	fmt.Println("waiting for the OS image and k3s, built since the start")
+	s.say("waiting for the OS image and k3s, built since the start\n")
 	if err := <-s.images; err != nil {
-		fmt.Println("FAIL build of the images:", err)
+		s.say("FAIL build of the images: %v\n", err)
 		return result{failed: 1}
 	}
 	return goTest(ctx, s, "-count=1", "-timeout=30m", booted)
 }
 
-// machines comes last: emulated machines take both processors for themselves.
-func machines(ctx context.Context, s *session) result {
-	return goTest(ctx, s, "-count=1", "-p=1", "-timeout=70m", "-skip="+repeated, virtual)
+// machine boots one virtual machine.
+func machine(ctx context.Context, s *session) result {
+	return goTest(ctx, s, "-count=1", "-p=1", "-timeout=40m", "-run="+story, virtual)
 }

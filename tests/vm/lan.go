@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -34,6 +35,8 @@ type LAN struct {
 	off   chan struct{} // closed when it is over
 	err   error         // how it ended, once off is closed
 	ports int
+
+	programs []program // of Start
 }
 
 // startLAN is the life of the namespaces' first process: it lays the network
@@ -84,6 +87,10 @@ func newLAN(ctx context.Context, tools *Toolbox, dir string) (*LAN, error) {
 
 // close ends the LAN. Machines in it lose their network.
 func (l *LAN) close() {
+	for _, p := range l.programs {
+		_ = p.process.Kill() // it may have ended by itself
+		<-p.ended
+	}
 	l.stop()
 	<-l.off
 }
@@ -124,6 +131,26 @@ func (l *LAN) Run(ctx context.Context, args ...string) (string, error) {
 		return string(out), fmt.Errorf("run %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
 	}
 	return string(out), nil
+}
+
+// Start runs a program of this host where the test is in the LAN, until the LAN
+// ends. What it writes goes to out. A program that ends by itself is not told of.
+func (l *LAN) Start(out io.Writer, args ...string) error {
+	line := l.within(args...)
+	cmd := exec.Command(line[0], line[1:]...)
+	cmd.Stdout, cmd.Stderr = out, out
+	ended, err := startTied(cmd)
+	if err != nil {
+		return fmt.Errorf("start %s in the LAN: %w", args[0], err)
+	}
+	l.programs = append(l.programs, program{cmd.Process, ended})
+	return nil
+}
+
+// program is one that runs in the LAN.
+type program struct {
+	process *os.Process
+	ended   <-chan error
 }
 
 // Listen serves in the LAN, at Addr and the given TCP port: a registry or a web

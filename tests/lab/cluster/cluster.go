@@ -124,6 +124,29 @@ func Look(ctx context.Context, m *lab.Machine) View {
 	return v
 }
 
+// Meets fails unless a machine is connected to exactly that many others.
+func Meets(ctx context.Context, m *lab.Machine, others int) error {
+	client, err := Overlay(m)
+	if err != nil {
+		return err
+	}
+	defer client.CloseIdle()
+	list, err := client.Nodes(ctx, 0, 0)
+	if err != nil {
+		return err
+	}
+	n := 0
+	for _, node := range list.Nodes {
+		if node.Connected && !node.Self {
+			n++
+		}
+	}
+	if n != others {
+		return fmt.Errorf("%s is connected to %d others, want %d", m.Name(), n, others)
+	}
+	return nil
+}
+
 // Await follows the machines until all of them are ready nodes of a
 // Kubernetes, and writes a line whenever one of them gets further. The error
 // says what was last waited for.

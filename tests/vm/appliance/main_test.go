@@ -1,7 +1,11 @@
 // Package appliance tests the whole appliance as people have it: a disk that is
 // flashed, boots by its firmware, takes its configuration, joins the network,
 // and upgrades and rolls back by itself. The machines are virtual ones (tests/vm).
-// It needs root and a good part of an hour; with -soak several.
+// `make test` runs the life of one machine by README; the rest, which takes root and
+// an hour or two, is `make machines`, and with -soak many hours. What those claim of
+// systems that are given up, of power cuts, of the installer and of the cluster is
+// held by tests without a virtual machine too: tests/nspawn, image/slots, agent/store
+// and image/disk.
 package appliance
 
 import (
