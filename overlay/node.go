@@ -20,6 +20,7 @@ import (
 	"github.com/kairos-io/kairos/overlay/member"
 	"github.com/kairos-io/kairos/overlay/mesh"
 	"github.com/kairos-io/kairos/overlay/session"
+	"github.com/kairos-io/kairos/overlay/socket"
 	"github.com/kairos-io/kairos/overlay/token"
 	"github.com/kairos-io/kairos/overlay/tun"
 )
@@ -250,7 +251,7 @@ func (n *Node) connect() {
 	})
 	n.mesh.Handle(datapath.Protocol, func(id identity.ID, s mesh.Stream) { n.datapath.HandleStream(id, s) })
 	n.mesh.Handle(datapath.SessionProtocol, func(id identity.ID, s mesh.Stream) { n.datapath.HandleSession(id, s) })
-	n.mesh.HandleDatagrams(n.datapath.HandleDatagrams)
+	n.mesh.HandleDatagrams(func(from socket.Source, packets [][]byte) { n.datapath.HandleDatagrams(from.Remote, packets) })
 	n.gossip = gossip.New(gossip.Config{
 		Key: n.key, Table: n.table, Mesh: n.mesh, Incarnation: n.state.Incarnation, Log: n.opts.Log,
 	})
@@ -266,7 +267,13 @@ var hardwareAES = cpu.X86.HasAES && cpu.X86.HasPCLMULQDQ || cpu.ARM64.HasAES && 
 type directWay struct{ *mesh.Mesh }
 
 // Sender implements datapath.Direct.
-func (w directWay) Sender(id identity.ID) (datapath.Sender, error) { return w.Mesh.Sender(id) }
+func (w directWay) Sender(id identity.ID) (datapath.Sender, error) {
+	to, err := w.Source(id)
+	if err != nil {
+		return nil, err
+	}
+	return w.Mesh.Sender(to)
+}
 
 // Open implements datapath.Opener.
 func (w directWay) Open(ctx context.Context, id identity.ID) (datapath.Stream, error) {

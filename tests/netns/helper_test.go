@@ -181,7 +181,11 @@ func spoofDirectly(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	out, err := l.Sender(l.victim)
+	to, err := l.Source(l.victim)
+	if err != nil {
+		return err
+	}
+	out, err := l.Sender(to)
 	if err != nil {
 		return err
 	}
