@@ -30,7 +30,9 @@ func Listen(network string, addr *net.UDPAddr, _ Receiver) (*Socket, error) {
 }
 
 // NewSender says that there is none.
-func (*Socket) NewSender(_ netip.Addr, _ netip.AddrPort) (*Sender, error) { return nil, errors.ErrUnsupported }
+func (*Socket) NewSender(_ netip.Addr, _ netip.AddrPort) (*Sender, error) {
+	return nil, errors.ErrUnsupported
+}
 
 // Send is never called.
 func (*Sender) Send([][]byte) (int, error) { return 0, errors.ErrUnsupported }
