@@ -126,9 +126,9 @@ func (s *Set) whyNone() string {
 		case e.proven || e.narrows > 0:
 			rank, text = 4, fmt.Sprintf(whyNarrow, e.floor)
 		case e.tries < 3 && !e.ended:
-			rank, text = 2, whyProbing
+			rank, text = 1, whyProbing
 		default:
-			rank, text = 1, whyUnanswered
+			rank, text = 2, whyUnanswered
 		}
 		if rank > most {
 			most, why = rank, text

@@ -32,7 +32,9 @@ func (m *meter) found(counted uint64) {
 	}
 }
 
+// measure takes a round trip. One of no time is told from none by the least of all times.
 func (m *meter) measure(rtt time.Duration) {
+	rtt = max(rtt, 1)
 	if m.rtt = rtt; m.smooth == 0 {
 		m.smooth, m.spread = rtt, rtt/2
 		return

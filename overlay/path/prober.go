@@ -37,7 +37,7 @@ const (
 // When a path is dead: no answer to so many rounds of probes, in so long a time.
 const (
 	deadTries = 5
-	deadAfter = 1200 * time.Millisecond
+	deadAfter = 1100 * time.Millisecond
 	deadDeaf  = 3 * time.Second // where packets still come by the path
 	// lateBy is how late a round may be. One that is later was not waited for: this
 	// process did not run, and what has come meanwhile is not read yet.
@@ -156,7 +156,10 @@ func (p *Prober) observe(a Activity, now time.Duration) {
 	if p.mtu == 0 || p.waiting == 0 || now-p.waiting < p.quiet() {
 		return
 	}
-	if p.check(now); p.owing && !p.doubting {
+	if !p.owing && now-p.asked >= p.quiet() {
+		p.check(now)
+	}
+	if p.owing && !p.doubting {
 		p.doubting, p.next = true, min(p.next, max(now, p.asked+probePace))
 	}
 }
@@ -220,7 +223,7 @@ func (p *Prober) judge(now time.Duration) {
 		after = deadAfter
 	}
 	switch {
-	case p.mtu > 0 && p.tries >= deadTries && now-p.since >= max(after, 3*p.patience()):
+	case p.mtu > 0 && p.tries >= deadTries && now-p.since >= max(after, 2*p.patience()):
 		p.end(now)
 		return
 	case p.mtu == 0 && p.proven && p.tries >= deadTries:
@@ -247,7 +250,7 @@ func (p *Prober) judge(now time.Duration) {
 // end says that the path is none any more, until it is proven again.
 func (p *Prober) end(now time.Duration) {
 	for _, s := range p.sent {
-		p.settle(s.nonce)
+		p.forget(s.nonce)
 	}
 	p.proven, p.ended, p.fell, p.lost = false, true, now, now
 	p.mtu, p.over, p.testing, p.second = 0, p.full+1, 0, 0
@@ -358,9 +361,9 @@ func (p *Prober) send(size int, now time.Duration) (nonce uint64) {
 	return p.number | p.nonce
 }
 
-// settle returns a probe that may be answered, which it then may not any more. Size
+// forget returns a probe that may be answered, which it then may not any more. Size
 // 0: it is none.
-func (p *Prober) settle(nonce uint64) sentProbe {
+func (p *Prober) forget(nonce uint64) sentProbe {
 	s := p.sent[nonce%inFlight]
 	if s.size == 0 || s.nonce != nonce {
 		return sentProbe{}
@@ -373,7 +376,7 @@ func (p *Prober) settle(nonce uint64) sentProbe {
 // answered takes an answer that came by the path. It reports whether it is to a probe
 // of it.
 func (p *Prober) answered(nonce uint64, now time.Duration) bool {
-	s := p.settle(nonce ^ p.number)
+	s := p.forget(nonce ^ p.number)
 	if s.size == 0 {
 		return false
 	}
@@ -414,7 +417,7 @@ func (p *Prober) refused(size int, now time.Duration) {
 		return
 	}
 	for _, s := range p.sent { // it is another path now
-		p.settle(s.nonce)
+		p.forget(s.nonce)
 	}
 	p.owing, p.tries, p.testing, p.second = false, 0, 0, 0
 	p.over, p.next, p.tried = min(p.over, size), now, now
@@ -426,7 +429,7 @@ func (p *Prober) refused(size int, now time.Duration) {
 // unsent says that there was no room for a probe: nothing follows from that, and
 // another is due soon.
 func (p *Prober) unsent(nonce uint64, now time.Duration) {
-	if p.settle(nonce^p.number).size > 0 {
+	if p.forget(nonce^p.number).size > 0 {
 		p.owing, p.second, p.next = false, 0, now+probeFirst
 	}
 }

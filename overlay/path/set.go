@@ -11,6 +11,7 @@ const (
 	briefTries = 5                // small probes to a candidate that only a packet speaks for
 	freshBurst = 4                // such candidates at once
 	freshEvery = 2 * time.Second  // and one more in so long a time
+	doubtEvery = time.Second      // between two questions because the peer was heard elsewhere
 	keepUnused = 10 * time.Minute // a path that nothing came by, and that no connection uses
 	keepDead   = time.Minute      // likewise, one that is dead
 )
@@ -27,6 +28,7 @@ type Set struct {
 	chosen  Path
 	why     string
 	changed time.Duration // when the choice did
+	doubted time.Duration // when the chosen path was asked since the peer was heard elsewhere
 	alarm   time.Duration // since when the chosen path owed an answer when others were asked instead
 }
 
@@ -105,6 +107,7 @@ func (s *Set) Heard(p Path, now time.Duration) {
 		e.last = now
 		e.heard(now)
 		e.kick(now)
+		s.doubt(p, now)
 		return
 	}
 	if e := s.byPath(p.anyLocal()); e != nil {
@@ -118,7 +121,14 @@ func (s *Set) Heard(p Path, now time.Duration) {
 	}
 	e := &s.entries[len(s.entries)-1]
 	e.rumour, e.last = true, now
-	if c := s.byPath(s.chosen); c != nil {
+	s.doubt(p, now)
+}
+
+// doubt asks the chosen path whether it is still there, since the peer was heard
+// elsewhere.
+func (s *Set) doubt(elsewhere Path, now time.Duration) {
+	if c := s.byPath(s.chosen); c != nil && c.Path != elsewhere && now-s.doubted >= doubtEvery {
+		s.doubted = now
 		c.check(now)
 	}
 }
@@ -140,12 +150,19 @@ func (s *Set) look(current *entry, now time.Duration) {
 	}
 }
 
-// Observe takes what happened on the path with that ID, and Due what follows.
-func (s *Set) Observe(id uint16, a Activity, now time.Duration) {
-	if e := s.byID(id); e != nil {
-		e.last = max(e.last, a.Heard)
-		e.observe(a, now)
+// Observe takes what happened on the path with that ID; Due says what follows. It
+// returns when a silence that lasts is to be observed again, 0 where there is none.
+func (s *Set) Observe(id uint16, a Activity, now time.Duration) (again time.Duration) {
+	e := s.byID(id)
+	if e == nil {
+		return 0
 	}
+	e.last = max(e.last, a.Heard)
+	e.observe(a, now)
+	if a.Waiting == 0 || e.mtu == 0 || e.doubting {
+		return 0
+	}
+	return max(a.Waiting, e.asked) + e.quiet()
 }
 
 // add makes a candidate, where there is room for it.
@@ -211,15 +228,16 @@ func (s *Set) Next() time.Duration {
 	return next
 }
 
-// Answered takes the answer to a probe, that came by a path. It counts only where that
-// is the one that was asked.
+// Answered takes the answer to a probe, that came by a path. It proves a path only where
+// that is the one that was asked. Of one that is alive it says that packets still get
+// there, whatever a translator or a forger makes of their source on the way back.
 func (s *Set) Answered(by Path, nonce uint64, now time.Duration) {
 	e := s.byID(uint16(nonce >> 32))
-	if e == nil || !e.matches(by) || !e.answered(nonce, now) {
+	if e == nil || !e.matches(by) && e.mtu == 0 || !e.answered(nonce, now) {
 		return
 	}
 	e.last, e.trouble = now, ""
-	if e.Local.IsValid() || !by.Local.IsValid() {
+	if e.Local.IsValid() || !by.Local.IsValid() || !e.matches(by) {
 		return
 	}
 	s.learn(e, by, now)
@@ -271,6 +289,14 @@ func (s *Set) Unsent(id uint16, nonce uint64, now time.Duration) {
 // Remove forgets a path: its socket is gone.
 func (s *Set) Remove(id uint16) {
 	s.entries = slices.DeleteFunc(s.entries, func(e entry) bool { return e.id == id })
+}
+
+// Path is the path with that ID.
+func (s *Set) Path(id uint16) (p Path, ok bool) {
+	if e := s.byID(id); e != nil {
+		return e.Path, true
+	}
+	return Path{}, false
 }
 
 // Each is the ID and the path of each of them.

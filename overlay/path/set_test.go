@@ -218,7 +218,7 @@ func TestRoamingThatTheKernelTells(t *testing.T) {
 			t.Errorf("told %v: packets go again after %v", told, took)
 		}
 		w.lost = 0
-		if w.run(time.Hour); w.lost > 0 {
+		if w.run(10 * time.Minute); w.lost > 0 {
 			t.Errorf("told %v: %d packets lost later", told, w.lost)
 		}
 	}
@@ -266,13 +266,13 @@ func TestDeadPathLoses(t *testing.T) {
 			w, p := settled(t)
 			w.ways[p] = way{rtt: rtt, mtu: 1500}
 			w.replies = replies
-			w.run(10 * time.Minute)
+			w.run(3 * time.Minute)
 			if w.lost > 0 || w.moves > 0 {
 				t.Fatalf("rtt %v, replies %v: %d packets lost, %d moves", rtt, replies, w.lost, w.moves)
 			}
 			w.ways[p] = way{}
 			took := w.until(Stream)
-			if took > 2*time.Second+rtt {
+			if took > 2*time.Second+2*max(rtt-100*time.Millisecond, 0) { // what is on its way still comes
 				t.Errorf("rtt %v, replies %v: dead after %v", rtt, replies, took)
 			}
 			t.Logf("RESULT dead path, rtt %v, replies %v: the stream takes over after %v", rtt, replies, took)
@@ -438,9 +438,9 @@ func TestIdlePathIsLeftInPeace(t *testing.T) {
 	w.talk = false
 	w.run(30 * time.Second)
 	clear(w.probed)
-	w.run(time.Hour)
+	w.run(20 * time.Minute)
 	if len(w.probed) > 0 {
-		t.Errorf("%v probes in an hour of silence", w.probed)
+		t.Errorf("%v probes in silence", w.probed)
 	}
 	w.talk = true
 	w.run(time.Second)

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -100,6 +101,28 @@ func (s *Session) NeedsHandshake(now time.Duration) bool {
 		return age >= RekeyAfterTime || c.counter.Load() >= RekeyAfterPackets
 	}
 	return age >= (RekeyAfterTime+RejectAfterTime)/2
+}
+
+// Next is when, by age alone, NeedsHandshake becomes true, and when Expire has keys to
+// forget: never, the largest time, where there are none.
+func (s *Session) Next() (handshake, expire time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	handshake, expire = 0, math.MaxInt64
+	c := s.current.Load()
+	for _, g := range []*generation{c, s.previous, s.next} {
+		if g != nil {
+			expire = min(expire, g.born+RejectAfterTime)
+		}
+	}
+	switch {
+	case c == nil:
+	case c.initiator:
+		handshake = c.born + RekeyAfterTime
+	default:
+		handshake = c.born + (RekeyAfterTime+RejectAfterTime)/2
+	}
+	return handshake, expire
 }
 
 // Expire forgets keys that may not be used any more, and returns them.

@@ -221,7 +221,7 @@ func (l *liar) agree(ctx context.Context) (*session.Keys, error) {
 	}
 	defer s.Close()
 	handshake, message, err := session.Initiate(session.Party{
-		Self: l.ID(), Peer: l.victim, PSK: l.keys.Doors[0].Join, Suites: session.Supported(true), Index: 1, Rand: rand.Reader,
+		Self: l.ID(), Peer: l.victim, PSK: s.(datapath.SessionStream).Secret(), Suites: session.Supported(true), Index: 1, Rand: rand.Reader,
 	})
 	if err != nil {
 		return nil, err

@@ -30,6 +30,15 @@ type wide struct {
 // newWide starts both daemons and waits until they see each other.
 func newWide(t *testing.T, mtu int, path wan.Path) *wide {
 	t.Helper()
+	w := newLink(t, mtu, path)
+	w.a, w.b = w.start("a", ""), w.start("b", "")
+	w.awaitMesh(w.a, w.b)
+	return w
+}
+
+// newLink is newWide without the daemons.
+func newLink(t *testing.T, mtu int, path wan.Path) *wide {
+	t.Helper()
 	w := &wide{world: newWorld(t, "a", "b")}
 	if err := w.lab.Partition(w.ctx, []string{"a"}, []string{"b"}); err != nil {
 		t.Fatal(err)
@@ -49,8 +58,6 @@ func newWide(t *testing.T, mtu int, path wan.Path) *wide {
 			t.Error(err)
 		}
 	})
-	w.a, w.b = w.start("a", ""), w.start("b", "")
-	w.awaitMesh(w.a, w.b)
 	return w
 }
 
