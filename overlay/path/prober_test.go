@@ -322,7 +322,7 @@ func TestProberFindsABlackHole(t *testing.T) {
 	for _, rtt := range []time.Duration{time.Millisecond, 100 * time.Millisecond, 300 * time.Millisecond} {
 		for _, mtu := range []int{Floor, 1220, 1300} {
 			s := newSimulation(wire{mtu: 1500, delay: rtt})
-			s.run(time.Minute)
+			s.run(time.Minute + 3*time.Second) // a while after the last look at the size
 			s.wire.mtu = mtu
 			began := s.now
 			for s.Prober.mtu > mtu && s.now < began+time.Minute {
