@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"github.com/kairos-io/kairos/overlay/path"
+	"github.com/kairos-io/kairos/overlay/session"
 )
 
 // Control messages travel sealed like packets. Their first byte is no version of IP:
@@ -25,6 +26,13 @@ func (p *peer) say(e *endpoint, message []byte) error {
 	}
 	e.saying.Lock()
 	defer e.saying.Unlock()
+	if e.control == nil {
+		control, err := p.d.network.Sender(e.Path)
+		if err != nil {
+			return err
+		}
+		e.control, e.scratch = control, make([]byte, 0, p.d.dev.MTU()+session.Overhead)
+	}
 	packet, err := keys.Seal(e.scratch[:0], message, 0)
 	if err != nil {
 		return err

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/kairos-io/kairos/overlay/path"
-	"github.com/kairos-io/kairos/overlay/session"
 	"github.com/kairos-io/kairos/overlay/wire"
 )
 
@@ -43,7 +42,7 @@ type endpoint struct {
 	out Sender // of the goroutine in Datapath.Run
 
 	saying  sync.Mutex // guards what follows
-	control Sender
+	control Sender     // nil: it was not needed yet
 	scratch []byte
 }
 
@@ -145,8 +144,8 @@ func (p *peer) choose(now time.Duration) {
 	}
 }
 
-// equip gives every path what sends, and takes it from those that are none any more.
-// The caller holds mu.
+// equip has an endpoint for every path, and none for those that are none any more. The
+// caller holds mu.
 func (p *peer) equip() {
 	for id, e := range p.endpoints {
 		if at, ok := p.paths.Path(id); !ok || at != e.Path {
@@ -154,26 +153,10 @@ func (p *peer) equip() {
 			p.heard.CompareAndSwap(e, nil)
 		}
 	}
-	var gone []uint16
 	for id, at := range p.paths.Each {
-		if p.endpoints[id] != nil {
-			continue
+		if p.endpoints[id] == nil {
+			p.endpoints[id] = &endpoint{Path: at, id: id, peer: p}
 		}
-		control, err := p.d.network.Sender(at)
-		if err != nil {
-			p.d.log.Debug("a path to peer is gone", "peer", p.account.id.Short(), "path", at.String(), "err", err)
-			gone = append(gone, id)
-			continue
-		}
-		p.endpoints[id] = &endpoint{
-			Path: at, id: id, peer: p, control: control, scratch: make([]byte, 0, p.d.dev.MTU()+session.Overhead),
-		}
-	}
-	for _, id := range gone {
-		p.paths.Remove(id)
-	}
-	if len(gone) > 0 {
-		p.paths.Choose(p.d.now())
 	}
 }
 

@@ -31,7 +31,7 @@ func TestPeersComeAndGoUnderTraffic(t *testing.T) {
 		}
 		a.set(func() { a.seen = nil })
 	}
-	for i := range 500 {
+	for i := range 200 {
 		send()
 		waitFor(t, func() bool { return one.kind(two) == KindDirect && two.kind(one) == KindDirect })
 		before := two.dp.Stats().Peers[one.id].RxPackets

@@ -250,7 +250,7 @@ func (s *Set) learn(e *entry, by Path, now time.Duration) {
 		known.lasting = known.lasting || e.lasting
 		known.last = now
 		known.heard(now)
-		s.Remove(e.id)
+		s.remove(e.id)
 		return
 	}
 	if e.Path == s.chosen {
@@ -259,7 +259,7 @@ func (s *Set) learn(e *entry, by Path, now time.Duration) {
 	e.Path = by
 	if known != nil {
 		e.lasting = e.lasting || known.lasting
-		s.Remove(known.id)
+		s.remove(known.id)
 	}
 }
 
@@ -286,8 +286,8 @@ func (s *Set) Unsent(id uint16, nonce uint64, now time.Duration) {
 	}
 }
 
-// Remove forgets a path: its socket is gone.
-func (s *Set) Remove(id uint16) {
+// remove forgets a path.
+func (s *Set) remove(id uint16) {
 	s.entries = slices.DeleteFunc(s.entries, func(e entry) bool { return e.id == id })
 }
 
