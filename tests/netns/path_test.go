@@ -118,13 +118,13 @@ func TestRoaming(t *testing.T) {
 	w := newWide(t, 1500, wan.Path{Delay: 2 * time.Millisecond})
 	w.awaitDirect(w.a, w.b)
 	w.wantGap("roaming", time.Second, func() {
-		w.a.must("ip", "addr", "del", "10.77.0.1/24", "dev", "wan0")
-		w.a.must("ip", "addr", "add", "10.77.0.3/24", "dev", "wan0")
+		w.a.must("ip", "addr", "del", "192.168.77.1/24", "dev", "wan0")
+		w.a.must("ip", "addr", "add", "192.168.77.3/24", "dev", "wan0")
 	})
-	if p := w.b.paths()[0]; p.Kind != "direct" || !strings.HasPrefix(p.Remote, "10.77.0.3:") {
+	if p := w.b.paths()[0]; p.Kind != "direct" || !strings.HasPrefix(p.Remote, "192.168.77.3:") {
 		t.Errorf("packets go by %+v", p)
 	}
-	if p := w.a.paths()[0]; p.Kind != "direct" || p.Local.String() != "10.77.0.3" {
+	if p := w.a.paths()[0]; p.Kind != "direct" || p.Local.String() != "192.168.77.3" {
 		t.Errorf("packets go by %+v", p)
 	}
 }
@@ -144,12 +144,12 @@ table ip nat2 {
 func TestRebinding(t *testing.T) {
 	w := newLink(t, 1500, wan.Path{Delay: 2 * time.Millisecond})
 	w.b = w.start("b", "  overlay:\n    mdns: false\n")
-	w.a = w.start("a", "  overlay:\n    mdns: false\n    peers: [\"10.77.0.2:4171\"]\n")
+	w.a = w.start("a", "  overlay:\n    mdns: false\n    peers: [\"192.168.77.2:4171\"]\n")
 	w.a.translate(5000)
 	w.awaitMesh(w.a, w.b)
 	w.awaitDirect(w.a, w.b)
 	w.wantGap("rebinding", time.Second, func() { w.a.translate(5001) })
-	if p := w.b.paths()[0]; p.Kind != "direct" || p.Remote != "10.77.0.1:5001" {
+	if p := w.b.paths()[0]; p.Kind != "direct" || p.Remote != "192.168.77.1:5001" {
 		t.Errorf("packets go by %+v", p)
 	}
 }
@@ -159,22 +159,22 @@ func TestRebinding(t *testing.T) {
 func TestMultiHomedSource(t *testing.T) {
 	w := newLink(t, 1500, wan.Path{})
 	b := w.machine("b")
-	if out, err := b.Exec(w.ctx, "ip", "addr", "add", "10.77.0.9/24", "dev", "wan0"); err != nil {
+	if out, err := b.Exec(w.ctx, "ip", "addr", "add", "192.168.77.9/24", "dev", "wan0"); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	if out, err := w.machine("a").Exec(w.ctx, "nft", `add table inet strict
 add chain inet strict in { type filter hook input priority 0 ; }
-add rule inet strict in iifname "wan0" ip saddr 10.77.0.2 udp sport 4171 drop`); err != nil {
+add rule inet strict in iifname "wan0" ip saddr 192.168.77.2 udp sport 4171 drop`); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	w.b = w.start("b", "  overlay:\n    mdns: false\n")
-	w.a = w.start("a", "  overlay:\n    mdns: false\n    peers: [\"10.77.0.9:4171\"]\n")
+	w.a = w.start("a", "  overlay:\n    mdns: false\n    peers: [\"192.168.77.9:4171\"]\n")
 	w.awaitMesh(w.a, w.b)
 	w.awaitDirect(w.a, w.b)
-	if p := w.a.paths()[0]; p.Remote != "10.77.0.9:4171" {
+	if p := w.a.paths()[0]; p.Remote != "192.168.77.9:4171" {
 		t.Errorf("packets of a go by %+v", p)
 	}
-	if p := w.b.paths()[0]; p.Local.String() != "10.77.0.9" {
+	if p := w.b.paths()[0]; p.Local.String() != "192.168.77.9" {
 		t.Errorf("packets of b go by %+v", p)
 	}
 }

@@ -36,7 +36,8 @@ func newWide(t *testing.T, mtu int, path wan.Path) *wide {
 	return w
 }
 
-// newLink is newWide without the daemons.
+// newLink is newWide without the daemons. Its addresses are in no range that a token may
+// choose for the overlay.
 func newLink(t *testing.T, mtu int, path wan.Path) *wide {
 	t.Helper()
 	w := &wide{world: newWorld(t, "a", "b")}
@@ -44,7 +45,7 @@ func newLink(t *testing.T, mtu int, path wan.Path) *wide {
 		t.Fatal(err)
 	}
 	c := wan.Config{
-		A: w.end("a", "10.77.0.1/24"), B: w.end("b", "10.77.0.2/24"), AtoB: path, BtoA: path, MTU: mtu, Seed: 1,
+		A: w.end("a", "192.168.77.1/24"), B: w.end("b", "192.168.77.2/24"), AtoB: path, BtoA: path, MTU: mtu, Seed: 1,
 	}
 	var err error
 	if w.link, err = wan.Start(w.ctx, c); err != nil {
