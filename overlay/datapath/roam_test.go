@@ -57,6 +57,7 @@ func TestRoaming(t *testing.T) {
 				a := newAir(t)
 				one, two := a.members[0], a.members[1]
 				a.wantKind(KindDirect)
+				time.Sleep(3 * time.Second) // both may have begun a handshake
 				keys, shaken := one.keys(two), a.shaken
 				// The streams lead nowhere, so that only datagrams count.
 				a.network.mu.Lock()
@@ -94,6 +95,7 @@ func TestChangesKeepKeysAndPackets(t *testing.T) {
 		a := newAir(t)
 		one, two := a.members[0], a.members[1]
 		a.wantKind(KindDirect)
+		time.Sleep(3 * time.Second) // both may have begun a handshake
 		keys, chosen := one.keys(two), one.path(two).Path
 		for range 5 {
 			one.dp.NetworkChanged()

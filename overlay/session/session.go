@@ -11,6 +11,9 @@ import (
 const (
 	RekeyAfterTime  = 2 * time.Minute
 	RejectAfterTime = 3 * time.Minute
+	// ConfirmTime is how long an answered handshake waits for the peer's first packet
+	// before this end begins another one.
+	ConfirmTime = time.Second
 )
 
 // Session is what two members share over time: the keys that are in use, those
@@ -89,12 +92,14 @@ func (s *Session) Sealing(now time.Duration) *Keys {
 }
 
 // NeedsHandshake reports whether this end should begin a handshake now: there are
-// no keys, or they were made by a handshake of its own and grow old. The other
-// end waits longer, so that the two do not begin at once.
+// no keys, nor any that the peer is about to use, or they were made by a handshake of
+// its own and grow old. The other end waits longer, so that the two do not begin at once.
 func (s *Session) NeedsHandshake(now time.Duration) bool {
 	c := s.current.Load()
 	if c == nil {
-		return true
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.next == nil || now-s.next.born >= ConfirmTime
 	}
 	age := now - c.born
 	if c.initiator {
@@ -116,6 +121,8 @@ func (s *Session) Next() (handshake, expire time.Duration) {
 		}
 	}
 	switch {
+	case c == nil && s.next != nil:
+		handshake = s.next.born + ConfirmTime
 	case c == nil:
 	case c.initiator:
 		handshake = c.born + RekeyAfterTime
