@@ -25,6 +25,8 @@ type air struct {
 	place   [2]netip.AddrPort // where each of them is
 	inside  netip.Addr        // of the first one, behind a translator; not valid: there is none
 	forge   func(flight) flight
+	deaf    int // hears nothing from a kernel's choice of the address, if isDeaf
+	isDeaf  bool
 	strays  map[netip.AddrPort][]int // sizes of what went where nobody is
 	cut     bool                     // everything is lost
 	largest int                      // larger ones are lost; 0: none
@@ -174,7 +176,7 @@ func (a *air) local(i int) netip.Addr {
 
 func (s airSender) pass(packets [][]byte) {
 	to := 1 - s.from
-	if len(packets) == 0 {
+	if len(packets) == 0 || s.isDeaf && s.deaf == to && !s.path.Local.IsValid() {
 		return
 	}
 	if s.path.Remote != s.place[to] { // nobody is there any more

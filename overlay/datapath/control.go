@@ -20,7 +20,7 @@ const (
 // say sends a control message, or loses it where that would take time: it runs on
 // the goroutine that reads for everybody.
 func (p *peer) say(e *endpoint, message []byte) error {
-	keys := p.session.Sealing(p.d.now())
+	keys, _ := p.session.Probing(p.d.now())
 	if keys == nil {
 		return nil
 	}

@@ -198,3 +198,23 @@ func TestPathOf1280(t *testing.T) {
 		}
 	})
 }
+
+// What one end sends first does not arrive, since it leaves from an address that does not
+// get through: the other one asks, and shows the address that does.
+func TestOneEndCannotBegin(t *testing.T) {
+	for _, deaf := range []int{0, 1} {
+		synctest.Test(t, func(t *testing.T) {
+			a := newAir(t, func(*Config) {})
+			// Packets from a kernel's choice of the address are lost to that end.
+			a.set(func() { a.deaf, a.isDeaf = deaf, true })
+			for _, m := range a.members {
+				a.again(m)
+			}
+			time.Sleep(2 * time.Second) // without a packet to send
+			one, two := a.members[0], a.members[1]
+			if kinds := one.kind(two) + two.kind(one); kinds != KindDirect+KindDirect {
+				t.Errorf("packets go by %s: %v, %v", kinds, one.path(two).Why, two.path(one).Why)
+			}
+		})
+	}
+}

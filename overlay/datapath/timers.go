@@ -40,8 +40,10 @@ func (p *peer) tick() time.Duration {
 	defer p.mu.Unlock()
 	p.handshake(now)
 	next := min(again, p.shakeNext(now))
-	if p.session.Sealing(now) != nil {
+	if keys, at := p.session.Probing(now); keys != nil {
 		next = min(next, p.paths.Next())
+	} else {
+		next = min(next, at)
 	}
 	_, expire := p.session.Next()
 	next = min(next, expire)
@@ -79,7 +81,10 @@ func (p *peer) observe(now time.Duration) (again time.Duration) {
 
 // probe sends the probes that are due, and draws conclusions.
 func (p *peer) probe(now time.Duration) {
-	for p.session.Sealing(now) != nil {
+	for {
+		if keys, _ := p.session.Probing(now); keys == nil {
+			return
+		}
 		p.mu.Lock()
 		probe, ok := p.paths.Due(now)
 		e := p.endpoints[probe.ID]

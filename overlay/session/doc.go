@@ -55,6 +55,7 @@
 //	                            previous -> forgotten
 //
 // The responder sends with new keys only once a packet with them has come in,
+// (or none does for GraceTime, and there are no others: then it asks for one with them),
 // and until then both ends still open what the old ones sealed: no packet is
 // lost to a change of keys. The initiator asks for new keys after RekeyAfterTime
 // or RekeyAfterPackets; keys that nobody replaced end at RejectAfterTime and

@@ -14,6 +14,9 @@ const (
 	// ConfirmTime is how long an answered handshake waits for the peer's first packet
 	// before this end begins another one.
 	ConfirmTime = time.Second
+	// GraceTime is how long it leaves the peer to send the first packet, before it asks
+	// for one with these keys itself.
+	GraceTime = 200 * time.Millisecond
 )
 
 // Session is what two members share over time: the keys that are in use, those
@@ -89,6 +92,25 @@ func (s *Session) Sealing(now time.Duration) *Keys {
 		return nil
 	}
 	return c.Keys
+}
+
+// Probing returns the keys to ask with whether the peer is there: those to seal with, or
+// those of an answered handshake whose first packet does not come, perhaps because the
+// peer sends it from an address that does not get through. Where there are none it
+// returns when there will be: never, the largest time, where that is not known.
+func (s *Session) Probing(now time.Duration) (*Keys, time.Duration) {
+	if k := s.Sealing(now); k != nil {
+		return k, now
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.next == nil, now-s.next.born >= RejectAfterTime:
+		return nil, math.MaxInt64
+	case now-s.next.born < GraceTime:
+		return nil, s.next.born + GraceTime
+	}
+	return s.next.Keys, now
 }
 
 // NeedsHandshake reports whether this end should begin a handshake now: there are

@@ -148,6 +148,15 @@ func TestAnsweredHandshakeIsWaitedFor(t *testing.T) {
 		t.Error("it waits too long")
 	}
 	next(aSecond+ConfirmTime, aSecond+RejectAfterTime)
+	if k, at := s.Probing(aSecond); k != nil || at != aSecond+GraceTime {
+		t.Errorf("it asks with %v, at %v", k, at)
+	}
+	if k, _ := s.Probing(aSecond + GraceTime); k != answered || s.Sealing(aSecond+GraceTime) != nil {
+		t.Errorf("it asks with %v", k)
+	}
+	if k, _ := s.Probing(aSecond + RejectAfterTime); k != nil {
+		t.Errorf("it asks with %v, which have ended", k)
+	}
 	s.Opened(answered)
 	next(aSecond+(RekeyAfterTime+RejectAfterTime)/2, aSecond+RejectAfterTime)
 	s.InstallInitiated(&Keys{local: 2, initiator: true}, 2*aSecond)

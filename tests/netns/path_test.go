@@ -83,8 +83,8 @@ func (w *wide) wantGap(what string, most time.Duration, happen func(), args ...s
 	back := w.b.keepPinging(w.a.v4().String(), args...)
 	defer there.stop()
 	defer back.stop()
-	began := time.Now()
 	happen()
+	began := time.Now()
 	wait := most + 3*time.Second
 	for name, p := range map[string]*pinging{"a pings b": there, "b pings a": back} {
 		gap := p.gap(began, wait)
@@ -118,8 +118,7 @@ func TestRoaming(t *testing.T) {
 	w := newWide(t, 1500, wan.Path{Delay: 2 * time.Millisecond})
 	w.awaitDirect(w.a, w.b)
 	w.wantGap("roaming", time.Second, func() {
-		w.a.must("ip", "addr", "del", "192.168.77.1/24", "dev", "wan0")
-		w.a.must("ip", "addr", "add", "192.168.77.3/24", "dev", "wan0")
+		w.a.must("sh", "-c", `printf 'addr del 192.168.77.1/24 dev wan0\naddr add 192.168.77.3/24 dev wan0\n' | ip -batch -`)
 	})
 	if p := w.b.paths()[0]; p.Kind != "direct" || !strings.HasPrefix(p.Remote, "192.168.77.3:") {
 		t.Errorf("packets go by %+v", p)

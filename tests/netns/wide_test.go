@@ -93,7 +93,7 @@ func (n *node) direct() error {
 	}
 	for _, p := range peers {
 		if p.Path != datapath.KindDirect {
-			return fmt.Errorf("from %s to %s packets go by %s", n.Name(), p.Name, p.Path)
+			return fmt.Errorf("from %s to %s packets go by %s, since %s; paths %+v", n.Name(), p.Name, p.Path, p.Why, p.Paths)
 		}
 	}
 	if len(peers) == 0 {
