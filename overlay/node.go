@@ -19,7 +19,9 @@ import (
 	"github.com/kairos-io/kairos/overlay/gossip"
 	"github.com/kairos-io/kairos/overlay/identity"
 	"github.com/kairos-io/kairos/overlay/mesh"
+	"github.com/kairos-io/kairos/overlay/path"
 	"github.com/kairos-io/kairos/overlay/session"
+	"github.com/kairos-io/kairos/overlay/socket"
 	"github.com/kairos-io/kairos/overlay/token"
 	"github.com/kairos-io/kairos/overlay/tun"
 	"github.com/kairos-io/kairos/overlay/wire"
@@ -262,13 +264,15 @@ func (n *Node) connect() {
 		Opener: datapath.OpenerFunc(func(ctx context.Context, id identity.ID) (datapath.Stream, error) {
 			return n.mesh.Open(ctx, id, datapath.Protocol)
 		}),
-		Direct: datapath.DirectConfig{
-			Direct: directWay{n.mesh}, PSK: n.keys.Doors[0].Join, Suites: session.Supported(hardwareAES),
-		},
+		Network: below{n.mesh}, Suites: session.Supported(hardwareAES),
 	})
 	n.mesh.Handle(datapath.Protocol, func(id identity.ID, s mesh.Stream) { n.datapath.HandleStream(id, s) })
-	n.mesh.Handle(datapath.SessionProtocol, func(id identity.ID, s mesh.Stream) { n.datapath.HandleSession(id, s) })
-	n.mesh.HandleDatagrams(n.datapath.HandleDatagrams)
+	n.mesh.Handle(datapath.SessionProtocol, func(id identity.ID, s mesh.Stream) {
+		n.datapath.HandleSession(id, s.(datapath.SessionStream))
+	})
+	n.mesh.HandleDatagrams(func(from socket.Source, packets [][]byte) {
+		n.datapath.HandleDatagrams(path.Path{Socket: from.Socket, Local: from.Local, Remote: from.Remote}, packets)
+	})
 	n.gossip = gossip.New(gossip.Config{
 		Key: n.key, Mesh: n.mesh, Incarnation: n.state.Incarnation, Run: newRun(), Log: n.opts.Log,
 	})
@@ -286,15 +290,33 @@ func newRun() (run [wire.RunSize]byte) {
 // hardwareAES: the processor has what AES-GCM needs to be faster than ChaCha20.
 var hardwareAES = cpu.X86.HasAES && cpu.X86.HasPCLMULQDQ || cpu.ARM64.HasAES && cpu.ARM64.HasPMULL
 
-// directWay is the mesh as the datapath sees it.
-type directWay struct{ *mesh.Mesh }
+// below is the mesh as the datapath sees it.
+type below struct{ *mesh.Mesh }
 
-// Sender implements datapath.Direct.
-func (w directWay) Sender(id identity.ID) (datapath.Sender, error) { return w.Mesh.Sender(id) }
+// OpenSession implements datapath.Network.
+func (b below) OpenSession(ctx context.Context, id identity.ID) (datapath.SessionStream, error) {
+	s, err := b.Open(ctx, id, datapath.SessionProtocol)
+	if err != nil {
+		return nil, err
+	}
+	return s.(datapath.SessionStream), nil // the mesh's streams have the secret of their connection
+}
 
-// Open implements datapath.Opener.
-func (w directWay) Open(ctx context.Context, id identity.ID) (datapath.Stream, error) {
-	return w.Mesh.Open(ctx, id, datapath.SessionProtocol)
+// Sender implements datapath.Network.
+func (b below) Sender(p path.Path) (datapath.Sender, error) {
+	if !p.Direct() {
+		return nil, errors.ErrUnsupported
+	}
+	return b.Mesh.Sender(socket.Source{Socket: p.Socket, Local: p.Local, Remote: p.Remote})
+}
+
+// candidates are the paths that the connections of a peer take.
+func (n *Node) candidates(id identity.ID) []path.Path {
+	from, err := n.mesh.Source(id)
+	if err != nil {
+		return nil // it is not over UDP
+	}
+	return []path.Path{{Socket: from.Socket, Local: from.Local, Remote: from.Remote}}
 }
 
 // run starts the loops. Whichever ends first ends the node, and its error is Wait's.

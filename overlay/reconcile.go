@@ -116,15 +116,16 @@ func (n *Node) follow(ctx context.Context) error {
 func (n *Node) event(e mesh.Event) {
 	switch e.Kind {
 	case mesh.PeerUp:
-		n.datapath.PeerUp(e.Peer)
+		n.datapath.PeerUp(e.Peer, n.candidates(e.Peer)...)
 		n.opts.Log.Info("peer connected", "peer", e.Peer.Short())
 	case mesh.PeerDown:
 		n.datapath.PeerDown(e.Peer)
 		n.opts.Log.Info("peer disconnected", "peer", e.Peer.Short())
 	case mesh.PathChanged:
-		// The stream moves by being opened anew on the better connection.
-		n.datapath.PeerDown(e.Peer)
-		n.datapath.PeerUp(e.Peer)
+		n.datapath.Candidates(e.Peer, n.candidates(e.Peer)...)
+		n.datapath.ConnectionChanged(e.Peer)
+	case mesh.UnderlayChanged:
+		n.datapath.NetworkChanged()
 	}
 	n.wake()
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/kairos-io/kairos/overlay/datapath"
 	"github.com/kairos-io/kairos/overlay/identity"
 	"github.com/kairos-io/kairos/overlay/mesh"
+	"github.com/kairos-io/kairos/overlay/path"
 )
 
 var _ api.View = (*Node)(nil)
@@ -100,6 +101,7 @@ func (n *Node) Nodes(ctx context.Context, after uint64) api.NodeList {
 		if p, ok := peers[m.ID]; ok {
 			w := n.peerOf(p, stats)
 			node.Connected, node.Path, node.Why, node.Endpoint, node.RTT, node.Loss, node.MTU = true, w.Path, w.Why, w.Endpoint, w.RTT, w.Loss, w.MTU
+			node.Paths = w.Paths
 		} else if !node.Self {
 			node.LastSeen = api.Duration(now.Sub(m.Refreshed))
 		}
@@ -108,16 +110,37 @@ func (n *Node) Nodes(ctx context.Context, after uint64) api.NodeList {
 	return list
 }
 
-// peerOf says which way packets to a peer take, and what is known of it.
+// peerOf says which paths to a peer there are, and what is known of the chosen one.
 func (n *Node) peerOf(p mesh.PeerInfo, stats datapath.Stats) api.Peer {
-	way := stats.Peers[p.ID].Path
+	chosen := stats.Peers[p.ID].Path
 	peer := api.Peer{
-		ID: p.ID, Path: pathOf(p, stats), Why: way.Why, Endpoint: p.Remote, RTT: api.Duration(p.RTT), MTU: n.mtu,
+		ID: p.ID, Path: pathOf(p, stats), Why: chosen.Why, Endpoint: p.Remote, RTT: api.Duration(p.RTT), MTU: n.mtu,
 	}
 	if peer.Path == datapath.KindDirect {
-		peer.RTT, peer.LastRTT, peer.Loss, peer.MTU = api.Duration(way.RTT), api.Duration(way.LastRTT), way.Loss, way.MTU
+		peer.Endpoint = chosen.Remote.String()
+		peer.RTT, peer.LastRTT, peer.Loss, peer.MTU = api.Duration(chosen.RTT), api.Duration(chosen.LastRTT), chosen.Loss, chosen.MTU
+	}
+	for _, info := range stats.Peers[p.ID].Paths {
+		peer.Paths = append(peer.Paths, n.apiPath(p, info))
 	}
 	return peer
+}
+
+// apiPath is a path to a peer as the API shows it. The stream takes what the interface
+// takes, and the way of the connection.
+func (n *Node) apiPath(p mesh.PeerInfo, info datapath.PathInfo) api.Path {
+	out := api.Path{
+		Kind: info.Kind, Socket: info.Socket, Local: info.Local, Remote: info.Remote.String(), Via: info.Via, State: info.State.String(),
+		Why: info.Why, RTT: api.Duration(info.RTT), Loss: info.Loss, MTU: info.MTU, Chosen: info.Chosen,
+	}
+	if info.Age >= 0 {
+		age := api.Duration(info.Age)
+		out.Heard = &age
+	}
+	if info.Kind == datapath.KindStream {
+		out.Kind, out.Remote, out.RTT, out.MTU, out.State = p.Transport, p.Remote, api.Duration(p.RTT), n.mtu, path.Alive.String()
+	}
+	return out
 }
 
 // pathOf is the kind of that way.

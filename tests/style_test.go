@@ -21,7 +21,7 @@ const (
 var secretRooms = []string{"overlay/token", "overlay/identity", "overlay/admission", "agent/genesis", "agent/peer", "agent/k3s"}
 
 // clockless rooms get the time, the disk and the network as arguments.
-var clockless = []string{"overlay/token", "overlay/wire", "overlay/member", "overlay/route", "agent/role", "agent/health"}
+var clockless = []string{"overlay/token", "overlay/wire", "overlay/member", "overlay/route", "overlay/path", "agent/role", "agent/health"}
 
 func checkStyle(all []*pkg) []string {
 	var faults []string

@@ -61,6 +61,7 @@ type Node struct {
 	RTT         Duration          `json:"rtt_seconds,omitempty"`
 	Loss        int               `json:"loss_percent,omitempty"`      // of a direct path: of the last 32 probes, those without an answer
 	MTU         int               `json:"mtu,omitempty"`               // largest packet that the path takes, in bytes
+	Paths       []Path            `json:"paths,omitempty"`             // all of them, the chosen one first
 	LastSeen    Duration          `json:"last_seen_seconds,omitempty"` // how long ago a record or the connection was fresh
 }
 
@@ -87,12 +88,29 @@ type Peer struct {
 	LastRTT   Duration          `json:"last_rtt_seconds,omitempty"` // of a direct path: of the last probe
 	Loss      int               `json:"loss_percent"`
 	MTU       int               `json:"mtu"`
+	Paths     []Path            `json:"paths,omitempty"` // all of them, the chosen one first
 	Connected Duration          `json:"connected_seconds"`
 	TxPackets uint64            `json:"tx_packets"`
 	TxBytes   uint64            `json:"tx_bytes"`
 	RxPackets uint64            `json:"rx_packets"`
 	RxBytes   uint64            `json:"rx_bytes"`
 	Drops     map[string]uint64 `json:"drops,omitempty"` // by reason
+}
+
+// Path is one way that packets may take to a peer.
+type Path struct {
+	Kind   string      `json:"kind"`             // as Node's Path
+	Socket uint16      `json:"socket,omitempty"` // the number of this machine's UDP socket
+	Local  netip.Addr  `json:"local,omitzero"`   // packets leave from it; absent: the kernel chooses
+	Remote string      `json:"remote"`           // underlay address
+	Via    identity.ID `json:"via,omitzero"`     // the member that relays; absent: none does
+	State  string      `json:"state"`            // candidate, dead, narrow, suspect, alive
+	Why    string      `json:"why,omitempty"`    // it is chosen, or is not, in a few words
+	RTT    Duration    `json:"rtt_seconds,omitempty"`
+	Loss   int         `json:"loss_percent,omitempty"`
+	MTU    int         `json:"mtu,omitempty"`
+	Heard  *Duration   `json:"heard_seconds,omitempty"` // how long ago the last datagram came; absent: none did
+	Chosen bool        `json:"chosen,omitempty"`
 }
 
 // Routes is what a node's agent asks the overlay to carry: PUT /control/v1/routes.

@@ -20,7 +20,7 @@ func (a *air) wantMTU(limit int) int {
 	one, two := a.members[0], a.members[1]
 	close := func(m, to *member) bool {
 		p := m.path(to)
-		return p.Kind == KindDirect && p.MTU <= limit && (p.MTU == limit || limit < DefaultMTU && limit-p.MTU < sizeGap)
+		return p.Kind == KindDirect && p.MTU <= limit && (p.MTU == limit || limit < DefaultMTU && limit-p.MTU < 16)
 	}
 	for range 1000 {
 		if close(one, two) && close(two, one) {
@@ -56,7 +56,7 @@ func (m *member) advised() int {
 
 // Packets go directly where the path takes less than the interface, however that
 // shows; and whoever sends larger ones is told what it takes.
-func TestDirectWayFitsThePath(t *testing.T) {
+func TestPathFitsThePath(t *testing.T) {
 	for name, limit := range map[string]func(*air, int){
 		"larger ones are lost":    func(a *air, n int) { a.largest = n },
 		"larger ones are refused": func(a *air, n int) { a.refuse = n },
@@ -66,7 +66,7 @@ func TestDirectWayFitsThePath(t *testing.T) {
 				a := newAir(t)
 				one, two := a.members[0], a.members[1]
 				a.wantMTU(DefaultMTU)
-				for i, most := range []int{1400, 1350, MinMTU} {
+				for i, most := range []int{1400, 1350, 1300} {
 					a.set(func() { limit(a, most+session.Overhead) })
 					if a.refuse > 0 { // what is refused is lost, and the next one knows better
 						one.dev.Inject(packet(one.v4, two.v4, 1, one.path(two).MTU))
@@ -100,13 +100,11 @@ func TestDirectWayFitsThePath(t *testing.T) {
 				a.exchange(2, DefaultMTU)
 				// It is found again from the start, and all of it once it is there.
 				a.set(func() { a.cut = false; limit(a, 1350+session.Overhead) })
-				one.dp.PeerDown(two.id)
-				two.dp.PeerDown(one.id)
-				one.dp.PeerUp(two.id)
-				two.dp.PeerUp(one.id)
+				a.again(one)
+				a.again(two)
 				a.wantMTU(1350)
 				a.set(func() { limit(a, 0) })
-				for range int(probeAgain / (100 * time.Second)) {
+				for range 6 {
 					time.Sleep(100 * time.Second)
 					a.exchange(1, 100)
 				}
@@ -118,7 +116,7 @@ func TestDirectWayFitsThePath(t *testing.T) {
 }
 
 // Nobody talks, so nobody looks whether the path has become larger.
-func TestNarrowDirectWayIsQuiet(t *testing.T) {
+func TestNarrowPathIsQuiet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAir(t)
 		a.set(func() { a.largest = 1350 + session.Overhead })
@@ -132,6 +130,7 @@ func TestNarrowDirectWayIsQuiet(t *testing.T) {
 	})
 }
 
+// The chosen path says why it is, and so does each of the others.
 func TestPathSaysWhy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAir(t)
@@ -143,46 +142,33 @@ func TestPathSaysWhy(t *testing.T) {
 			}
 		}
 		a.wantKind(KindDirect)
-		want(whyAnswered)
+		want("udp probe answered")
+		paths := one.dp.Stats().Peers[two.id].Paths
+		if len(paths) != 2 || paths[0].Remote != a.place[1] || paths[0].Local != a.place[0].Addr() || paths[1].Kind != KindStream || paths[1].Chosen {
+			t.Errorf("%+v", paths)
+		}
+		if p := paths[0]; !p.Chosen || !p.Up || p.Age < 0 || p.Age > time.Minute || p.MTU != DefaultMTU {
+			t.Errorf("%+v", p)
+		}
 		a.set(func() { a.cut = true })
 		a.wantKind(KindStream)
-		time.Sleep(time.Second)
-		want("probes of 1280 bytes are not answered")
+		time.Sleep(3 * time.Second)
+		want("udp probes are not answered")
 		a.set(func() { a.cut = false })
 		a.wantKind(KindDirect)
-		want(whyAnswered)
-		w := one.dp.wayTo(two.id)
-		w.refused(100, syscall.ENETUNREACH)
+		e := one.dp.peer(two.id).chosen.Load()
+		one.dp.peer(two.id).refused(e, 100, syscall.ENETUNREACH)
 		want("packets are refused: network is unreachable")
 		a.wantKind(KindDirect)
-		want(whyAnswered)
-		w.change(func(p *prober, _ time.Duration) { *p = newProber(p.full) })
-		want(whyProbing)
-		w.shaken(errors.New("no answer"))
+		want("udp probe answered")
+		one.dp.peer(two.id).refused(one.dp.peer(two.id).chosen.Load(), 100, syscall.EMSGSIZE)
+		one.dp.peer(two.id).shaken(errors.New("no answer"), 0)
 		want(whyNotAgreed)
 	})
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork(t, 2).start()
-		if got := n.members[0].path(n.members[1]).Why; got != whyNoUDP {
+		if got := n.members[0].path(n.members[1]).Why; got != "no udp connection" {
 			t.Errorf("it says %q", got)
 		}
 	})
-}
-
-func TestPathSaysLossAndRTT(t *testing.T) {
-	w := &direct{prober: newProber(DefaultMTU)}
-	w.prober.mtu = 1400
-	for n := range 9 {
-		w.prober.recent = 0
-		if nonce := w.prober.send(1400, 0); n%4 > 0 {
-			w.prober.answered(nonce, time.Duration(n)*time.Millisecond)
-		}
-	}
-	p := w.describe(PathInfo{Kind: KindStream, MTU: 1 << 16, Queued: 7})
-	if p.Loss != 25 || p.LastRTT != 7*time.Millisecond || p.RTT <= time.Millisecond || p.RTT >= p.LastRTT {
-		t.Errorf("%+v", p)
-	}
-	if p.Kind != KindDirect || !p.Up || p.MTU != 1400 || p.Queued != 7 {
-		t.Errorf("%+v", p)
-	}
 }

@@ -11,7 +11,9 @@ import (
 
 	"github.com/kairos-io/kairos/overlay/identity"
 	"github.com/kairos-io/kairos/overlay/offload"
+	"github.com/kairos-io/kairos/overlay/path"
 	"github.com/kairos-io/kairos/overlay/route"
+	"github.com/kairos-io/kairos/overlay/session"
 )
 
 // Device is the overlay interface; overlay/tun documents the methods.
@@ -25,57 +27,65 @@ type Device interface {
 
 // Config is what a Datapath works with.
 type Config struct {
-	Self   identity.ID
-	Device Device
-	Opener Opener
-	Direct DirectConfig // the zero value: packets take the stream form alone
-	Log    *slog.Logger // nil means slog.Default
+	Self    identity.ID
+	Device  Device
+	Opener  Opener         // of streams of Protocol
+	Network Network        // nil: packets take streams alone
+	Suites  session.Suites // what this machine does well
+	Log     *slog.Logger   // nil means slog.Default
 }
 
 // Datapath carries packets between the device and the peers. Its methods may
 // be called from any goroutine; Run once.
 type Datapath struct {
-	self   identity.ID
-	dev    Device
-	opener Opener
-	direct DirectConfig
-	log    *slog.Logger
+	self    identity.ID
+	dev     Device
+	opener  Opener
+	network Network
+	suites  session.Suites
+	log     *slog.Logger
 
 	started  time.Time
 	routes   atomic.Pointer[route.Table]
-	peers    atomic.Pointer[map[identity.ID]*peer] // replaced, never changed
-	arrivals atomic.Pointer[map[uint32]arrival]    // by session.Index; likewise
+	accounts atomic.Pointer[map[identity.ID]*account] // replaced, never changed
+	arrivals atomic.Pointer[map[uint32]arrival]       // by session.Index; likewise
 	drops    drops
 	resets   atomic.Uint64
 
-	mu      sync.Mutex // guards the replacement of peers, and what is below
+	mu      sync.Mutex // guards the replacement of accounts and arrivals, and what is below
 	closed  bool
-	running sync.WaitGroup // links and inbound streams
+	running sync.WaitGroup // of peers and inbound streams
 
 	receivers receivers
 }
 
-// peer is a member with a connection, an inbound stream, or both.
-type peer struct {
+// account is a member with a connection, an inbound stream, or both.
+type account struct {
 	id      identity.ID
-	link    atomic.Pointer[streamLink] // nil without a connection
-	inbound Stream                     // guarded by Datapath.mu
+	peer    atomic.Pointer[peer] // nil without a connection
+	inbound Stream               // guarded by Datapath.mu
 	count   counters
 }
 
 // New makes a Datapath that has no routes and no peers yet.
 func New(cfg Config) *Datapath {
-	d := &Datapath{self: cfg.Self, dev: cfg.Device, opener: cfg.Opener, direct: cfg.Direct, log: cfg.Log, started: time.Now()}
+	d := &Datapath{
+		self: cfg.Self, dev: cfg.Device, opener: cfg.Opener, network: cfg.Network, suites: cfg.Suites, log: cfg.Log,
+		started: time.Now().Add(-time.Second), // times are above zero
+	}
 	if d.log == nil {
 		d.log = slog.Default()
 	}
-	d.peers.Store(&map[identity.ID]*peer{})
+	d.accounts.Store(&map[identity.ID]*account{})
 	d.arrivals.Store(&map[uint32]arrival{})
 	return d
 }
 
+// now is the clock of sessions and paths.
+func (d *Datapath) now() time.Duration { return time.Since(d.started) }
+
 // Run carries packets until ctx ends, which returns nil, or the device fails.
-// It then closes the device, all links and streams, and has no goroutine left.
+// It then closes the device, all peers and streams, and has no goroutine left.
 func (d *Datapath) Run(ctx context.Context) error {
 	defer d.shutdown()
 	stop := context.AfterFunc(ctx, func() { _ = d.dev.Close() }) // only this wakes Wait
@@ -90,38 +100,66 @@ func (d *Datapath) Run(ctx context.Context) error {
 func (d *Datapath) SetRoutes(t *route.Table) { d.routes.Store(t) }
 
 // PeerUp tells that there is a connection to the peer: packets to it are
-// accepted from now on. Telling it again does nothing.
-func (d *Datapath) PeerUp(id identity.ID) {
+// accepted from now on. Telling it again does nothing. candidates are as in
+// Candidates.
+func (d *Datapath) PeerUp(id identity.ID, candidates ...path.Path) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed || id == d.self {
 		return
 	}
-	p := d.ensure(id)
-	if p.link.Load() != nil {
+	a := d.ensure(id)
+	if a.peer.Load() != nil {
 		return
 	}
-	link := newStreamLink(id, d.opener, &p.count, d.log)
-	if link.direct = d.newDirect(p); link.direct != nil {
-		d.running.Go(link.direct.run)
+	p := newPeer(d, a)
+	p.candidates(candidates)
+	a.peer.Store(p)
+	d.running.Go(p.stream.run)
+	if d.network != nil {
+		d.running.Go(p.run)
 	}
-	p.link.Store(link)
-	d.running.Go(link.run)
 }
 
-// PeerDown tells that the last connection to the peer is gone. An inbound
-// stream ends with its connection, not here.
+// Candidates tells which paths the connections of a peer take now. What was proven
+// before stays in use for as long as it is alive, and so do the keys.
+func (d *Datapath) Candidates(id identity.ID, candidates ...path.Path) {
+	if p := d.peer(id); p != nil {
+		p.candidates(candidates)
+	}
+}
+
+// ConnectionChanged tells that streams to the peer take another connection now: the
+// stream of packets moves there.
+func (d *Datapath) ConnectionChanged(id identity.ID) {
+	if p := d.peer(id); p != nil {
+		p.stream.move()
+	}
+}
+
+// NetworkChanged tells that this machine's addresses or routes have changed, or that it
+// woke up: every path is asked whether it is still there, and the kernel for others.
+func (d *Datapath) NetworkChanged() {
+	for _, a := range *d.accounts.Load() {
+		if p := a.peer.Load(); p != nil {
+			p.networkChanged()
+		}
+	}
+}
+
+// PeerDown tells that the last connection to the peer is gone, and with it its keys. An
+// inbound stream ends with its connection, not here.
 func (d *Datapath) PeerDown(id identity.ID) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	p := (*d.peers.Load())[id]
-	if p == nil {
+	a := (*d.accounts.Load())[id]
+	if a == nil {
 		return
 	}
-	if link := p.link.Swap(nil); link != nil {
-		_ = link.Close()
+	if p := a.peer.Swap(nil); p != nil {
+		p.stop()
 	}
-	d.prune(p)
+	d.prune(a)
 }
 
 // Stats returns a snapshot of the counters.
@@ -131,50 +169,59 @@ func (d *Datapath) Stats() Stats {
 		Resets: d.resets.Load(),
 		Peers:  make(map[identity.ID]PeerStats),
 	}
-	for id, p := range *d.peers.Load() {
-		ps := p.count.snapshot()
-		if link := p.link.Load(); link != nil {
-			ps.Path = link.Path()
+	for id, a := range *d.accounts.Load() {
+		ps := a.count.snapshot()
+		if p := a.peer.Load(); p != nil {
+			ps.Paths = p.describe()
+			ps.Path = ps.Paths[0]
 		}
 		s.Peers[id] = ps
 	}
 	return s
 }
 
-// ensure returns the peer, made if need be. The caller holds mu.
-func (d *Datapath) ensure(id identity.ID) *peer {
-	old := *d.peers.Load()
-	if p := old[id]; p != nil {
-		return p
+// peer returns the peer with that ID; nil without a connection.
+func (d *Datapath) peer(id identity.ID) *peer {
+	if a := (*d.accounts.Load())[id]; a != nil {
+		return a.peer.Load()
 	}
-	p := &peer{id: id}
-	p.count.total = &d.drops
-	next := maps.Clone(old)
-	next[id] = p
-	d.peers.Store(&next)
-	return p
+	return nil
 }
 
-// prune forgets a peer that has neither link nor stream. The caller holds mu.
-func (d *Datapath) prune(p *peer) {
-	if p.link.Load() != nil || p.inbound != nil {
+// ensure returns the account of a member, made if need be. The caller holds mu.
+func (d *Datapath) ensure(id identity.ID) *account {
+	old := *d.accounts.Load()
+	if a := old[id]; a != nil {
+		return a
+	}
+	a := &account{id: id}
+	a.count.total = &d.drops
+	next := maps.Clone(old)
+	next[id] = a
+	d.accounts.Store(&next)
+	return a
+}
+
+// prune forgets a member that has neither connection nor stream. The caller holds mu.
+func (d *Datapath) prune(a *account) {
+	if a.peer.Load() != nil || a.inbound != nil {
 		return
 	}
-	next := maps.Clone(*d.peers.Load())
-	delete(next, p.id)
-	d.peers.Store(&next)
+	next := maps.Clone(*d.accounts.Load())
+	delete(next, a.id)
+	d.accounts.Store(&next)
 }
 
 func (d *Datapath) shutdown() {
 	_ = d.dev.Close()
 	d.mu.Lock()
 	d.closed = true
-	for _, p := range *d.peers.Load() {
-		if link := p.link.Swap(nil); link != nil {
-			_ = link.Close()
+	for _, a := range *d.accounts.Load() {
+		if p := a.peer.Swap(nil); p != nil {
+			p.stop()
 		}
-		if p.inbound != nil {
-			_ = p.inbound.Reset()
+		if a.inbound != nil {
+			_ = a.inbound.Reset()
 		}
 	}
 	d.mu.Unlock()

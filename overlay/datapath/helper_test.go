@@ -236,4 +236,4 @@ func pipe() (near, far *memStream) {
 	return &memStream{a}, &memStream{b}
 }
 
-func (d *Datapath) peerOf(id identity.ID) *peer { return (*d.peers.Load())[id] }
+func (d *Datapath) accountOf(id identity.ID) *account { return (*d.accounts.Load())[id] }

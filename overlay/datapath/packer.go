@@ -1,12 +1,19 @@
 package datapath
 
 import (
+	"github.com/kairos-io/kairos/overlay/offload"
+	"github.com/kairos-io/kairos/overlay/path"
 	"github.com/kairos-io/kairos/overlay/session"
 )
 
-// flagPartial says in the header of a datagram that the packets in it have the shape
-// offload.Partial; without it they are whole.
-const flagPartial = 0x01
+// What the flags in the header of a datagram say of its payload.
+const (
+	// flagPartial: the packets in it have the shape offload.Partial; without it they are whole.
+	flagPartial = 0x01
+	// flagHead and flagTail: it is a part of one packet; see split.
+	flagHead = 0x02
+	flagTail = 0x04
+)
 
 // Limits of what a packer sends at once: what one system call takes.
 const (
@@ -14,15 +21,15 @@ const (
 	packDatagrams = 64
 )
 
-// packer seals packets into datagrams for one peer at a time. A datagram holds whole
+// packer seals packets into datagrams for one endpoint at a time. A datagram holds whole
 // IP packets, back to back: one that nearly fills it, or small ones that came
 // together. Each can be delivered alone, whatever becomes of the others.
 type packer struct {
-	way   *direct // nil: there is none now
+	to    *endpoint // nil: it has failed, or there is none now
 	keys  *session.Keys
-	out   Sender
 	full  int       // payload of a datagram, at most
-	count *counters // of the peer, also when the way has ended
+	count *counters // of the peer, also when the path has failed
+	cut   offload.Cutter
 
 	room      []byte
 	datagrams [][]byte
@@ -31,6 +38,9 @@ type packer struct {
 	small  []byte // packets that wait for a datagram
 	flags  byte   // of them
 	queued int    // how many
+
+	number uint32 // of the packet that was split last
+	half   []byte
 }
 
 func newPacker() packer {
@@ -42,24 +52,58 @@ func newPacker() packer {
 	}
 }
 
-// on reports whether there is a way.
-func (k *packer) on() bool { return k.way != nil }
-
-// begin is about packets that go by way from now on, out of a Sender that is this
-// goroutine's; mtu is the largest packet.
-func (k *packer) begin(way *direct, keys *session.Keys, out Sender, mtu int) {
-	k.way, k.keys, k.out, k.full, k.count = way, keys, out, mtu, &way.peer.count
+// begin is about packets that go to an endpoint, out of its Sender that is this
+// goroutine's, from now on.
+func (k *packer) begin(to *endpoint, keys *session.Keys) {
+	k.to, k.keys, k.full, k.count = to, keys, int(to.mtu.Load()), &to.peer.account.count
+	if k.full == 0 {
+		k.full = path.Floor // it was chosen a moment ago
+	}
 }
 
-// add sends a packet, now or with those that follow. It reports false where the way
-// has ended.
+// limit implements outlet: what IPv6 asks of every network gets through every path.
+func (k *packer) limit() int { return max(k.full, MinMTU) }
+
+// broken implements outlet.
+func (k *packer) broken() bool { return k.to == nil }
+
+// take implements outlet. What is lost because the path fails is counted.
+func (k *packer) take(p offload.Packet) bool {
+	limit := k.full
+	if !p.Shape.Large() {
+		limit = k.limit()
+	}
+	if !k.cut.Start(p, limit) {
+		return false
+	}
+	var flags byte
+	if p.Shape != offload.Whole {
+		flags = flagPartial
+	}
+	lost := 0
+	for segment := k.cut.Next(); segment != nil; segment = k.cut.Next() {
+		if k.to == nil || !k.add(segment, flags) {
+			lost++
+		}
+	}
+	if lost > 1 { // add has counted the first
+		k.count.drop(DropLinkLost, lost-1)
+	}
+	return true
+}
+
+// add sends a packet, now or with those that follow. It reports false where the path
+// has failed.
 func (k *packer) add(pkt []byte, flags byte) bool {
 	large := len(pkt) > k.full/2
 	if (large || len(k.small)+len(pkt) > k.full || flags != k.flags) && !k.close() {
 		k.count.drop(DropLinkLost, 1)
 		return false
 	}
-	if large {
+	switch {
+	case len(pkt) > k.full:
+		return k.split(pkt, flags)
+	case large:
 		return k.seal(pkt, flags, 1)
 	}
 	k.small = append(k.small, pkt...)
@@ -80,10 +124,10 @@ func (k *packer) close() bool {
 	return ok
 }
 
-// end sends all there is.
-func (k *packer) end() {
-	if k.close() && k.send() {
-		k.way = nil
+// flush implements outlet: it sends all there is.
+func (k *packer) flush() {
+	if k.to != nil && k.close() && k.send() {
+		k.to = nil
 	}
 }
 
@@ -98,9 +142,11 @@ func (k *packer) seal(payload []byte, flags byte, packets int) bool {
 	}
 	room, err := k.keys.Seal(k.room, payload, flags)
 	if err != nil {
-		k.way.refused(0, err)
 		k.lose(packets)
 		return false
+	}
+	if len(payload) > path.Floor && !k.to.large.Load() {
+		k.to.large.Store(true)
 	}
 	k.room = room
 	k.datagrams = append(k.datagrams, room[begin:])
@@ -113,7 +159,7 @@ func (k *packer) send() bool {
 	if len(k.datagrams) == 0 {
 		return true
 	}
-	sent, err := k.out.Send(k.datagrams)
+	sent, err := k.to.out.Send(k.datagrams)
 	packets, bytes := 0, 0
 	for i, d := range k.datagrams[:sent] {
 		packets += k.packets[i]
@@ -121,7 +167,7 @@ func (k *packer) send() bool {
 	}
 	k.count.sent(packets, bytes)
 	if err != nil {
-		k.way.refused(len(k.datagrams[sent])-session.Overhead, err)
+		k.to.peer.refused(k.to, len(k.datagrams[sent])-session.Overhead, err)
 		k.packets = append(k.packets[:0], k.packets[sent:]...)
 		k.lose(0)
 		return false
@@ -130,12 +176,12 @@ func (k *packer) send() bool {
 	return true
 }
 
-// lose ends the way, with what was not sent.
+// lose gives the path up, with what was not sent.
 func (k *packer) lose(packets int) {
 	for _, n := range k.packets {
 		packets += n
 	}
 	k.count.drop(DropLinkLost, packets+k.queued)
 	k.room, k.datagrams, k.packets = k.room[:0], k.datagrams[:0], k.packets[:0]
-	k.small, k.queued, k.way = k.small[:0], 0, nil
+	k.small, k.queued, k.to = k.small[:0], 0, nil
 }

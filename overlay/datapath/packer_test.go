@@ -33,20 +33,20 @@ func (p *packed) Send(packets [][]byte) (int, error) {
 
 func (*packed) Offer([]byte) error { return nil }
 
-// pack runs f with a packer whose way takes packets of 1400 bytes.
+// pack runs f with a packer whose path takes packets of 1400 bytes.
 func pack(t *testing.T, f func(*packed)) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAir(t)
 		a.wantKind(KindDirect)
 		one, two := a.members[0], a.members[1]
-		way := one.dp.wayTo(two.id)
 		k := newPacker()
 		p := &packed{packer: &k, t: t, to: two, fail: -1}
-		mine := &peer{id: two.id} // the air's packets are not counted here
+		mine := &account{id: two.id} // the air's packets are not counted here
 		mine.count.total = &one.dp.drops
 		p.count = &mine.count
-		copied := &direct{d: one.dp, peer: mine, ctx: way.ctx, cancel: way.cancel, wake: make(chan struct{}, 1), prober: newProber(1400)}
-		k.begin(copied, way.session.Sealing(one.dp.now()), p, 1400)
+		e := &endpoint{peer: newPeer(one.dp, mine), out: p}
+		e.mtu.Store(1400)
+		k.begin(e, one.dp.peer(two.id).session.Sealing(one.dp.now()))
 		f(p)
 	})
 }
@@ -58,9 +58,9 @@ func (p *packed) opened() (all [][]arrived) {
 		flags := session.Flags(d)
 		_, payload := p.to.dp.open(d)
 		var r receiver
-		other := &peer{}
-		other.count.total = new(drops)
-		if p.to.dp.unpack(other, &r, payload, flags); len(payload) == 0 || other.count.drops[DropBadFrame].Load() > 0 {
+		other := &peer{account: &account{}}
+		other.account.count.total = new(drops)
+		if other.unpack(&r, payload, flags); len(payload) == 0 || other.account.count.drops[DropBadFrame].Load() > 0 {
 			p.t.Fatal("a datagram is not opened")
 		}
 		if len(payload) > 1400 {
@@ -80,7 +80,7 @@ func (g given) add(p *packed) (ok int) {
 		if size < 0 {
 			size, flags = -size, flagPartial
 		}
-		if p.on() && p.add(of(1, i, size), flags) {
+		if !p.broken() && p.add(of(1, i, size), flags) {
 			ok++
 		}
 	}
@@ -116,7 +116,7 @@ func TestPacker(t *testing.T) {
 				if ok := c.in.add(p); ok != len(c.in) {
 					t.Fatalf("%d of %d packets are taken", ok, len(c.in))
 				}
-				if p.end(); p.on() {
+				if p.flush(); !p.broken() {
 					t.Error("it has not ended")
 				}
 				var counts []int
@@ -165,15 +165,15 @@ func TestPackerCountsWhatIsLost(t *testing.T) {
 			pack(t, func(p *packed) {
 				p.fail = c.fail
 				c.in.add(p)
-				if p.on() {
-					p.end()
+				if !p.broken() {
+					p.flush()
 				}
 				got := 0
 				for _, pkts := range p.opened() {
 					got += len(pkts)
 				}
 				sent, lost := p.count.txPackets.Load(), p.count.drops[DropLinkLost].Load()
-				if p.on() || sent != uint64(got) || sent+lost != uint64(len(c.in)) {
+				if !p.broken() || sent != uint64(got) || sent+lost != uint64(len(c.in)) {
 					t.Errorf("%d of %d packets arrive, %d are counted as sent and %d as lost", got, len(c.in), sent, lost)
 				}
 			})
@@ -195,9 +195,10 @@ func FuzzUnpack(f *testing.F) {
 	f.Fuzz(func(t *testing.T, payload []byte, flags byte) {
 		var d Datapath
 		var r receiver
-		p := &peer{}
-		p.count.total = &d.drops
-		d.unpack(p, &r, payload, flags)
+		p := &peer{account: &account{}}
+		p.account.count.total = &d.drops
+		flags &= flagPartial
+		p.unpack(&r, payload, flags)
 		at, bytes := 0, 0
 		for _, pkt := range r.pkts {
 			for at < len(payload) && &pkt.Data[0] != &payload[at] {

@@ -18,7 +18,7 @@ const (
 	DropNotConnected               // to a member without a connection
 	DropTooBig                     // larger than the path to the member takes
 	DropQueueFull                  // to a member that takes packets slower than they come
-	DropLinkLost                   // queued when the way to the member broke
+	DropLinkLost                   // queued when the path to the member broke
 	DropBadFrame                   // from a member, not one whole IP packet; its stream was reset
 	DropSpoofed                    // from a member with a source that is not the member's
 	DropNotOurs                    // from a member to a destination that is not here
@@ -70,7 +70,8 @@ type PeerStats struct {
 	TxPackets, TxBytes uint64
 	RxPackets, RxBytes uint64
 	Drops              map[string]uint64 // reasons that occurred
-	Path               PathInfo          // zero without a connection
+	Path               PathInfo          // the chosen one; zero without a connection
+	Paths              []PathInfo        // all, the chosen one first
 }
 
 // drops counts by reason; safe for concurrent use.

@@ -22,22 +22,18 @@ const (
 	steadyAfter = 5 * time.Second // a stream that lasted so long is followed at once
 )
 
-// streamLink is the way to one peer in its stream form, with the direct one beside
-// it: packets take that while it is up. Its stream is opened by the first packet that
-// needs one, and lives until the link is closed or the stream breaks; the next packet
-// then opens another.
-type streamLink struct {
+// streamPath is the path of last resort: frames on a stream. That is opened by the first
+// packet that needs one, and lives until the peer is stopped or the stream breaks or
+// moves; the next packet then opens another.
+type streamPath struct {
 	id     identity.ID
 	opener Opener
 	queue  *queue
 	count  *counters
 	log    *slog.Logger
-	ctx    context.Context // ends with Close
-	cancel context.CancelFunc
+	ctx    context.Context           // the peer's
 	out    atomic.Pointer[outStream] // the latest; written by run alone
-
-	direct *direct // nil: there is none
-	sender Sender  // of the direct way and of the goroutine in Run
+	moved  atomic.Bool               // another connection is the peer's now
 
 	watchers sync.WaitGroup
 	// Of the goroutine in run.
@@ -45,62 +41,42 @@ type streamLink struct {
 	pause  time.Duration
 }
 
-// newStreamLink makes a link; run makes it work.
-func newStreamLink(id identity.ID, opener Opener, count *counters, log *slog.Logger) *streamLink {
-	l := &streamLink{id: id, opener: opener, queue: newQueue(), count: count, log: log}
-	l.ctx, l.cancel = context.WithCancel(context.Background())
-	return l
+// newStreamPath makes the path for as long as ctx lasts; run makes it work.
+func newStreamPath(ctx context.Context, a *account, d *Datapath) *streamPath {
+	return &streamPath{id: a.id, opener: d.opener, queue: newQueue(), count: &a.count, log: d.log, ctx: ctx}
 }
 
-// send takes a packet for the stream. It never blocks, and keeps nothing of it.
-func (l *streamLink) send(p offload.Packet) {
+// take implements outlet. It never blocks, and keeps nothing of the packet.
+func (l *streamPath) take(p offload.Packet) bool {
+	if !p.Shape.Large() && len(p.Data) > l.limit() {
+		return false
+	}
 	if !l.queue.push(p) {
 		l.count.drop(DropQueueFull, p.Segments())
 	}
+	return true
 }
 
-// begin has packets sealed for the direct way from now on, if that is up. It returns
-// the largest packet that goes the way there is, and the largest segment of one.
-func (l *streamLink) begin(k *packer, now time.Duration) (mtu int) {
-	if l.direct == nil || !l.direct.use() {
-		return wire.MaxPacket
-	}
-	keys, mtu := l.direct.session.Sealing(now), l.direct.mtu()
-	if keys == nil || mtu == 0 {
-		return wire.MaxPacket
-	}
-	if l.sender == nil {
-		var err error
-		if l.sender, err = l.direct.d.direct.Sender(l.id); err != nil {
-			return wire.MaxPacket // the connection has just moved: PathChanged follows
-		}
-	}
-	k.begin(l.direct, keys, l.sender, mtu)
-	return mtu
-}
+// limit implements outlet.
+func (l *streamPath) limit() int { return wire.MaxPacket }
 
-// Path tells which way packets go now.
-func (l *streamLink) Path() PathInfo {
-	return l.direct.describe(PathInfo{Kind: KindStream, Up: l.isUp(), MTU: wire.MaxPacket, Queued: l.queue.queued()})
-}
+// broken implements outlet: another stream replaces one that breaks.
+func (l *streamPath) broken() bool { return false }
 
-func (l *streamLink) isUp() bool {
+// flush implements outlet: run does that.
+func (l *streamPath) flush() {}
+
+// move has the next packet open a stream anew.
+func (l *streamPath) move() { l.moved.Store(true) }
+
+func (l *streamPath) isUp() bool {
 	out := l.out.Load()
 	return out != nil && !out.broken.Load()
 }
 
-// Close gives the link up: packets on it are lost. It does not wait for run to end.
-func (l *streamLink) Close() error {
-	l.cancel()
-	if l.direct != nil {
-		l.direct.cancel()
-	}
-	return nil
-}
-
-// run sends what is queued until the link is closed. Nothing of the link runs
+// run sends what is queued until the peer is stopped. Nothing of the path runs
 // any more when it returns.
-func (l *streamLink) run() {
+func (l *streamPath) run() {
 	defer l.watchers.Wait()
 	for {
 		select {
@@ -110,16 +86,19 @@ func (l *streamLink) run() {
 		case <-l.queue.wake:
 		}
 		for b := l.queue.take(); b != nil; b = l.queue.take() {
-			if err := l.flush(b); err != nil && l.ctx.Err() == nil {
+			if err := l.write(b); err != nil && l.ctx.Err() == nil {
 				l.log.Debug("data stream broke", "peer", l.id.Short(), "err", err)
 			}
 		}
 	}
 }
 
-// flush writes b, on a new stream where there is none, and releases it.
-func (l *streamLink) flush(b *batch) error {
+// write writes b, on a new stream where there is none, and releases it.
+func (l *streamPath) write(b *batch) error {
 	defer b.release()
+	if l.moved.Swap(false) {
+		l.out.Load().finish()
+	}
 	if !l.isUp() {
 		if err := l.open(); err != nil {
 			l.count.drop(DropLinkLost, b.packets)
@@ -138,7 +117,7 @@ func (l *streamLink) flush(b *batch) error {
 	return nil
 }
 
-func (l *streamLink) discard() {
+func (l *streamPath) discard() {
 	if b := l.queue.take(); b != nil {
 		l.count.drop(DropLinkLost, b.packets)
 		b.release()
@@ -147,7 +126,7 @@ func (l *streamLink) discard() {
 
 // open opens a stream; the first at once, and so one after a stream that
 // lasted, but those that fail or break at once with growing pauses.
-func (l *streamLink) open() error {
+func (l *streamPath) open() error {
 	if ago := time.Since(l.opened); ago > steadyAfter {
 		l.pause = minPause
 	} else {
@@ -173,7 +152,7 @@ func (l *streamLink) open() error {
 	return nil
 }
 
-func (l *streamLink) sleep(d time.Duration) error {
+func (l *streamPath) sleep(d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -196,6 +175,13 @@ func (o *outStream) abandon() error {
 		return nil
 	}
 	return o.Reset()
+}
+
+// finish ends the stream once the peer has what was written to it.
+func (o *outStream) finish() {
+	if o != nil && !o.broken.Swap(true) {
+		_ = o.Close() // where that fails, the connection was gone already
+	}
 }
 
 // watch waits for the end of the stream, so that no packet has to be lost to

@@ -14,31 +14,33 @@ import (
 	"github.com/kairos-io/kairos/overlay/offload"
 )
 
-func startLink(opener OpenerFunc) (l *streamLink, count *counters, ended chan struct{}) {
-	count = &counters{total: &drops{}}
-	l = newStreamLink(identity.ID{1}, opener, count, slog.New(slog.DiscardHandler))
+func startStream(opener OpenerFunc) (l *streamPath, stop func(), ended chan struct{}) {
+	a := &account{id: identity.ID{1}}
+	a.count.total = &drops{}
+	ctx, stop := context.WithCancel(context.Background())
+	l = newStreamPath(ctx, a, &Datapath{opener: opener, log: slog.New(slog.DiscardHandler)})
 	ended = make(chan struct{})
 	go func() {
 		defer close(ended)
 		l.run()
 	}()
-	return l, count, ended
+	return l, stop, ended
 }
 
 func TestOpenIsPaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var tries []time.Duration
 		start := time.Now()
-		l, count, ended := startLink(func(context.Context, identity.ID) (Stream, error) {
+		l, stop, ended := startStream(func(context.Context, identity.ID) (Stream, error) {
 			tries = append(tries, time.Since(start))
 			return nil, errors.New("no")
 		})
 		const packets = 1000
 		for range packets {
-			l.send(offload.Packet{Data: make([]byte, 100)})
+			l.take(offload.Packet{Data: make([]byte, 100)})
 			time.Sleep(10 * time.Millisecond) // the bubble's clock: packets keep coming for 10 s
 		}
-		_ = l.Close()
+		stop()
 		<-ended
 		if len(tries) > 12 || len(tries) < 7 || tries[0] != 0 {
 			t.Errorf("streams were tried at %v", tries)
@@ -48,7 +50,7 @@ func TestOpenIsPaced(t *testing.T) {
 				t.Errorf("%v between two tries", gap)
 			}
 		}
-		if got := count.drops[DropLinkLost].Load(); got != packets {
+		if got := l.count.drops[DropLinkLost].Load(); got != packets {
 			t.Errorf("%d packets counted as lost, want %d", got, packets)
 		}
 	})
@@ -56,14 +58,14 @@ func TestOpenIsPaced(t *testing.T) {
 
 func TestHangingOpenEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l, _, ended := startLink(func(ctx context.Context, _ identity.ID) (Stream, error) {
+		l, stop, ended := startStream(func(ctx context.Context, _ identity.ID) (Stream, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		})
-		l.send(offload.Packet{Data: make([]byte, 100)})
+		l.take(offload.Packet{Data: make([]byte, 100)})
 		synctest.Wait()
 		start := time.Now()
-		_ = l.Close()
+		stop()
 		<-ended
 		if time.Since(start) != 0 {
 			t.Errorf("close took %v", time.Since(start))
@@ -75,7 +77,7 @@ func TestSteadyStreamIsFollowedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var opened atomic.Int32
 		var far *memStream
-		l, count, ended := startLink(func(context.Context, identity.ID) (Stream, error) {
+		l, stop, ended := startStream(func(context.Context, identity.ID) (Stream, error) {
 			opened.Add(1)
 			var near *memStream
 			near, far = pipe()
@@ -90,7 +92,7 @@ func TestSteadyStreamIsFollowedAtOnce(t *testing.T) {
 			return near, nil
 		})
 		for round := range 3 {
-			l.send(offload.Packet{Data: make([]byte, 50)})
+			l.take(offload.Packet{Data: make([]byte, 50)})
 			synctest.Wait()
 			if int(opened.Load()) != round+1 {
 				t.Errorf("round %d: %d streams opened", round, opened.Load())
@@ -99,9 +101,9 @@ func TestSteadyStreamIsFollowedAtOnce(t *testing.T) {
 			_ = far.Close()
 			synctest.Wait()
 		}
-		_ = l.Close()
+		stop()
 		<-ended
-		if lost, sent := count.drops[DropLinkLost].Load(), count.txPackets.Load(); lost != 0 || sent != 3 {
+		if lost, sent := l.count.drops[DropLinkLost].Load(), l.count.txPackets.Load(); lost != 0 || sent != 3 {
 			t.Errorf("%d lost, %d sent", lost, sent)
 		}
 	})
@@ -187,7 +189,7 @@ func (sinkDevice) Close() error                         { return nil }
 const steadyBatch = 64
 
 // steady is a Datapath in its steady state, and a batch of packets out and in.
-func steady(t testing.TB) (s *sender, out, in [][]byte, from *peer) {
+func steady(t testing.TB) (s *sender, out, in [][]byte, from *account) {
 	n := newNetwork(t, 2)
 	a, b := n.members[0], n.members[1]
 	dp := New(Config{Self: a.id, Device: sinkDevice{}, Log: slog.New(slog.DiscardHandler),
@@ -201,7 +203,7 @@ func steady(t testing.TB) (s *sender, out, in [][]byte, from *peer) {
 		in = append(in, packet(b.v4, a.v4, i, 1400))
 	}
 	t.Cleanup(dp.shutdown)
-	return newSender(dp), out, in, dp.peerOf(b.id)
+	return newSender(dp), out, in, dp.accountOf(b.id)
 }
 
 // forwardAll passes packets through the queues of flows and on.
@@ -218,7 +220,7 @@ func (s *sender) forwardAll(pkts [][]byte) {
 	s.flush()
 }
 
-func deliverAll(t testing.TB, d *Datapath, from *peer, pkts [][]byte) {
+func deliverAll(t testing.TB, d *Datapath, from *account, pkts [][]byte) {
 	r := d.receivers.get()
 	defer d.receivers.put(r)
 	r.pkts = r.pkts[:0]

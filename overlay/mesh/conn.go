@@ -15,6 +15,7 @@ import (
 
 	"github.com/kairos-io/kairos/overlay/admission"
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/secret"
 )
 
 // The transports, as PeerInfo names them.
@@ -177,6 +178,9 @@ type stream struct {
 	network.MuxedStream
 	c *conn
 }
+
+// Secret is what the two ends of the connection have agreed on at its admission.
+func (s *stream) Secret() secret.Key { return s.c.adm.PSK }
 
 // Read implements io.Reader.
 func (s *stream) Read(p []byte) (int, error) {

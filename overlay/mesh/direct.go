@@ -17,27 +17,52 @@ var ErrNotDirect = errors.New("peer is not connected over UDP")
 // on the goroutines that read the sockets. Before it is set they are dropped.
 func (m *Mesh) HandleDatagrams(receive socket.Receiver) { m.datagrams.Store(&receive) }
 
-func (m *Mesh) receive(from netip.AddrPort, packets [][]byte) {
+func (m *Mesh) receive(from socket.Source, packets [][]byte) {
 	if f := m.datagrams.Load(); f != nil {
 		(*f)(from, packets)
 	}
 }
 
-// Sender returns a new way to send datagrams to where the best connection to the
-// peer goes, out of the socket that it uses: ErrNotConnected, ErrNotDirect.
-func (m *Mesh) Sender(peer identity.ID) (*socket.Sender, error) {
+// Source is where datagrams of the peer come from if they take the way of its best
+// connection: ErrNotConnected, ErrNotDirect.
+func (m *Mesh) Source(peer identity.ID) (socket.Source, error) {
 	c := m.best(peer)
 	if c == nil {
-		return nil, ErrNotConnected
+		return socket.Source{}, ErrNotConnected
 	}
 	if c.transport != quicName {
-		return nil, ErrNotDirect
+		return socket.Source{}, ErrNotDirect
 	}
-	s := m.under.socketOf(endOf(c.raw.LocalMultiaddr()), c.remote)
+	local := endOf(c.raw.LocalMultiaddr())
+	s := m.under.socketOf(local, c.remote)
 	if s == nil {
-		return nil, ErrNotDirect
+		return socket.Source{}, ErrNotDirect
 	}
-	return s.NewSender(c.remote)
+	from := socket.Source{Socket: s.Number(), Local: local.Addr(), Remote: c.remote}
+	if from.Local.IsUnspecified() {
+		from.Local = netip.Addr{}
+	}
+	return from, nil
+}
+
+// Sender returns a new sender of datagrams to where those of a Source come from:
+// ErrNotDirect where its socket is closed.
+func (m *Mesh) Sender(to socket.Source) (*socket.Sender, error) {
+	for _, s := range m.under.open() {
+		if s.Number() == to.Socket {
+			return s.NewSender(to.Local, to.Remote)
+		}
+	}
+	return nil, ErrNotDirect
+}
+
+// open are the sockets that quicreuse has not closed meanwhile. What is closed is
+// forgotten.
+func (u *underlay) open() []*socket.Socket {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.sockets = slices.DeleteFunc(u.sockets, (*socket.Socket).Closed)
+	return slices.Clone(u.sockets)
 }
 
 // listenUDP opens the sockets of QUIC.
@@ -52,27 +77,26 @@ func (u *underlay) listenUDP(m *Mesh, network string, addr *net.UDPAddr) (net.Pa
 	return s, nil
 }
 
-// socketOf finds the socket of a connection by its port and family.
+// socketOf finds the socket of a connection by its address.
 func (u *underlay) socketOf(local, remote netip.AddrPort) *socket.Socket {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	i := slices.IndexFunc(u.sockets, func(s *socket.Socket) bool {
+	for _, s := range u.open() {
 		at := addrPortOf(s.LocalAddr())
-		return at.Port() == local.Port() && at.Addr().Unmap().Is4() == remote.Addr().Unmap().Is4()
-	})
-	if i < 0 {
-		return nil
+		if at.Port() == local.Port() && at.Addr().Is4() == remote.Addr().Unmap().Is4() &&
+			(at.Addr() == local.Addr() || at.Addr().IsUnspecified() || local.Addr().IsUnspecified()) {
+			return s
+		}
 	}
-	return u.sockets[i]
+	return nil
 }
 
 // socketStats sums up into s what happened on the sockets.
 func (u *underlay) socketStats(s *Stats) {
+	sockets := u.open()
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	for i, socket := range u.sockets {
+	for _, socket := range sockets {
 		stats := socket.Stats()
-		u.drops.add(i, stats.KernelDrops)
+		u.drops.add(int(socket.Number()), stats.KernelDrops)
 		s.QUICDrops += stats.QUICDrops
 		if stats.Unsegmented {
 			s.Unsegmented++
@@ -85,13 +109,13 @@ func (u *underlay) socketStats(s *Stats) {
 // must be added before they have gone half of the way round.
 type tally struct {
 	sum  uint64
-	last []uint32
+	last map[int]uint32
 }
 
 // add takes what the counter with the number i says now.
 func (t *tally) add(i int, value uint32) {
-	for len(t.last) <= i {
-		t.last = append(t.last, 0)
+	if t.last == nil {
+		t.last = map[int]uint32{}
 	}
 	if more := int32(value - t.last[i]); more > 0 {
 		t.sum, t.last[i] = t.sum+uint64(more), value

@@ -2,7 +2,6 @@ package mesh
 
 import (
 	"net"
-	"net/netip"
 	"testing"
 	"time"
 
@@ -21,7 +20,7 @@ func newSlow(t *testing.T) *slow {
 	t.Helper()
 	s := &slow{goOn: make(chan struct{}), heard: make(chan struct{}, 1)}
 	var err error
-	s.Socket, err = socket.Listen("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}, func(netip.AddrPort, [][]byte) {
+	s.Socket, err = socket.Listen("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}, func(socket.Source, [][]byte) {
 		<-s.goOn
 		select {
 		case s.heard <- struct{}{}:

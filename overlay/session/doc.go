@@ -11,9 +11,11 @@
 //	initiator -> responder   psk, e        payload: offer
 //	responder -> initiator   e, ee         payload: answer
 //
-// The pre-shared key is the network's admission key. The prologue names both
+// The pre-shared key is the secret of the stream: what the two ends of its connection
+// have agreed on when they were admitted, and nobody else knows. The prologue names both
 // members, initiator first, so that keys made with one are of no use with
-// another; who they are, the stream has proved already. Offer and answer are
+// another; who they are, the stream has proved already. The keys then belong to the two
+// members: they outlive that connection. Offer and answer are
 //
 //	suites   1 byte   bit set: 1 AES-256-GCM in hardware, 2 ChaCha20-Poly1305
 //	index    4 bytes  big endian: how the sender wants its packets marked
@@ -53,6 +55,7 @@
 //	                            previous -> forgotten
 //
 // The responder sends with new keys only once a packet with them has come in,
+// (or none does for GraceTime, and there are no others: then it asks for one with them),
 // and until then both ends still open what the old ones sealed: no packet is
 // lost to a change of keys. The initiator asks for new keys after RekeyAfterTime
 // or RekeyAfterPackets; keys that nobody replaced end at RejectAfterTime and

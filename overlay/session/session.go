@@ -1,6 +1,7 @@
 package session
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -10,6 +11,12 @@ import (
 const (
 	RekeyAfterTime  = 2 * time.Minute
 	RejectAfterTime = 3 * time.Minute
+	// ConfirmTime is how long an answered handshake waits for the peer's first packet
+	// before this end begins another one.
+	ConfirmTime = time.Second
+	// GraceTime is how long it leaves the peer to send the first packet, before it asks
+	// for one with these keys itself.
+	GraceTime = 200 * time.Millisecond
 )
 
 // Session is what two members share over time: the keys that are in use, those
@@ -87,19 +94,64 @@ func (s *Session) Sealing(now time.Duration) *Keys {
 	return c.Keys
 }
 
+// Probing returns the keys to ask with whether the peer is there: those to seal with, or
+// those of an answered handshake whose first packet does not come, perhaps because the
+// peer sends it from an address that does not get through. Where there are none it
+// returns when there will be: never, the largest time, where that is not known.
+func (s *Session) Probing(now time.Duration) (*Keys, time.Duration) {
+	if k := s.Sealing(now); k != nil {
+		return k, now
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.next == nil, now-s.next.born >= RejectAfterTime:
+		return nil, math.MaxInt64
+	case now-s.next.born < GraceTime:
+		return nil, s.next.born + GraceTime
+	}
+	return s.next.Keys, now
+}
+
 // NeedsHandshake reports whether this end should begin a handshake now: there are
-// no keys, or they were made by a handshake of its own and grow old. The other
-// end waits longer, so that the two do not begin at once.
+// no keys, nor any that the peer is about to use, or they were made by a handshake of
+// its own and grow old. The other end waits longer, so that the two do not begin at once.
 func (s *Session) NeedsHandshake(now time.Duration) bool {
 	c := s.current.Load()
 	if c == nil {
-		return true
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.next == nil || now-s.next.born >= ConfirmTime
 	}
 	age := now - c.born
 	if c.initiator {
 		return age >= RekeyAfterTime || c.counter.Load() >= RekeyAfterPackets
 	}
 	return age >= (RekeyAfterTime+RejectAfterTime)/2
+}
+
+// Next is when, by age alone, NeedsHandshake becomes true, and when Expire has keys to
+// forget: never, the largest time, where there are none.
+func (s *Session) Next() (handshake, expire time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	handshake, expire = 0, math.MaxInt64
+	c := s.current.Load()
+	for _, g := range []*generation{c, s.previous, s.next} {
+		if g != nil {
+			expire = min(expire, g.born+RejectAfterTime)
+		}
+	}
+	switch {
+	case c == nil && s.next != nil:
+		handshake = s.next.born + ConfirmTime
+	case c == nil:
+	case c.initiator:
+		handshake = c.born + RekeyAfterTime
+	default:
+		handshake = c.born + (RekeyAfterTime+RejectAfterTime)/2
+	}
+	return handshake, expire
 }
 
 // Expire forgets keys that may not be used any more, and returns them.

@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -128,6 +129,42 @@ func TestNeedsHandshake(t *testing.T) {
 // Two members exchange packets over a way that reorders and repeats them, and make
 // new keys all the time, sometimes both at once. Nothing that arrives is refused
 // while its keys are at most one generation old, and nothing arrives twice.
+// Keys that the peer is about to use are waited for, not long; and Next says until when.
+func TestAnsweredHandshakeIsWaitedFor(t *testing.T) {
+	var s Session
+	next := func(handshake, expire time.Duration) {
+		t.Helper()
+		if h, e := s.Next(); h != handshake || e != expire {
+			t.Errorf("a handshake at %v, an end at %v, want %v and %v", h, e, handshake, expire)
+		}
+	}
+	next(0, math.MaxInt64)
+	answered := &Keys{local: 1}
+	s.InstallAnswered(answered, aSecond)
+	if s.NeedsHandshake(aSecond) || s.NeedsHandshake(aSecond+ConfirmTime-1) {
+		t.Error("it does not wait")
+	}
+	if !s.NeedsHandshake(aSecond + ConfirmTime) {
+		t.Error("it waits too long")
+	}
+	next(aSecond+ConfirmTime, aSecond+RejectAfterTime)
+	if k, at := s.Probing(aSecond); k != nil || at != aSecond+GraceTime {
+		t.Errorf("it asks with %v, at %v", k, at)
+	}
+	if k, _ := s.Probing(aSecond + GraceTime); k != answered || s.Sealing(aSecond+GraceTime) != nil {
+		t.Errorf("it asks with %v", k)
+	}
+	if k, _ := s.Probing(aSecond + RejectAfterTime); k != nil {
+		t.Errorf("it asks with %v, which have ended", k)
+	}
+	s.Opened(answered)
+	next(aSecond+(RekeyAfterTime+RejectAfterTime)/2, aSecond+RejectAfterTime)
+	s.InstallInitiated(&Keys{local: 2, initiator: true}, 2*aSecond)
+	next(2*aSecond+RekeyAfterTime, aSecond+RejectAfterTime)
+	s.Expire(aSecond + RejectAfterTime)
+	next(2*aSecond+RekeyAfterTime, 2*aSecond+RejectAfterTime)
+}
+
 func TestRekeyLosesNothing(t *testing.T) {
 	for seed := range uint64(5) {
 		r := rand.New(rand.NewPCG(seed, 0))

@@ -10,6 +10,9 @@
 // as the kernel wrote them, so that it keeps ECN and the address that a packet was sent
 // to.
 //
-// A Sender sends runs of packets to one address with one system call (UDP_SEGMENT)
-// where the kernel and the card can do that, and one by one where they cannot.
+// A Sender sends runs of packets from one address to another with one system call
+// (UDP_SEGMENT) where the kernel and the card can do that, and one by one where they
+// cannot. A socket may have several addresses, or all of the machine's: packets leave
+// from the one that their path uses (IP_PKTINFO), so that whoever answers, and every
+// translator in between, sees one pair of addresses.
 package socket

@@ -23,10 +23,11 @@ const (
 // Socket is the socket: a quic-go OOBCapablePacketConn with a ReadBatch. Its methods
 // may be called from any goroutine.
 type Socket struct {
+	number  uint16
 	fd      *poll.Descriptor
 	local   *net.UDPAddr
 	receive Receiver
-	in      inbox
+	in      *inbox // nil when nobody reads any more
 	quic    mailbox
 	served  chan struct{} // closed when nobody reads any more
 
@@ -41,7 +42,7 @@ func Listen(network string, addr *net.UDPAddr, receive Receiver) (*Socket, error
 	if err != nil {
 		return nil, err
 	}
-	s := &Socket{local: conn.LocalAddr().(*net.UDPAddr), receive: receive, served: make(chan struct{})}
+	s := &Socket{number: newNumber(), local: conn.LocalAddr().(*net.UDPAddr), receive: receive, served: make(chan struct{})}
 	if s.fd, err = takeOver(conn); err != nil {
 		return nil, fmt.Errorf("set up UDP socket: %w", err)
 	}
@@ -49,7 +50,7 @@ func Listen(network string, addr *net.UDPAddr, receive Receiver) (*Socket, error
 	if err := errors.Join(s.fd.Control(func(fd uintptr) { optErr = s.setOptions(int(fd)) }), optErr); err != nil {
 		return nil, errors.Join(fmt.Errorf("set up UDP socket: %w", err), s.fd.Close())
 	}
-	s.in.init()
+	s.in = newInbox()
 	s.quic.init()
 	go s.serve()
 	return s, nil
@@ -88,6 +89,13 @@ func (s *Socket) setOptions(fd int) error {
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1); err != nil {
 		return err
 	}
+	level, option := unix.IPPROTO_IP, unix.IP_PKTINFO
+	if !s.is4() {
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO
+	}
+	if err := unix.SetsockoptInt(fd, level, option, 1); err != nil {
+		return err
+	}
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1) // since Linux 5.0
 	_, err := unix.GetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT)
 	s.unsegmented.Store(err != nil) // since Linux 4.18
@@ -99,15 +107,23 @@ func (s *Socket) Stats() Stats {
 	return Stats{KernelDrops: s.drops.Load(), QUICDrops: s.quic.dropped(), Unsegmented: s.unsegmented.Load()}
 }
 
+// Number tells the open sockets of this process apart. It is never 0.
+func (s *Socket) Number() uint16 { return s.number }
+
+// Closed reports whether Close was called.
+func (s *Socket) Closed() bool { return s.fd.Closed() }
+
 // LocalAddr implements net.PacketConn.
 func (s *Socket) LocalAddr() net.Addr { return s.local }
 
 // SyscallConn is for options of the socket.
 func (s *Socket) SyscallConn() (syscall.RawConn, error) { return s.fd, nil }
 
-// Close implements net.PacketConn.
+// Close implements net.PacketConn. Whoever keeps a closed socket keeps little: its
+// buffers are gone.
 func (s *Socket) Close() error {
 	err := s.fd.Close()
 	<-s.served
+	s.quic.empty()
 	return err
 }

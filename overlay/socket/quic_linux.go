@@ -63,6 +63,13 @@ func (b *mailbox) dropped() uint64 {
 	return b.drops
 }
 
+// empty throws away what nobody has read, and the room for it.
+func (b *mailbox) empty() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ring, b.first, b.n = nil, 0, 0
+}
+
 // end says that nothing comes any more.
 func (b *mailbox) end(err error) {
 	b.mu.Lock()

@@ -36,8 +36,8 @@ type inbox struct {
 	data [][]byte // of one message
 }
 
-func (in *inbox) init() {
-	in.data = make([][]byte, 0, maxPackets)
+func newInbox() *inbox {
+	in := &inbox{data: make([][]byte, 0, maxPackets)}
 	for i := range in.messages {
 		in.vectors[i].Base = &in.buffers[i][0]
 		in.vectors[i].SetLen(readSize)
@@ -47,11 +47,15 @@ func (in *inbox) init() {
 		h.SetIovlen(1)
 		h.Control = &in.oob[i][0]
 	}
+	return in
 }
 
 // serve reads until the socket is closed or fails.
 func (s *Socket) serve() {
-	defer close(s.served)
+	defer func() {
+		s.in = nil
+		close(s.served)
+	}()
 	for {
 		n, err := s.recv()
 		if err == nil && n == 0 {
@@ -69,7 +73,7 @@ func (s *Socket) serve() {
 
 // recv takes a batch; 0 means that there is none yet.
 func (s *Socket) recv() (int, error) {
-	in := &s.in
+	in := s.in
 	for i := range in.messages {
 		h := &in.messages[i].header
 		h.Namelen = unix.SizeofSockaddrInet6
@@ -96,12 +100,12 @@ func (s *Socket) recv() (int, error) {
 
 // handOn hands on what is in one message: data to the Receiver, the rest to QUIC.
 func (s *Socket) handOn(i int) {
-	in := &s.in
+	in := s.in
 	m := &in.messages[i]
 	packets := in.buffers[i][:m.size]
 	oob := in.oob[i][:m.header.Controllen]
-	from := addrPort(&in.names[i])
-	segment := s.readControl(oob)
+	segment, local := s.readControl(oob)
+	from := Source{s.number, local, addrPort(&in.names[i])}
 	if segment <= 0 {
 		segment = len(packets)
 	}
@@ -110,7 +114,7 @@ func (s *Socket) handOn(i int) {
 		packets = packets[len(packet):]
 		if !IsData(packet[0]) {
 			s.deliver(from) // what came before it
-			s.quic.put(packet, oob, from)
+			s.quic.put(packet, oob, from.Remote)
 			continue
 		}
 		if in.data = append(in.data, packet); len(in.data) == maxPackets {
@@ -120,7 +124,7 @@ func (s *Socket) handOn(i int) {
 	s.deliver(from)
 }
 
-func (s *Socket) deliver(from netip.AddrPort) {
+func (s *Socket) deliver(from Source) {
 	if len(s.in.data) > 0 {
 		s.receive(from, s.in.data)
 		s.in.data = s.in.data[:0]
@@ -128,8 +132,9 @@ func (s *Socket) deliver(from netip.AddrPort) {
 }
 
 // readControl reads the kernel's counter of drops, and returns the size of the
-// packets that it has put together, 0 for a single one.
-func (s *Socket) readControl(oob []byte) (segment int) {
+// packets that it has put together, 0 for a single one, and the address that they
+// were sent to.
+func (s *Socket) readControl(oob []byte) (segment int, local netip.Addr) {
 	for len(oob) >= unix.SizeofCmsghdr {
 		h := (*unix.Cmsghdr)(unsafe.Pointer(&oob[0]))
 		size := int(h.Len)
@@ -142,10 +147,14 @@ func (s *Socket) readControl(oob []byte) (segment int) {
 			segment = int(binary.NativeEndian.Uint32(body))
 		case h.Level == unix.SOL_SOCKET && h.Type == unix.SO_RXQ_OVFL && len(body) >= 4:
 			s.drops.Store(binary.NativeEndian.Uint32(body))
+		case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_PKTINFO && len(body) >= unix.SizeofInet4Pktinfo:
+			local = netip.AddrFrom4((*unix.Inet4Pktinfo)(unsafe.Pointer(&body[0])).Spec_dst)
+		case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_PKTINFO && len(body) >= unix.SizeofInet6Pktinfo:
+			local = netip.AddrFrom16((*unix.Inet6Pktinfo)(unsafe.Pointer(&body[0])).Addr)
 		}
 		oob = oob[min(len(oob), unix.CmsgSpace(size-unix.SizeofCmsghdr)):]
 	}
-	return segment
+	return segment, local
 }
 
 // addrPort reads what recvmmsg wrote.

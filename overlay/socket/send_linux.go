@@ -21,30 +21,38 @@ const (
 	maxBytes    = 65000
 )
 
-// Sender sends to one address. It is for one goroutine at a time.
+// Room for the control messages of one call: the source address, at most
+// CMSG_SPACE(sizeof(struct in6_pktinfo)), and then CMSG_SPACE(2) for UDP_SEGMENT.
+const controlSize = 40 + 24
+
+// Sender sends from one address to another. It is for one goroutine at a time.
 type Sender struct {
 	socket  *Socket
 	name    unix.RawSockaddrInet6 // or RawSockaddrInet4, which is shorter
 	header  unix.Msghdr
 	vectors [maxSegments]unix.Iovec
-	control [24]byte // CMSG_SPACE(2)
+	control [controlSize]byte
+	source  int // bytes of control that say where packets come from
 	try     func(fd uintptr) bool
 	waits   bool // for room in the socket's buffer
 	err     error
 }
 
-// NewSender makes a sender to an address of the socket's family.
-func (s *Socket) NewSender(to netip.AddrPort) (*Sender, error) {
+// NewSender makes a sender to remote, an address of the socket's family, from local,
+// an address of this machine; where that is not valid the kernel chooses.
+func (s *Socket) NewSender(local netip.Addr, remote netip.AddrPort) (*Sender, error) {
 	w := &Sender{socket: s}
-	if to.Addr().Unmap().Is4() != s.is4() {
-		return nil, fmt.Errorf("send to %v from %v: not the same address family", to, s.local)
+	local = local.Unmap()
+	if remote.Addr().Unmap().Is4() != s.is4() || local.IsValid() && local.Is4() != s.is4() {
+		return nil, fmt.Errorf("send to %v from %v on %v: not the same address family", remote, local, s.local)
 	}
-	if err := w.setName(to); err != nil {
-		return nil, fmt.Errorf("send to %v: %w", to, err)
+	if err := w.setName(remote); err != nil {
+		return nil, fmt.Errorf("send to %v: %w", remote, err)
 	}
+	w.setSource(local)
 	w.header.Name = (*byte)(unsafe.Pointer(&w.name))
 	w.header.Iov = &w.vectors[0]
-	h := (*unix.Cmsghdr)(unsafe.Pointer(&w.control[0]))
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&w.control[w.source]))
 	h.Level, h.Type = unix.SOL_UDP, unix.UDP_SEGMENT
 	h.SetLen(unix.CmsgLen(2))
 	w.try = w.trySend
@@ -63,6 +71,27 @@ func (w *Sender) setName(to netip.AddrPort) error {
 	var err error
 	w.name.Scope_id, err = zoneIndex(to.Addr().Zone())
 	return err
+}
+
+// setSource has packets leave from local (ip(7) and ipv6(7), IP_PKTINFO). Which card
+// they leave by is for the routing table to say.
+func (w *Sender) setSource(local netip.Addr) {
+	if !local.IsValid() {
+		return
+	}
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&w.control[0]))
+	body := unsafe.Pointer(&w.control[unix.CmsgLen(0)])
+	size := unix.SizeofInet4Pktinfo
+	if local.Is4() {
+		h.Level, h.Type = unix.IPPROTO_IP, unix.IP_PKTINFO
+		(*unix.Inet4Pktinfo)(body).Spec_dst = local.As4()
+	} else {
+		size = unix.SizeofInet6Pktinfo
+		h.Level, h.Type = unix.IPPROTO_IPV6, unix.IPV6_PKTINFO
+		(*unix.Inet6Pktinfo)(body).Addr = local.As16()
+	}
+	h.SetLen(unix.CmsgLen(size))
+	w.source = unix.CmsgSpace(size)
 }
 
 // zoneIndex is the number of a zone (RFC 4007), which may be one already.
@@ -84,7 +113,7 @@ func zoneIndex(zone string) (uint32, error) {
 // waits where the socket's buffer is full. Packets of one size in a row, the last of
 // them may be shorter, cost one system call for up to 64 of them. An error is about
 // the packet after those that were taken; unix.EMSGSIZE says that it is larger than
-// the way lets through.
+// the path lets through.
 func (w *Sender) Send(packets [][]byte) (sent int, err error) {
 	w.waits = true
 	for sent < len(packets) {
@@ -92,14 +121,15 @@ func (w *Sender) Send(packets [][]byte) (sent int, err error) {
 		err := w.send(packets[sent : sent+n])
 		if err != nil && n > 1 && refusesSegments(err) {
 			// The card, or something on the way to it: EIO; the kernel: EINVAL. A run
-			// that is too large for the way may pass one by one.
-			if !errors.Is(err, unix.EMSGSIZE) {
-				w.socket.unsegmented.Store(true)
-			}
+			// that is too large for the path may pass one by one. What does not pass
+			// one by one either has another cause: a source address that is gone, say.
 			for i := range n {
 				if err := w.send(packets[sent+i : sent+i+1]); err != nil {
 					return sent + i, err
 				}
+			}
+			if !errors.Is(err, unix.EMSGSIZE) {
+				w.socket.unsegmented.Store(true)
 			}
 			err = nil
 		}
@@ -145,13 +175,16 @@ func (w *Sender) run(packets [][]byte) int {
 func (w *Sender) send(packets [][]byte) error {
 	n := poll.Vectors(w.vectors[:], packets)
 	w.header.SetIovlen(n)
-	w.header.Control = nil
-	w.header.SetControllen(0)
+	control := w.source
 	if len(packets) > 1 {
-		binary.NativeEndian.PutUint16(w.control[unix.CmsgLen(0):], uint16(len(packets[0])))
-		w.header.Control = &w.control[0]
-		w.header.SetControllen(unix.CmsgSpace(2))
+		binary.NativeEndian.PutUint16(w.control[control+unix.CmsgLen(0):], uint16(len(packets[0])))
+		control += unix.CmsgSpace(2)
 	}
+	w.header.Control = nil
+	if control > 0 {
+		w.header.Control = &w.control[0]
+	}
+	w.header.SetControllen(control)
 	err := w.socket.fd.Write(w.try)
 	runtime.KeepAlive(packets)
 	clear(w.vectors[:n]) // what was sent is not kept alive

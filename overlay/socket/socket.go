@@ -1,11 +1,35 @@
 package socket
 
-import "net/netip"
+import (
+	"net/netip"
+	"sync/atomic"
+)
 
-// Receiver takes data packets of one sender that came in together, in order. It
+// Source is where packets came from: the socket by its number, the address of this
+// machine that they were sent to, and the sender's. Local is not valid where the
+// kernel does not tell it.
+type Source struct {
+	Socket uint16
+	Local  netip.Addr
+	Remote netip.AddrPort
+}
+
+// Receiver takes data packets of one source that came in together, in order. It
 // runs on the goroutine that reads the socket; the packets are its own until it
 // returns.
-type Receiver func(from netip.AddrPort, packets [][]byte)
+type Receiver func(from Source, packets [][]byte)
+
+// numbers is the number of the socket that was opened last.
+var numbers atomic.Uint32
+
+// newNumber draws the number of a socket. A number is taken again after 65,535 others.
+func newNumber() uint16 {
+	for {
+		if n := uint16(numbers.Add(1)); n != 0 {
+			return n
+		}
+	}
+}
 
 // IsData reports whether the first byte of a packet says that it is not QUIC's.
 func IsData(first byte) bool { return first&0xc0 == 0 }

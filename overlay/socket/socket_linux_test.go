@@ -49,7 +49,7 @@ func addrOf(s *Socket) netip.AddrPort { return s.LocalAddr().(*net.UDPAddr).Addr
 
 func sender(t testing.TB, from, to *Socket) *Sender {
 	t.Helper()
-	w, err := from.NewSender(addrOf(to))
+	w, err := from.NewSender(netip.Addr{}, addrOf(to))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,9 +102,9 @@ func TestPacketsStayApart(t *testing.T) {
 					from := listen(t, network, nil)
 					from.unsegmented.Store(!whole)
 					var got [][]byte
-					to := listen(t, network, func(sender netip.AddrPort, packets [][]byte) {
-						if sender != addrOf(from) {
-							t.Errorf("from %v, want %v", sender, addrOf(from))
+					to := listen(t, network, func(source Source, packets [][]byte) {
+						if source.Remote != addrOf(from) {
+							t.Errorf("from %v, want %v", source, addrOf(from))
 						}
 						for _, p := range packets {
 							got = append(got, bytes.Clone(p))
@@ -151,7 +151,7 @@ func TestQUICBesideData(t *testing.T) {
 	var sockets [2]*Socket
 	var transports [2]*quic.Transport
 	for i := range sockets {
-		sockets[i] = listen(t, "udp4", func(_ netip.AddrPort, packets [][]byte) { heard[i].Add(int64(len(packets))) })
+		sockets[i] = listen(t, "udp4", func(_ Source, packets [][]byte) { heard[i].Add(int64(len(packets))) })
 		transports[i] = &quic.Transport{Conn: sockets[i]}
 		t.Cleanup(func() { _ = transports[i].Close() })
 	}
@@ -272,7 +272,7 @@ func TestECNReachesQUIC(t *testing.T) {
 // A kernel or a card that refuses segments gets packets one by one from then on.
 func TestWithoutSegments(t *testing.T) {
 	heard := 0
-	from, to := listen(t, "udp4", nil), listen(t, "udp4", func(_ netip.AddrPort, packets [][]byte) { heard += len(packets) })
+	from, to := listen(t, "udp4", nil), listen(t, "udp4", func(_ Source, packets [][]byte) { heard += len(packets) })
 	w := sender(t, from, to)
 	// The kernel refuses to segment without checksums: udp(7), SO_NO_CHECK.
 	if err := from.fd.Control(func(fd uintptr) {
@@ -293,7 +293,7 @@ func TestWithoutSegments(t *testing.T) {
 
 // Too large for the way: which one is told, and those before it are sent.
 func TestTooLarge(t *testing.T) {
-	from, to := listen(t, "udp4", nil), listen(t, "udp4", func(netip.AddrPort, [][]byte) {})
+	from, to := listen(t, "udp4", nil), listen(t, "udp4", func(Source, [][]byte) {})
 	w := sender(t, from, to)
 	n, err := w.Send([][]byte{[]byte("\x40 small"), data(1, 70_000), data(2, 10)})
 	if n != 1 || !errors.Is(err, unix.EMSGSIZE) {
@@ -307,7 +307,7 @@ func TestTooLarge(t *testing.T) {
 
 // What may be lost waits for nobody: here for a receiver on the same machine.
 func TestOfferDoesNotWait(t *testing.T) {
-	from, to := listen(t, "udp4", nil), listen(t, "udp4", func(netip.AddrPort, [][]byte) {})
+	from, to := listen(t, "udp4", nil), listen(t, "udp4", func(Source, [][]byte) {})
 	w := sender(t, from, to)
 	if err := w.Offer([]byte("\x40")); err != nil {
 		t.Fatal(err)
@@ -324,14 +324,14 @@ func TestOfferDoesNotWait(t *testing.T) {
 
 func TestAddressFamilies(t *testing.T) {
 	s := listen(t, "udp4", nil)
-	if _, err := s.NewSender(netip.MustParseAddrPort("[::1]:9")); err == nil {
+	if _, err := s.NewSender(netip.Addr{}, netip.MustParseAddrPort("[::1]:9")); err == nil {
 		t.Error("an IPv4 socket sends to IPv6")
 	}
-	if _, err := listen(t, "udp6", nil).NewSender(netip.MustParseAddrPort("[fe80::1%nosuchcard]:9")); err == nil {
+	if _, err := listen(t, "udp6", nil).NewSender(netip.Addr{}, netip.MustParseAddrPort("[fe80::1%nosuchcard]:9")); err == nil {
 		t.Error("sends by a card that is not there")
 	}
 	// What QUIC calls an address may be IPv4 in IPv6's clothes.
-	if _, err := s.NewSender(netip.MustParseAddrPort("[::ffff:127.0.0.1]:9")); err != nil {
+	if _, err := s.NewSender(netip.Addr{}, netip.MustParseAddrPort("[::ffff:127.0.0.1]:9")); err != nil {
 		t.Error(err)
 	}
 }
@@ -362,7 +362,7 @@ func TestCloseEndsReading(t *testing.T) {
 func TestQUICDoesNotRead(t *testing.T) {
 	const more = 5
 	heard := make(chan struct{})
-	from, to := listen(t, "udp4", nil), listen(t, "udp4", func(netip.AddrPort, [][]byte) { close(heard) })
+	from, to := listen(t, "udp4", nil), listen(t, "udp4", func(Source, [][]byte) { close(heard) })
 	w := sender(t, from, to)
 	for i := range letters + more {
 		if _, err := w.Send([][]byte{{0x40, byte(i)}}); err != nil {
@@ -387,7 +387,7 @@ func TestQUICDoesNotRead(t *testing.T) {
 
 // A packet costs no allocation: what is left is the address of QUIC's one.
 func TestNoAllocations(t *testing.T) {
-	from, to := listen(t, "udp4", nil), listen(t, "udp4", func(netip.AddrPort, [][]byte) {})
+	from, to := listen(t, "udp4", nil), listen(t, "udp4", func(Source, [][]byte) {})
 	w := sender(t, from, to)
 	packets := append(slices.Repeat([][]byte{data(1, 1200)}, 50), []byte("\x40"))
 	ms := []ipv4.Message{{Buffers: [][]byte{make([]byte, 100)}, OOB: make([]byte, oobSize)}}

@@ -181,7 +181,11 @@ func spoofDirectly(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	out, err := l.Sender(l.victim)
+	to, err := l.Source(l.victim)
+	if err != nil {
+		return err
+	}
+	out, err := l.Sender(to)
 	if err != nil {
 		return err
 	}
@@ -217,7 +221,7 @@ func (l *liar) agree(ctx context.Context) (*session.Keys, error) {
 	}
 	defer s.Close()
 	handshake, message, err := session.Initiate(session.Party{
-		Self: l.ID(), Peer: l.victim, PSK: l.keys.Doors[0].Join, Suites: session.Supported(true), Index: 1, Rand: rand.Reader,
+		Self: l.ID(), Peer: l.victim, PSK: s.(datapath.SessionStream).Secret(), Suites: session.Supported(true), Index: 1, Rand: rand.Reader,
 	})
 	if err != nil {
 		return nil, err

@@ -30,12 +30,22 @@ type wide struct {
 // newWide starts both daemons and waits until they see each other.
 func newWide(t *testing.T, mtu int, path wan.Path) *wide {
 	t.Helper()
+	w := newLink(t, mtu, path)
+	w.a, w.b = w.start("a", ""), w.start("b", "")
+	w.awaitMesh(w.a, w.b)
+	return w
+}
+
+// newLink is newWide without the daemons. Its addresses are in no range that a token may
+// choose for the overlay.
+func newLink(t *testing.T, mtu int, path wan.Path) *wide {
+	t.Helper()
 	w := &wide{world: newWorld(t, "a", "b")}
 	if err := w.lab.Partition(w.ctx, []string{"a"}, []string{"b"}); err != nil {
 		t.Fatal(err)
 	}
 	c := wan.Config{
-		A: w.end("a", "10.77.0.1/24"), B: w.end("b", "10.77.0.2/24"), AtoB: path, BtoA: path, MTU: mtu, Seed: 1,
+		A: w.end("a", "192.168.77.1/24"), B: w.end("b", "192.168.77.2/24"), AtoB: path, BtoA: path, MTU: mtu, Seed: 1,
 	}
 	var err error
 	if w.link, err = wan.Start(w.ctx, c); err != nil {
@@ -49,8 +59,6 @@ func newWide(t *testing.T, mtu int, path wan.Path) *wide {
 			t.Error(err)
 		}
 	})
-	w.a, w.b = w.start("a", ""), w.start("b", "")
-	w.awaitMesh(w.a, w.b)
 	return w
 }
 
@@ -85,7 +93,7 @@ func (n *node) direct() error {
 	}
 	for _, p := range peers {
 		if p.Path != datapath.KindDirect {
-			return fmt.Errorf("from %s to %s packets go by %s", n.Name(), p.Name, p.Path)
+			return fmt.Errorf("from %s to %s packets go by %s, since %s; paths %+v", n.Name(), p.Name, p.Path, p.Why, p.Paths)
 		}
 	}
 	if len(peers) == 0 {

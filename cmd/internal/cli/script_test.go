@@ -175,6 +175,12 @@ func scenes() map[string]*scene {
 	near, narrow := server, server
 	near.ID, near.Name, near.Path, near.Why, near.MTU = identity.ID{4}, "delta-aqaaaa", "direct", "udp probe answered", 1420
 	narrow.ID, narrow.Name, narrow.Path, narrow.Why, narrow.MTU, narrow.Loss = identity.ID{5}, "eps-auaaaa", "direct", "udp probe answered", 1340, 3
+	ago := api.Duration(1200 * time.Millisecond)
+	near.Paths = []api.Path{
+		{Kind: "direct", Local: netip.MustParseAddr("192.0.2.1"), Remote: "192.0.2.7:4171", State: "alive", Why: "it is faster", RTT: near.RTT, MTU: 1420, Heard: &ago, Chosen: true},
+		{Kind: "direct", Remote: "198.51.100.7:4171", Via: identity.ID{2}, State: "candidate"},
+		{Kind: "quic", Remote: "192.0.2.7:4171", State: "alive", Why: "the last resort", MTU: 1420},
+	}
 	server.Why, server.MTU = "no keys agreed yet", 1420
 	silent := api.Node{
 		ID: identity.ID{3}, Name: "beta-amaaaa", Kind: api.KindNode, NetworkID: "kairos", LastSeen: api.Duration(90 * time.Second),

@@ -46,7 +46,8 @@ func newStatus(env *Env) *cobra.Command {
 		Long: `Show the nodes of the network that this machine is part of, by its node or by a
 running bridge: name, role, address, and the path that packets take: direct
 (sealed UDP datagrams) or a stream of a quic or tcp connection, its round-trip
-time, loss of probes, largest packet in bytes, and why it is this path. While something is missing, the last line says what is being waited for.
+time, loss of probes, largest packet in bytes, and why it is this path; with
+-o wide all paths, the one in use marked by a star. While something is missing, the last line says what is being waited for.
 With --os, show what is in the slots of this machine's operating system instead.`,
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table, wide, json or yaml")
@@ -206,12 +207,58 @@ func writeTable(env *Env, r statusReport, wide bool) {
 		row(cells)
 	}
 	_ = w.Flush() // into memory
+	if wide {
+		writePaths(env, r)
+	}
 	for _, c := range r.Status.Conditions {
 		fmt.Fprintf(env.result(), "%s: %s\n", c.Severity, c.Text)
 	}
 	if r.Waiting != "" {
 		fmt.Fprintf(env.result(), "waiting for: %s\n", console.Printable(strings.TrimPrefix(r.Waiting, "waiting for ")))
 	}
+}
+
+// writePaths writes all paths to all peers, the chosen one with a star.
+func writePaths(env *Env, r statusReport) {
+	w := tabwriter.NewWriter(env.result(), 0, 0, 3, ' ', 0)
+	row := func(cells ...string) { _, _ = fmt.Fprintln(w, strings.Join(cells, "\t")) } // into memory
+	first := true
+	for _, n := range r.Nodes {
+		for _, p := range n.Paths {
+			if first {
+				row("\nPATHS OF", "", "KIND", "FROM", "TO", "STATE", "RTT", "LOSS", "MTU", "HEARD", "WHY")
+				first = false
+			}
+			star := ""
+			if p.Chosen {
+				star = "*"
+			}
+			row(console.Printable(n.Name), star, p.Kind, local(p), remote(p), p.State, since(time.Duration(p.RTT)), fmt.Sprintf("%d%%", p.Loss), size(p.MTU),
+				heard(p), orDash(console.Printable(p.Why)))
+		}
+	}
+	_ = w.Flush() // into memory
+}
+
+func local(p api.Path) string {
+	if !p.Local.IsValid() {
+		return "any"
+	}
+	return p.Local.String()
+}
+
+func remote(p api.Path) string {
+	if p.Via.IsZero() {
+		return p.Remote
+	}
+	return p.Remote + " via " + p.Via.Short()
+}
+
+func heard(p api.Path) string {
+	if p.Heard == nil {
+		return "-"
+	}
+	return time.Duration(*p.Heard).Round(100*time.Millisecond).String() + " ago"
 }
 
 func role(n api.Node) string {
@@ -239,9 +286,16 @@ func path(n api.Node) string {
 }
 
 func rtt(n api.Node) string {
-	d := time.Duration(n.RTT)
+	if n.Self || !n.Connected {
+		return "-"
+	}
+	return since(time.Duration(n.RTT))
+}
+
+// since is a round trip for people.
+func since(d time.Duration) string {
 	switch {
-	case n.Self || !n.Connected || d <= 0:
+	case d <= 0:
 		return "-"
 	case d < 10*time.Millisecond:
 		return fmt.Sprintf("%.2fms", d.Seconds()*1e3)
@@ -258,10 +312,17 @@ func loss(n api.Node) string {
 }
 
 func mtu(n api.Node) string {
-	if n.Self || !n.Connected || n.MTU <= 0 {
+	if n.Self || !n.Connected {
 		return "-"
 	}
-	return strconv.Itoa(n.MTU)
+	return size(n.MTU)
+}
+
+func size(bytes int) string {
+	if bytes <= 0 {
+		return "-"
+	}
+	return strconv.Itoa(bytes)
 }
 
 func why(n api.Node) string {

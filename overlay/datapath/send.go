@@ -9,8 +9,8 @@ import (
 	"github.com/kairos-io/kairos/overlay/offload"
 )
 
-// sender is the way out, from the device to the links. It has a goroutine to itself, on
-// which packets that go directly pass all the way into the network below.
+// sender takes packets from the device to the peers. It has a goroutine to itself, on
+// which datagrams pass into the network below.
 type sender struct {
 	d     *Datapath
 	fair  *fair
@@ -20,7 +20,6 @@ type sender struct {
 
 	memo  memo
 	run   run
-	cut   offload.Cutter
 	pack  packer
 	icmp  limiter
 	reply []byte
@@ -29,11 +28,10 @@ type sender struct {
 
 // run is packets in a row for one peer: they are sent together.
 type run struct {
-	id   identity.ID
-	peer *peer       // nil: unknown
-	link *streamLink // nil: not connected
-	mtu  int
-	on   bool
+	id  identity.ID
+	to  *account // nil: unknown
+	out outlet   // nil: not connected
+	on  bool
 }
 
 // busyFrom is how many packets after one wait say that more will come.
@@ -122,72 +120,45 @@ func (s *sender) forward(p offload.Packet) {
 		s.unreachable(p)
 		return
 	}
-	if !s.run.on || s.run.id != id {
+	if !s.run.on || s.run.id != id || s.run.out != nil && s.run.out.broken() {
 		s.flush()
 		s.start(id)
 	}
 	switch {
-	case s.run.peer == nil:
+	case s.run.to == nil:
 		d.drops[DropNotConnected].Add(uint64(p.Segments()))
 		s.unreachable(p)
-	case s.run.link == nil:
-		s.run.peer.count.drop(DropNotConnected, p.Segments())
+	case s.run.out == nil:
+		s.run.to.count.drop(DropNotConnected, p.Segments())
 		s.unreachable(p)
-	case s.pack.on():
-		s.seal(p)
-	case !p.Shape.Large() && len(p.Data) > s.run.mtu:
+	case !s.run.out.take(p):
 		s.tooBig(p)
-	default:
-		s.run.link.send(p)
 	}
 }
 
 // start begins a run of packets to id.
 func (s *sender) start(id identity.ID) {
-	s.run = run{id: id, peer: (*s.d.peers.Load())[id], on: true}
-	if s.run.peer == nil {
+	s.run = run{id: id, to: (*s.d.accounts.Load())[id], on: true}
+	if s.run.to == nil {
 		return
 	}
-	if s.run.link = s.run.peer.link.Load(); s.run.link != nil {
-		s.run.mtu = s.run.link.begin(&s.pack, s.now)
+	if p := s.run.to.peer.Load(); p != nil {
+		s.run.out = p.outlet(&s.pack, s.now)
 	}
 }
 
 // flush ends the run: nothing waits for more packets.
 func (s *sender) flush() {
-	if s.pack.on() {
-		s.pack.end()
+	if s.run.on && s.run.out != nil {
+		s.run.out.flush()
 	}
 	s.run.on = false
 }
 
-// seal sends a packet the direct way.
-func (s *sender) seal(p offload.Packet) {
-	if !s.cut.Start(p, s.run.mtu) {
-		s.tooBig(p)
-		return
-	}
-	var flags byte
-	if p.Shape != offload.Whole {
-		flags = flagPartial
-	}
-	lost := 0
-	for segment := s.cut.Next(); segment != nil; segment = s.cut.Next() {
-		if s.pack.on() && s.pack.add(segment, flags) {
-			continue
-		}
-		s.run.on = false // the next packet finds another way
-		lost++
-	}
-	if lost > 1 { // add has counted the first
-		s.run.peer.count.drop(DropLinkLost, lost-1)
-	}
-}
-
-// tooBig tells the sender of a packet what the way takes.
+// tooBig tells the sender of a packet what the path takes.
 func (s *sender) tooBig(p offload.Packet) {
-	s.run.peer.count.drop(DropTooBig, p.Segments())
-	s.answer(appendTooBig(s.reply[:0], p.Data, s.run.mtu))
+	s.run.to.count.drop(DropTooBig, p.Segments())
+	s.answer(appendTooBig(s.reply[:0], p.Data, s.run.out.limit()))
 }
 
 // unreachable tells the sender of a packet that its wait is over.

@@ -11,6 +11,7 @@ import (
 	"github.com/kairos-io/kairos/overlay/identity"
 	"github.com/kairos-io/kairos/overlay/internal/poll"
 	"github.com/kairos-io/kairos/overlay/offload"
+	"github.com/kairos-io/kairos/overlay/path"
 	"github.com/kairos-io/kairos/overlay/session"
 	"github.com/kairos-io/kairos/overlay/wire"
 )
@@ -53,14 +54,14 @@ func (d *Datapath) HandleStream(id identity.ID, s Stream) {
 	}
 	d.running.Add(1)
 	defer d.running.Done()
-	p := d.ensure(id)
-	old := p.inbound
-	p.inbound = s
+	a := d.ensure(id)
+	old := a.inbound
+	a.inbound = s
 	d.mu.Unlock()
 	if old != nil {
 		_ = old.Reset()
 	}
-	if err := d.receive(p, s); err != nil {
+	if err := d.receive(a, s); err != nil {
 		d.log.Debug("data stream from peer ended", "peer", id.Short(), "err", err)
 		_ = s.Reset()
 	} else {
@@ -68,14 +69,14 @@ func (d *Datapath) HandleStream(id identity.ID, s Stream) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if p.inbound == s {
-		p.inbound = nil
-		d.prune(p)
+	if a.inbound == s {
+		a.inbound = nil
+		d.prune(a)
 	}
 }
 
 // receive returns nil when the peer closed the stream after a whole frame.
-func (d *Datapath) receive(p *peer, s Stream) error {
+func (d *Datapath) receive(a *account, s Stream) error {
 	r := d.receivers.get()
 	defer d.receivers.put(r)
 	frames := wire.NewFrameReader(s, wire.MaxPacket)
@@ -92,7 +93,7 @@ func (d *Datapath) receive(p *peer, s Stream) error {
 			}
 			pkt, err = frames.Next()
 		}
-		if gone := d.deliver(p, r); gone != nil {
+		if gone := d.deliver(a, r); gone != nil {
 			return gone
 		}
 		switch {
@@ -100,7 +101,7 @@ func (d *Datapath) receive(p *peer, s Stream) error {
 		case errors.Is(err, io.EOF):
 			return nil
 		case errors.Is(err, wire.ErrMalformed), errors.Is(err, wire.ErrLimit), errors.Is(err, errBadPacket):
-			p.count.drop(DropBadFrame, 1)
+			a.count.drop(DropBadFrame, 1)
 			d.resets.Add(1)
 			return err
 		default:
@@ -112,34 +113,45 @@ func (d *Datapath) receive(p *peer, s Stream) error {
 // errBadPacket ends a stream that carries something else than IP packets.
 var errBadPacket = errors.New("frame is not one ip packet")
 
-// HandleDatagrams delivers datagrams that are not QUIC's, from whatever address.
-// What no member has sealed for this node is counted and nothing else. It runs on
-// one goroutine for each socket, and overwrites packets.
-func (d *Datapath) HandleDatagrams(_ netip.AddrPort, datagrams [][]byte) {
+// HandleDatagrams delivers datagrams that are not QUIC's, and that came by one path:
+// its Via is zero, and its Local is not valid where nobody knows it. What no member has
+// sealed for this node is counted and nothing else. It runs on one goroutine for each
+// socket, and overwrites packets.
+func (d *Datapath) HandleDatagrams(from path.Path, datagrams [][]byte) {
 	r := d.receivers.get()
 	defer d.receivers.put(r)
 	r.pkts = r.pkts[:0]
-	var from *direct
+	var sender, heard *peer
 	for _, datagram := range datagrams {
-		w, payload := d.open(datagram)
-		if len(payload) == 0 {
+		p, payload := d.open(datagram)
+		if p == nil {
 			continue
 		}
-		if w != from && from != nil {
-			_ = d.deliver(from.peer, r) // counted there; a device that is closed ends Run
+		if p != heard {
+			p.hearFrom(from, d.now())
+			heard = p
+		}
+		if payload[0] == controlProbe || payload[0] == controlAnswer {
+			if session.Flags(datagram)&(flagHead|flagTail) == 0 {
+				p.hear(from, payload)
+				continue
+			}
+		}
+		if p != sender && sender != nil {
+			_ = d.deliver(sender.account, r) // counted there; a device that is closed ends Run
 			r.pkts = r.pkts[:0]
 		}
-		from = w
-		d.unpack(w.peer, r, payload, session.Flags(datagram))
+		sender = p
+		p.unpack(r, payload, session.Flags(datagram))
 	}
-	if from != nil {
-		_ = d.deliver(from.peer, r)
+	if sender != nil {
+		_ = d.deliver(sender.account, r)
 	}
 }
 
-// open returns whose datagram it is and the packets in it; none for what the direct
-// way itself has to say.
-func (d *Datapath) open(datagram []byte) (*direct, []byte) {
+// open returns who has sealed a datagram, and its payload, which is not empty; nil where
+// nobody has.
+func (d *Datapath) open(datagram []byte) (*peer, []byte) {
 	index, ok := session.Index(datagram)
 	a, known := (*d.arrivals.Load())[index]
 	if !ok || !known {
@@ -148,7 +160,7 @@ func (d *Datapath) open(datagram []byte) (*direct, []byte) {
 	}
 	payload, err := a.keys.Open(datagram[session.HeaderSize:session.HeaderSize], datagram)
 	if errors.Is(err, session.ErrReplay) {
-		a.to.peer.count.drop(DropReplay, 1)
+		a.to.account.count.drop(DropReplay, 1)
 		return nil, nil
 	}
 	if err != nil || len(payload) == 0 {
@@ -157,29 +169,31 @@ func (d *Datapath) open(datagram []byte) (*direct, []byte) {
 	}
 	if first, done := a.to.session.Opened(a.keys); first {
 		d.dropKeys(done)
-		a.to.nudge() // it could not probe before
+		a.to.restart() // it could not probe before
 	}
-	if payload[0] != controlProbe && payload[0] != controlAnswer {
-		return a.to, payload
-	}
-	a.to.hear(payload)
-	return nil, nil
+	return a.to, payload
 }
 
 // unpack takes the packets out of a datagram.
-func (d *Datapath) unpack(p *peer, r *receiver, payload []byte, flags byte) {
+func (p *peer) unpack(r *receiver, payload []byte, flags byte) {
 	shape := offload.Whole
 	if flags&flagPartial != 0 {
 		shape = offload.Partial
 	}
+	if flags&(flagHead|flagTail) != 0 {
+		pkt, ok := p.pieces.join(payload, flags)
+		if payload = pkt; !ok {
+			p.account.count.drop(DropBadFrame, 1)
+		}
+	}
 	for len(payload) > 0 {
 		n := size(payload)
 		if n == 0 || n > len(payload) {
-			p.count.drop(DropBadFrame, 1) // and where the next one begins is not known
+			p.account.count.drop(DropBadFrame, 1) // and where the next one begins is not known
 			return
 		}
 		if !r.take(payload[:n:n], shape) {
-			p.count.drop(DropBadFrame, 1)
+			p.account.count.drop(DropBadFrame, 1)
 		}
 		payload = payload[n:]
 	}
@@ -196,36 +210,36 @@ func size(b []byte) int {
 	return 0
 }
 
-// deliver hands the packets of p that may pass to the device. The error is that the
+// deliver hands the packets of a member that may pass to the device. The error is that the
 // device is closed.
-func (d *Datapath) deliver(p *peer, r *receiver) error {
+func (d *Datapath) deliver(a *account, r *receiver) error {
 	routes := d.routes.Load()
 	packets, bytes := 0, 0
 	for _, pkt := range r.pkts {
-		r.memo.ask(routes, p.id, pkt.src, pkt.dst)
+		r.memo.ask(routes, a.id, pkt.src, pkt.dst)
 		switch {
 		case !r.memo.genuine:
-			p.count.drop(DropSpoofed, pkt.Segments())
+			a.count.drop(DropSpoofed, pkt.Segments())
 			continue
 		case !r.memo.known || r.memo.to != d.self:
-			p.count.drop(DropNotOurs, pkt.Segments())
+			a.count.drop(DropNotOurs, pkt.Segments())
 			continue
 		}
 		packets += pkt.Segments()
 		bytes += len(pkt.Data)
-		if err := d.add(p, r, pkt.Packet); err != nil {
+		if err := d.add(a, r, pkt.Packet); err != nil {
 			return err
 		}
 	}
-	p.count.received(packets, bytes)
-	return d.write(p, r)
+	a.count.received(packets, bytes)
+	return d.write(a, r)
 }
 
 // add puts a packet to those before it, which are written first if it does not belong
 // to them.
-func (d *Datapath) add(p *peer, r *receiver, pkt offload.Packet) error {
+func (d *Datapath) add(a *account, r *receiver, pkt offload.Packet) error {
 	for !r.merger.Add(pkt) {
-		if err := d.write(p, r); err != nil {
+		if err := d.write(a, r); err != nil {
 			return err
 		}
 	}
@@ -249,7 +263,7 @@ func (r *receiver) yield(h offload.Header, datagrams int) {
 
 // write hands the device what has been put together. The error is that the device is
 // closed; what a kernel refuses is counted.
-func (d *Datapath) write(p *peer, r *receiver) error {
+func (d *Datapath) write(a *account, r *receiver) error {
 	h, parts := r.merger.Take()
 	if len(parts) == 0 {
 		return nil
@@ -263,7 +277,7 @@ func (d *Datapath) write(p *peer, r *receiver) error {
 	for _, part := range parts {
 		bytes += len(part)
 	}
-	p.count.drop(DropDevice, h.Segments(bytes))
+	a.count.drop(DropDevice, h.Segments(bytes))
 	if errors.Is(err, os.ErrClosed) {
 		return err
 	}

@@ -1,0 +1,214 @@
+package netns
+
+import (
+	"fmt"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/tests/lab"
+	"github.com/kairos-io/kairos/tests/lab/wan"
+)
+
+// pinging is a ping that goes on, many times a second.
+type pinging struct {
+	w     *world
+	cmd   *exec.Cmd
+	ended chan struct{}
+	out   *output
+}
+
+const pingEvery = 20 * time.Millisecond
+
+// keepPinging starts one, and waits until it is answered.
+func (n *node) keepPinging(target string, args ...string) *pinging {
+	n.w.Helper()
+	p := &pinging{w: n.w, out: &output{}}
+	all := append([]string{"ping", "-n", "-D", "-i", fmt.Sprint(pingEvery.Seconds())}, args...)
+	p.cmd, p.ended = n.background(p.out, append(all, target)...)
+	n.w.eventually(20*time.Second, target+" answers", func() error {
+		if len(p.replies()) < 10 {
+			return fmt.Errorf("ping says: %s", p.out)
+		}
+		return nil
+	})
+	return p
+}
+
+// stop ends it.
+func (p *pinging) stop() {
+	if err := lab.Signal(p.cmd, syscall.SIGKILL); err == nil {
+		<-p.ended
+	}
+}
+
+var reply = regexp.MustCompile(`(?m)^\[(\d+\.\d+)\] .* icmp_seq=(\d+) `)
+
+// replies is when each of them came.
+func (p *pinging) replies() []float64 {
+	var at []float64
+	for _, m := range reply.FindAllStringSubmatch(p.out.String(), -1) {
+		if t, err := strconv.ParseFloat(m[1], 64); err == nil {
+			at = append(at, t)
+		}
+	}
+	return at
+}
+
+// gap waits for the time and returns the longest time without a reply since began.
+func (p *pinging) gap(began time.Time, wait time.Duration) time.Duration {
+	timer := time.NewTimer(time.Until(began.Add(wait)))
+	defer timer.Stop()
+	<-timer.C
+	from := float64(began.UnixNano()) / 1e9
+	last, longest := from, 0.0
+	for _, at := range append(p.replies(), float64(time.Now().UnixNano())/1e9) {
+		if at > from {
+			longest, last = max(longest, at-last), at
+		}
+	}
+	return time.Duration(longest * 1e9).Round(time.Millisecond)
+}
+
+// wantGap has something happen while both nodes ping each other, and bounds for how long
+// they get no answer.
+func (w *wide) wantGap(what string, most time.Duration, happen func(), args ...string) {
+	w.Helper()
+	there := w.a.keepPinging(w.b.v4().String(), args...)
+	back := w.b.keepPinging(w.a.v4().String(), args...)
+	defer there.stop()
+	defer back.stop()
+	happen()
+	began := time.Now()
+	wait := most + 3*time.Second
+	for name, p := range map[string]*pinging{"a pings b": there, "b pings a": back} {
+		gap := p.gap(began, wait)
+		w.Logf("RESULT %s, %s: %v without an answer", what, name, gap)
+		if gap > most {
+			w.Errorf("%s, %s: %v without an answer, at most %v", what, name, gap, most)
+		}
+	}
+}
+
+// must runs a command on a machine.
+func (n *node) must(args ...string) {
+	n.w.Helper()
+	if out, err := n.Exec(n.w.ctx, args...); err != nil {
+		n.w.Fatalf("%s: %v: %s", strings.Join(args, " "), err, out)
+	}
+}
+
+// paths are all paths of a node to its only peer, the chosen one first.
+func (n *node) paths() []api.Path {
+	n.w.Helper()
+	peers, err := n.client().Peers(n.w.ctx)
+	if err != nil || len(peers) != 1 {
+		n.w.Fatalf("%s has the peers %+v: %v", n.Name(), peers, err)
+	}
+	return peers[0].Paths
+}
+
+// A machine gets another address, and keeps its packets.
+func TestRoaming(t *testing.T) {
+	w := newWide(t, 1500, wan.Path{Delay: 2 * time.Millisecond})
+	w.awaitDirect(w.a, w.b)
+	w.wantGap("roaming", time.Second, func() {
+		w.a.must("sh", "-c", `printf 'addr del 192.168.77.1/24 dev wan0\naddr add 192.168.77.3/24 dev wan0\n' | ip -batch -`)
+	})
+	if p := w.b.paths()[0]; p.Kind != "direct" || !strings.HasPrefix(p.Remote, "192.168.77.3:") {
+		t.Errorf("packets go by %+v", p)
+	}
+	if p := w.a.paths()[0]; p.Kind != "direct" || p.Local.String() != "192.168.77.3" {
+		t.Errorf("packets go by %+v", p)
+	}
+}
+
+// translate has a machine's port be another one outside, as a translator would.
+func (n *node) translate(port int) {
+	n.w.Helper()
+	n.must("nft", fmt.Sprintf(`table ip nat2
+delete table ip nat2
+table ip nat2 {
+	chain out { type filter hook output priority -300; oifname "wan0" udp sport 4171 notrack udp sport set %d; }
+	chain in { type filter hook prerouting priority -300; iifname "wan0" udp dport %d notrack udp dport set 4171 accept; iifname "wan0" udp dport 4171 drop; }
+}`, port, port))
+}
+
+// A translator forgets its mapping and makes another one: the other side follows.
+func TestRebinding(t *testing.T) {
+	w := newLink(t, 1500, wan.Path{Delay: 2 * time.Millisecond})
+	w.b = w.start("b", "  overlay:\n    mdns: false\n")
+	w.a = w.start("a", "  overlay:\n    mdns: false\n    peers: [\"192.168.77.2:4171\"]\n")
+	w.a.translate(5000)
+	w.awaitMesh(w.a, w.b)
+	w.awaitDirect(w.a, w.b)
+	w.wantGap("rebinding", time.Second, func() { w.a.translate(5001) })
+	if p := w.b.paths()[0]; p.Kind != "direct" || p.Remote != "192.168.77.1:5001" {
+		t.Errorf("packets go by %+v", p)
+	}
+}
+
+// A machine with two addresses answers from the one that it was spoken to at: to
+// whoever speaks to the second one, what comes from the first is a stranger's.
+func TestMultiHomedSource(t *testing.T) {
+	w := newLink(t, 1500, wan.Path{})
+	b := w.machine("b")
+	if out, err := b.Exec(w.ctx, "ip", "addr", "add", "192.168.77.9/24", "dev", "wan0"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if out, err := w.machine("a").Exec(w.ctx, "nft", `add table inet strict
+add chain inet strict in { type filter hook input priority 0 ; }
+add rule inet strict in iifname "wan0" ip saddr 192.168.77.2 udp sport 4171 drop`); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	w.b = w.start("b", "  overlay:\n    mdns: false\n")
+	w.a = w.start("a", "  overlay:\n    mdns: false\n    peers: [\"192.168.77.9:4171\"]\n")
+	w.awaitMesh(w.a, w.b)
+	w.awaitDirect(w.a, w.b)
+	if p := w.a.paths()[0]; p.Remote != "192.168.77.9:4171" {
+		t.Errorf("packets of a go by %+v", p)
+	}
+	if p := w.b.paths()[0]; p.Local.String() != "192.168.77.9" {
+		t.Errorf("packets of b go by %+v", p)
+	}
+}
+
+// Datagrams of packets end, while the connection lives: packets take the stream.
+func TestDeadPath(t *testing.T) {
+	w := newWide(t, 1500, wan.Path{Delay: 2 * time.Millisecond})
+	w.awaitDirect(w.a, w.b)
+	w.wantGap("dead path", 2*time.Second, func() {
+		w.b.must("nft", `add table inet dead
+add chain inet dead in { type filter hook input priority 0 ; }
+add chain inet dead out { type filter hook output priority 0 ; }
+add rule inet dead in iifname "wan0" udp dport 4171 @th,64,8 0x01 drop
+add rule inet dead out oifname "wan0" udp sport 4171 @th,64,8 0x01 drop`)
+	})
+	if p := w.a.paths()[0]; p.Kind == "direct" {
+		t.Errorf("packets go by %+v", p)
+	}
+	w.wantGap("it comes back", time.Second, func() { w.b.must("nft", "delete", "table", "inet", "dead") })
+	w.awaitDirect(w.a, w.b)
+}
+
+// Something on the way starts to lose what is larger than 1280 bytes, and says nothing.
+func TestPathShrinksTo1280(t *testing.T) {
+	w := newWide(t, 1500, wan.Path{Delay: 2 * time.Millisecond})
+	w.awaitDirect(w.a, w.b)
+	narrow := wan.Path{Delay: 2 * time.Millisecond, MTU: 1280}
+	w.wantGap("path of 1280", 5*time.Second, func() {
+		if err := w.link.Shape(narrow, narrow); err != nil {
+			t.Fatal(err)
+		}
+	}, "-s", "1252") // an IP packet of 1280 bytes, without our headers
+	for _, n := range []*node{w.a, w.b} {
+		if err := n.direct(); err != nil {
+			t.Error(err)
+		}
+	}
+}
