@@ -1,6 +1,8 @@
 package underlay
 
 import (
+	"io"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -165,4 +167,29 @@ func TestLocalAddress(t *testing.T) {
 			t.Errorf("over %s: dialled %s, and the other end is %s", via, c.Remote(), far.Local())
 		}
 	}
+}
+
+// One address cannot hold all the connections that there may be, and what it holds in
+// silence ends in time.
+func TestOneAddressIsBounded(t *testing.T) {
+	if os.Getenv(inNamespace) == "" {
+		again(t)
+		return
+	}
+	ip(t, "link set lo up", "addr add 10.0.0.1/32 dev lo") // loopback itself is not counted
+	b := start(t, Config{
+		Listen: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:0")}, bounds: bounds{handshake: 2 * time.Second},
+	})
+	const tries, bound = 300, 256
+	var held []net.Conn
+	for range tries {
+		held = append(held, dialRaw(t, b))
+	}
+	until(t, "those beyond the bound are refused", func() bool { return b.Stats().Refused == tries-bound })
+	for _, c := range held {
+		// The end is a reset for some.
+		_, _ = io.Copy(io.Discard, c)
+	}
+	near, far := connect(t, TCP, start(t, Config{Listen: b.cfg.Listen}), b)
+	stream(t, near, far)
 }

@@ -128,17 +128,23 @@ func TestConnect(t *testing.T) {
 		if near.Remote() != b.Bound()[0] || far.Local() != b.Bound()[0] || near.Local() != far.Remote() {
 			t.Errorf("addresses: %s - %s, and at the other end %s - %s", near.Local(), near.Remote(), far.Local(), far.Remote())
 		}
+		// More than a window holds.
 		for _, ends := range [][2]*Conn{{near, far}, {far, near}} {
-			echo(t, ends[0], ends[1])
+			echo(t, ends[0], ends[1], 5<<20)
 		}
 	})
 }
 
-// echo sends more than a window holds, there and back.
-func echo(t *testing.T, near, far *Conn) {
+// echo sends bytes there and back on a new stream.
+func echo(t *testing.T, near, far *Conn, size int) {
 	t.Helper()
 	s, peer := stream(t, near, far)
-	sent := make([]byte, 5<<20)
+	for _, end := range []link.Stream{s, peer} {
+		if err := end.SetDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sent := make([]byte, size)
 	_, _ = rand.Read(sent)
 	var work sync.WaitGroup
 	defer work.Wait()
