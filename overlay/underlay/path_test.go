@@ -123,12 +123,11 @@ func TestRestart(t *testing.T) {
 	if _, err := s.Write(make([]byte, 200)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Read(make([]byte, 1)); err == nil {
-		t.Error("a stream outlives the peer's process")
+	// Without a word of the peer that takes 30 s.
+	if _, err := s.Read(make([]byte, 1)); err == nil || time.Since(began) >= patience {
+		t.Errorf("a stream outlives the peer's process: %v", err)
 	}
-	if took := time.Since(began); took > 2*time.Second {
-		t.Errorf("the end was noticed after %s", took)
-	}
+	t.Logf("noticed after %s", time.Since(began))
 	if r := near.CloseReason(); r != link.ReasonNone {
 		t.Errorf("a process that was killed said %s", r)
 	}

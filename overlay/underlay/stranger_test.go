@@ -31,7 +31,6 @@ func TestSilentStranger(t *testing.T) {
 		"multistream": "\x13/multistream/1.0.0\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			begin := time.Now()
 			raw := dialRaw(t, b)
 			if _, err := io.WriteString(raw, said); err != nil {
 				t.Fatal(err)
@@ -41,9 +40,6 @@ func TestSilentStranger(t *testing.T) {
 			_ = near.Close(link.ReasonNone)
 			if _, err := io.Copy(io.Discard, raw); err != nil && !strings.Contains(err.Error(), "reset") {
 				t.Errorf("not cut: %v", err)
-			}
-			if took := time.Since(begin); took > bound+2*time.Second {
-				t.Errorf("cut after %s", took)
 			}
 		})
 	}

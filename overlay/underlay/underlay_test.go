@@ -130,7 +130,7 @@ func TestConnect(t *testing.T) {
 		}
 		// More than a window holds.
 		for _, ends := range [][2]*Conn{{near, far}, {far, near}} {
-			echo(t, ends[0], ends[1], 5<<20)
+			echo(t, ends[0], ends[1], 3<<20)
 		}
 	})
 }

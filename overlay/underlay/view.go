@@ -64,12 +64,13 @@ func (v *view) noLink(index int) bool {
 }
 
 // leadsOut reports whether others may be reached over a link. One of a kind that is for
-// this machine alone may be the card of a container, and has an address then.
+// this machine alone may be the card of a container, and has an address then. A bridge
+// leads where its ports do, of which the kernel tells as well.
 func (v *view) leadsOut(index int, l linkState) bool {
-	if l.loopback {
+	switch {
+	case l.loopback, l.kind == "bridge":
 		return false
-	}
-	if !slices.Contains(inside, l.kind) && l.kind != "tun" {
+	case !slices.Contains(inside, l.kind) && l.kind != "tun":
 		return true
 	}
 	for at := range v.addrs {

@@ -37,10 +37,11 @@ func TestView(t *testing.T) {
 
 		{"a pod's pair appears", func() bool { return v.link(pod, linkState{kind: "veth"}) }, false},
 		{"it comes up", func() bool { return v.link(pod, linkState{kind: "veth", flags: running}) }, false},
-		{"a route to the pod", func() bool { return v.link(pod, linkState{kind: "veth", flags: running}) }, false},
 		{"the pod's route", func() bool { return v.route(routeNews{link: pod, bits: 32, max: 32}) }, false},
 		{"the pod goes", func() bool { return v.noLink(pod) }, false},
 		{"a bridge for pods", func() bool { return v.link(bridge, linkState{kind: "bridge"}) }, false},
+		{"with an address", func() bool { return v.addr(at(bridge, "10.1.0.1"), addrState{}) }, true},
+		{"that gets its first pod", func() bool { return v.link(bridge, linkState{kind: "bridge", flags: running}) }, false},
 		{"the overlay appears", func() bool { return v.link(overlay, linkState{kind: "tun", flags: running}) }, false},
 		{"a member joins it", func() bool { return v.route(routeNews{link: overlay, bits: 24, max: 32}) }, false},
 		{"a full tunnel", func() bool { return v.route(routeNews{link: overlay, max: 32}) }, true},
