@@ -118,6 +118,7 @@ type agent struct {
 
 	storeStatus  role.StoreStatus
 	storeProblem string
+	storeNewer   bool
 
 	exit     exitWatch
 	applied  appliedNet
@@ -169,7 +170,7 @@ func (a *agent) assemble(rt containers) (err error) {
 		return fmt.Errorf("open the state: %w", err)
 	}
 	a.loadState()
-	a.peers = peer.New(peer.Options{Overlay: a.overlay, Port: a.opt.PeerPort, Log: a.log})
+	a.peers = peer.New(peer.Options{Overlay: a.overlay, Cluster: a.cfg.NetworkID, Port: a.opt.PeerPort, Log: a.log})
 	a.world = newWorld(a.overlay, a.cfg.NetworkID, a.log)
 	a.openSeeding(rt)
 	a.voting = &voting{changed: make(chan struct{})}
@@ -195,7 +196,7 @@ func (a *agent) loadState() {
 	_, found, err := a.store.Load()
 	switch {
 	case err != nil:
-		a.storeStatus, a.storeProblem = role.StoreUnusable, err.Error()
+		a.storeStatus, a.storeProblem, a.storeNewer = role.StoreUnusable, err.Error(), errors.Is(err, store.ErrNewer)
 		a.log.Error("the state cannot be used", "err", err)
 	case found:
 		a.storeStatus = role.StoreLoaded

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/kairos-io/kairos/agent/genesis"
 	"github.com/kairos-io/kairos/agent/kube"
 	"github.com/kairos-io/kairos/agent/role"
 	"github.com/kairos-io/kairos/agent/store"
@@ -298,7 +299,7 @@ func (a *agent) leaveCluster(ctx context.Context, d departure) error {
 		a.leave.leftBehind(a.nodeLeft())
 	}
 	if d.KeepIdentity {
-		if err := a.store.Forget(); err != nil {
+		if err := a.forget(); err != nil {
 			return fmt.Errorf("forget the role: %w", err)
 		}
 	}
@@ -434,4 +435,14 @@ func firstPods(pods []kube.Pod) string {
 		names = append(names, "...")
 	}
 	return strings.Join(names, ", ")
+}
+
+// forget leaves the node without a cluster of its own; what it voted stays.
+func (a *agent) forget() error {
+	if driver, _ := a.voting.get(); driver != nil {
+		if err := driver.Pin(genesis.UID{}); err != nil {
+			return err
+		}
+	}
+	return a.store.Forget()
 }

@@ -337,7 +337,7 @@ func TestNobodyElsesNode(t *testing.T) {
 		t.Errorf("another cluster: %v", err)
 	}
 	c.mesh.edit(func() { c.mesh.nodes[1].NetworkID = "away" })
-	if _, err := a.askServer(t.Context(), m, opRemove); err == nil || !strings.Contains(err.Error(), "is no node of network_id") {
+	if _, err := a.askServer(t.Context(), m, opRemove); err == nil || !strings.Contains(err.Error(), "may not be taken out of Kubernetes") {
 		t.Errorf("from another network: %v", err)
 	}
 }

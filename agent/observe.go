@@ -11,7 +11,7 @@ import (
 	"github.com/kairos-io/kairos/agent/k3s"
 	"github.com/kairos-io/kairos/agent/role"
 	"github.com/kairos-io/kairos/agent/store"
-	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/overlay/rights"
 )
 
 // The cluster's inner ranges.
@@ -36,18 +36,18 @@ func (a *agent) observe(ctx context.Context) role.Facts {
 		NetworkID:      a.cfg.NetworkID,
 		Wanted:         string(a.cfg.Role),
 		ClusterEnabled: a.cfg.Cluster.Enabled,
+		ClusterUID:     a.cfg.Cluster.UID,
 		Leaving:        a.leave.asked(),
 		Store:          a.storeStatus,
 		StateProblem:   a.storeProblem,
+		StateNewer:     a.storeNewer,
 		State:          a.store.State(),
 		Self:           w.status.ID,
 		OverlayUp:      w.up && w.address().IsValid(),
 		Pinned:         w.status.Pinned,
 		Servers:        servers(w, a.cfg.NetworkID),
 	}
-	if self, ok := w.self(); ok {
-		f.Published = self.Annotations
-	}
+	f.Published = w.published()
 	a.observeDisk(&f)
 	if !f.ClusterEnabled || f.Leaving {
 		a.observeRetired(ctx, &f, w)
@@ -55,6 +55,7 @@ func (a *agent) observe(ctx context.Context) role.Facts {
 	}
 	if a.storeStatus != role.StoreUnusable {
 		a.openVoting(f.Self, abstention(f))
+		a.pinVoting(f)
 	}
 	f.Images, _ = a.seeding.state() // what is wrong with them is told, and decides nothing
 	a.observeGenesis(&f)
@@ -69,6 +70,31 @@ func (a *agent) observeRetired(ctx context.Context, f *role.Facts, w snapshot) {
 	f.K3s.Running = st.Running
 	if self, ok := w.self(); ok && len(self.Prefixes) > 0 {
 		f.AppliedPodCIDR = self.Prefixes[0]
+	}
+}
+
+// pinVoting tells the agreement which cluster is this node's own: the one that it
+// has joined, which nothing that is heard later can change, else the one that a
+// person chose.
+func (a *agent) pinVoting(f role.Facts) {
+	d, _ := a.voting.get()
+	if d == nil {
+		return
+	}
+	own := f.ClusterUID
+	if f.State.Phase.AtLeast(store.Starting) {
+		own = f.State.ClusterUID
+	}
+	var uid genesis.UID
+	var err error
+	if own != "" {
+		uid, err = genesis.ParseUID(own)
+	}
+	if err == nil {
+		err = d.Pin(uid)
+	}
+	if err != nil {
+		a.report.logFailure("pin the cluster", err)
 	}
 }
 
@@ -112,7 +138,7 @@ func (a *agent) observeGenesis(f *role.Facts) {
 		}
 	}
 	if s.Conflict != nil {
-		f.Conflict = &role.Conflict{Winner: s.Conflict.Winner.String(), Loser: s.Conflict.Loser.String()}
+		f.Conflict = &role.Conflict{Own: s.Conflict.Own.String(), Rival: s.Conflict.Rival.String(), Server: s.Rival.Servers()[0]}
 	}
 }
 
@@ -214,13 +240,14 @@ func (a *agent) stillApplied(w snapshot) netip.Prefix {
 func servers(w snapshot, networkID string) []role.Server {
 	var out []role.Server
 	for _, n := range w.nodes {
-		uid, endpoint := n.Annotations[api.NoteClusterUID], n.Annotations[api.NoteServer]
-		if n.Kind != api.KindNode || n.NetworkID != networkID || uid == "" || endpoint == "" {
+		may := n.Rights()
+		claim, _ := may.Claim(networkID)
+		if !may.May(rights.Serve, networkID) || !claim.Serves() {
 			continue
 		}
 		out = append(out, role.Server{
-			ID: n.ID, Name: n.Name, UID: uid, Endpoint: endpoint,
-			CAHash: n.Annotations[api.NoteCA], Connected: n.Connected || n.Self,
+			ID: n.ID, Name: n.Name, UID: claim.UID, Endpoint: claim.Server,
+			CAHash: claim.CA, Connected: n.Connected || n.Self,
 		})
 	}
 	return out

@@ -156,7 +156,7 @@ func (a *agent) document(f role.Facts, out outcome) api.Cluster {
 		c.Endpoint = "https://" + netip.AddrPortFrom(a.world.get().address(), k3s.APIPort).String()
 	}
 	if f.Conflict != nil {
-		c.Conflict = fmt.Sprintf("clusters %s and %s were both born under this network_id", f.Conflict.Winner, f.Conflict.Loser)
+		c.Conflict = fmt.Sprintf("clusters %s and %s both claim this network_id", f.Conflict.Own, f.Conflict.Rival)
 	}
 	if c.Waiting == "" && f.K3s.Running && !f.K3s.Ready {
 		c.Waiting = "waiting for k3s to answer"

@@ -161,8 +161,8 @@ func TestDocument(t *testing.T) {
 		{"works", nil, outcome{}, "running|server|https://127.0.0.2:6443||"},
 		{"waits", nil, outcome{waiting: "something"}, "running|server|https://127.0.0.2:6443|something|"},
 		{"k3s does not answer", func(f *role.Facts) { f.K3s.Ready = false }, outcome{}, "running|server|https://127.0.0.2:6443|waiting for k3s to answer|"},
-		{"two clusters", func(f *role.Facts) { f.Conflict = &role.Conflict{Winner: "a", Loser: "b"} }, outcome{},
-			"running|server|https://127.0.0.2:6443||clusters a and b were both born under this network_id"},
+		{"two clusters", func(f *role.Facts) { f.Conflict = &role.Conflict{Own: "a", Rival: "b"} }, outcome{},
+			"running|server|https://127.0.0.2:6443||clusters a and b both claim this network_id"},
 		{"disabled", func(f *role.Facts) { f.ClusterEnabled = false }, outcome{}, "disabled||||"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

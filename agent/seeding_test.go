@@ -24,6 +24,7 @@ import (
 	"github.com/kairos-io/kairos/agent/seed"
 	"github.com/kairos-io/kairos/overlay/api"
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/rights"
 )
 
 // Names of images in these tests. Nothing answers at the registry.
@@ -316,20 +317,23 @@ func (m *machine) hostile(t *testing.T, honest *machine, serve func(w http.Respo
 	t.Helper()
 	overlay := api.NewClient(filepath.Join(m.dir, "overlay.sock"))
 	p := peer.New(peer.Options{Overlay: overlay, Port: m.port})
-	mux := http.NewServeMux()
 	index, tag := indexOf(t, honest)
-	mux.HandleFunc("GET "+seed.IndexPath, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(index) })
-	mux.HandleFunc("GET "+seed.BlobPath, func(w http.ResponseWriter, r *http.Request) {
+	giveIndex := func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(index) }
+	giveBlob := func(w http.ResponseWriter, r *http.Request) {
 		raw, err := os.ReadFile(filepath.Join(honest.dir, "images", "blobs", "sha256", strings.TrimPrefix(r.URL.Path, seed.BlobPath+"sha256:")))
 		if err != nil {
 			http.Error(w, "no", http.StatusNotFound)
 			return
 		}
 		serve(w, r, raw)
-	})
+	}
+	endpoints := []peer.Endpoint{
+		{Pattern: "GET " + seed.IndexPath, Right: rights.Peer, Handle: giveIndex},
+		{Pattern: "GET " + seed.BlobPath, Right: rights.Peer, Handle: giveBlob},
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- p.Serve(ctx, m.daemon.addr, mux) }()
+	go func() { done <- p.Serve(ctx, m.daemon.addr, endpoints) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {

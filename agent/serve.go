@@ -19,6 +19,7 @@ import (
 	"github.com/kairos-io/kairos/agent/seed"
 	"github.com/kairos-io/kairos/agent/store"
 	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/overlay/rights"
 )
 
 // joinPath is where a server's agent gives workers what they join with.
@@ -30,15 +31,22 @@ const maxControl = 64 << 10
 // hintSoon marks a refusal that ends by itself.
 const hintSoon = "it will be ready soon"
 
+// endpoints is what members may ask this agent, and the right that each takes.
+func (a *agent) endpoints() []peer.Endpoint {
+	return []peer.Endpoint{
+		{Pattern: "POST " + genesisPath, Right: rights.Vote, Handle: a.handleGenesis},
+		{Pattern: "POST " + kubeconfig.ProofPath, Right: rights.Peer, Handle: a.handleProof},
+		{Pattern: "POST " + joinPath, Right: rights.Join, Handle: a.handleJoin},
+		{Pattern: "POST " + kubeconfig.Path, Right: rights.Grant, Handle: a.handleGrant,
+			Hint: "run `kairos get-kubeconfig` on a server, or on a laptop with `sudo kairos bridge`"},
+		{Pattern: "GET " + seed.IndexPath, Right: rights.Seed, Handle: a.handleImages},
+		{Pattern: "GET " + seed.BlobPath, Right: rights.Seed, Handle: a.handleBlob},
+		{Pattern: "POST " + leavePath, Right: rights.Leave, Handle: a.handleLeaving},
+	}
+}
+
 // servePeers answers other agents on the overlay address, wherever that is.
 func (a *agent) servePeers(ctx context.Context) error {
-	mux := http.NewServeMux()
-	mux.HandleFunc("POST "+genesisPath, a.handleGenesis)
-	mux.HandleFunc("POST "+joinPath, a.handleJoin)
-	mux.HandleFunc("POST "+kubeconfig.Path, a.handleGrant)
-	mux.HandleFunc("GET "+seed.IndexPath, a.handleImages)
-	mux.HandleFunc("GET "+seed.BlobPath, a.handleBlob)
-	mux.HandleFunc("POST "+leavePath, a.handleLeaving)
 	for ctx.Err() == nil {
 		changed := a.world.Changed()
 		addr := a.world.get().address()
@@ -49,7 +57,7 @@ func (a *agent) servePeers(ctx context.Context) error {
 			}
 			continue
 		}
-		if err := a.servePeersAt(ctx, addr, mux); err != nil {
+		if err := a.servePeersAt(ctx, addr); err != nil {
 			a.log.Warn("other agents cannot reach this one", "addr", addr, "err", err)
 			pause(ctx, retryPause)
 		}
@@ -59,7 +67,7 @@ func (a *agent) servePeers(ctx context.Context) error {
 
 // servePeersAt serves until the overlay address is another one. Before it is
 // pinned it may change when two members claim the same.
-func (a *agent) servePeersAt(ctx context.Context, addr netip.Addr, h http.Handler) error {
+func (a *agent) servePeersAt(ctx context.Context, addr netip.Addr) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
@@ -75,15 +83,11 @@ func (a *agent) servePeersAt(ctx context.Context, addr netip.Addr, h http.Handle
 			}
 		}
 	}()
-	return a.peers.Serve(ctx, addr, h)
+	return a.peers.Serve(ctx, addr, a.endpoints())
 }
 
 // handleJoin gives a worker of this cluster what it joins with, while the server runs.
 func (a *agent) handleJoin(w http.ResponseWriter, r *http.Request) {
-	if _, err := a.nodeOnly(r); err != nil {
-		api.WriteError(w, err)
-		return
-	}
 	var req joinRequest
 	if err := readJSON(r, &req); err != nil {
 		api.WriteError(w, err)
@@ -127,17 +131,13 @@ func (a *agent) serving(ctx context.Context) (string, error) {
 
 // handleGrant signs a client certificate for a member.
 func (a *agent) handleGrant(w http.ResponseWriter, r *http.Request) {
-	c, ok := peer.CallerOf(r)
-	if !ok {
-		api.WriteError(w, &api.Error{Message: "nobody was authenticated", Status: http.StatusForbidden})
-		return
-	}
+	c, _ := peer.CallerOf(r)
 	var req kubeconfig.GrantRequest
 	if err := readJSON(r, &req); err != nil {
 		api.WriteError(w, err)
 		return
 	}
-	g, err := a.grant(r.Context(), kubeconfig.Asker{ID: c.ID, Name: c.Node.Name, Kind: c.Node.Kind}, req)
+	g, err := a.grant(r.Context(), kubeconfig.Asker{ID: c.ID, Name: c.Node.Name}, req)
 	if err != nil {
 		api.WriteError(w, err)
 		return
@@ -158,9 +158,9 @@ func (a *agent) grant(ctx context.Context, who kubeconfig.Asker, req kubeconfig.
 	}.Grant(who, req)
 }
 
-// localGrant serves root on the server itself.
+// localGrant serves root on the server itself, who needs nobody's leave.
 func (a *agent) localGrant(ctx context.Context, req kubeconfig.GrantRequest) (kubeconfig.Grant, error) {
-	return a.grant(ctx, kubeconfig.Asker{ID: a.world.get().status.ID, Name: a.nodeName(), Kind: api.KindNode, Server: true}, req)
+	return a.grant(ctx, kubeconfig.Asker{ID: a.world.get().status.ID, Name: a.nodeName()}, req)
 }
 
 // serveSocket answers the local CLI: root and this process's user only.
@@ -169,7 +169,7 @@ func (a *agent) serveSocket(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open the agent's socket: %w", err)
 	}
-	client := kubeconfig.Client{Overlay: a.overlay, Peers: a.peers, Local: a.localGrant}
+	client := kubeconfig.Client{Overlay: a.overlay, Peers: a.peers, Local: a.localGrant, Verify: a.verifyProof}
 	mux := http.NewServeMux()
 	mux.Handle("/control/v1/kubeconfig", client.Handler())
 	mux.HandleFunc("GET /api/v1/agent", a.handleStatus)

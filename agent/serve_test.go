@@ -125,14 +125,14 @@ func TestRefusals(t *testing.T) {
 		status           int
 		want             string
 	}{
-		{"join: a bridge", joinPath, `{"uid":"` + testUID + `"}`, func(n *api.Node) { n.Kind = api.KindBridge }, 403, `is no node of network_id "home"`},
-		{"join: a node of another cluster", joinPath, `{"uid":"` + testUID + `"}`, func(n *api.Node) { n.NetworkID = "office" }, 403, `is no node of network_id "home"`},
+		{"join: a bridge", joinPath, `{"uid":"` + testUID + `"}`, func(n *api.Node) { n.Kind = api.KindBridge }, 403, `in network_id "home"`},
+		{"join: a node of another cluster", joinPath, `{"uid":"` + testUID + `"}`, func(n *api.Node) { n.NetworkID = "office" }, 403, `in network_id "home"`},
 		{"join: another cluster", joinPath, `{"uid":"x"}`, nil, 409, "this server runs another cluster"},
 		{"join: not JSON", joinPath, `{`, nil, 400, "decode the request"},
-		{"agreement: a bridge", genesisPath, "x", func(n *api.Node) { n.Kind = api.KindBridge }, 403, `is no node of network_id "home"`},
+		{"agreement: a bridge", genesisPath, "x", func(n *api.Node) { n.Kind = api.KindBridge }, 403, `in network_id "home"`},
 		{"agreement: rubbish", genesisPath, "x", nil, 400, ""},
-		{"kubeconfig: a worker", kubeconfig.Path, `{"uid":"` + testUID + `"}`, nil, 403, ""},
-		{"kubeconfig: not JSON", kubeconfig.Path, `[`, nil, 400, "decode the request"},
+		{"kubeconfig: a worker", kubeconfig.Path, `{"uid":"` + testUID + `"}`, nil, 403, "may not get an administrator's certificate"},
+		{"kubeconfig: not JSON", kubeconfig.Path, `[`, func(n *api.Node) { n.Kind = api.KindBridge }, 400, "decode the request"},
 		{"nothing there", "/v1/else", "", nil, 404, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

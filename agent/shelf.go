@@ -14,9 +14,10 @@ import (
 
 	"github.com/kairos-io/kairos/agent/k3s"
 	"github.com/kairos-io/kairos/agent/oci"
+	"github.com/kairos-io/kairos/agent/peer"
 	"github.com/kairos-io/kairos/agent/seed"
-	"github.com/kairos-io/kairos/overlay/api"
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/rights"
 )
 
 // spot is where a blob that may be given away is.
@@ -154,20 +155,12 @@ func (s *seeding) Open(ctx context.Context, digest string) (seed.Content, int64,
 
 // handleImages lists what this machine can give.
 func (a *agent) handleImages(w http.ResponseWriter, r *http.Request) {
-	if _, err := a.nodeOnly(r); err != nil {
-		api.WriteError(w, err)
-		return
-	}
 	a.seeding.server.ServeIndex(w, r)
 }
 
 // handleBlob gives a piece of an image.
 func (a *agent) handleBlob(w http.ResponseWriter, r *http.Request) {
-	c, err := a.nodeOnly(r)
-	if err != nil {
-		api.WriteError(w, err)
-		return
-	}
+	c, _ := peer.CallerOf(r)
 	a.seeding.server.ServeBlob(w, r, c.ID)
 }
 
@@ -176,11 +169,13 @@ func (a *agent) seedMembers() (self identity.ID, others []seed.Member) {
 	w := a.world.get()
 	servers := a.store.State().Servers
 	for _, n := range w.nodes {
-		if n.Self || !n.Connected || n.Kind != api.KindNode || n.NetworkID != a.cfg.NetworkID {
+		may := n.Rights()
+		claim, _ := may.Claim(a.cfg.NetworkID)
+		if n.Self || !n.Connected || !may.May(rights.Seed, a.cfg.NetworkID) {
 			continue
 		}
 		others = append(others, seed.Member{ID: n.ID, Name: n.Name, Server: slices.Contains(servers, n.ID),
-			RTT: time.Duration(n.RTT), Tag: n.Annotations[api.NoteImages]})
+			RTT: time.Duration(n.RTT), Tag: claim.Images})
 	}
 	return w.status.ID, others
 }

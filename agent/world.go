@@ -9,7 +9,7 @@ import (
 
 	"github.com/kairos-io/kairos/agent/genesis"
 	"github.com/kairos-io/kairos/overlay/api"
-	"strconv"
+	"github.com/kairos-io/kairos/overlay/rights"
 )
 
 // Pace of watching the overlay.
@@ -34,6 +34,12 @@ func (s snapshot) self() (api.Node, bool) {
 		}
 	}
 	return api.Node{}, false
+}
+
+// published is what the overlay carries for this machine's agent.
+func (s snapshot) published() map[string]string {
+	self, _ := s.self()
+	return self.Annotations
 }
 
 // address returns this machine's overlay IPv4.
@@ -131,19 +137,15 @@ func (w *world) ask(ctx context.Context, after uint64) (snapshot, uint64, error)
 func (w *world) Members() []genesis.Member {
 	var out []genesis.Member
 	for _, n := range w.get().nodes {
-		if n.Kind != api.KindNode || n.NetworkID != w.networkID {
+		may := n.Rights()
+		claim, _ := may.Claim(w.networkID)
+		if !may.May(rights.Vote, w.networkID) {
 			continue
 		}
-		m := genesis.Member{
+		out = append(out, genesis.Member{
 			ID: n.ID, Connected: n.Connected || n.Self,
-			Wanted:     n.Annotations[api.NoteRoleWanted],
-			ClusterUID: n.Annotations[api.NoteClusterUID],
-			Server:     n.Annotations[api.NoteServer] != "",
-		}
-		if e, err := strconv.ParseUint(n.Annotations[api.NoteEpoch], 10, 64); err == nil {
-			m.Epoch = e
-		}
-		out = append(out, m)
+			Wanted: claim.Wanted, ClusterUID: claim.UID, Server: claim.Serves(), Epoch: claim.Epoch,
+		})
 	}
 	return out
 }

@@ -6,26 +6,27 @@ import (
 
 	"github.com/kairos-io/kairos/overlay/api"
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/rights"
 )
 
-// clusterOf tells what the members' annotations say about the cluster
+// clusterOf tells what the members say about the cluster
 // networkID. It serves where no agent tells more: on a bridge, and on a node
 // whose agent does not run (yet).
 func clusterOf(networkID string, nodes []api.Node) (api.Cluster, error) {
 	c := api.Cluster{NetworkID: networkID, Phase: "forming"}
 	members := 0
 	for _, n := range nodes {
-		if n.NetworkID != networkID || n.Kind != api.KindNode {
+		claim, ok := n.Rights().Claim(networkID)
+		if !ok {
 			continue
 		}
 		members++
 		if c.Waiting == "" {
-			c.Waiting = n.Annotations[api.NoteWaiting]
+			c.Waiting = claim.Waiting
 		}
-		if n.Annotations[api.NoteRole] != "server" || n.Annotations[api.NoteServer] == "" {
-			continue
+		if claim.Serves() && claim.Epoch > 0 {
+			addServer(&c, n.ID, claim)
 		}
-		addServer(&c, n.ID, n.Annotations)
 	}
 	switch {
 	case members == 0:
@@ -50,20 +51,14 @@ func clusterOf(networkID string, nodes []api.Node) (api.Cluster, error) {
 
 // addServer adds a server. Two servers with different clusters are a conflict
 // that a person must see; the one found first, which is the lower ID, is shown.
-// A server whose words make no sense does not count.
-func addServer(c *api.Cluster, id identity.ID, notes map[string]string) {
-	uid := notes[api.NoteClusterUID]
-	epoch, err := strconv.ParseUint(notes[api.NoteEpoch], 10, 64)
-	if uid == "" || err != nil {
-		return
-	}
-	if c.UID != "" && uid != c.UID {
-		c.Conflict = "two clusters have this network_id: " + c.UID + " and " + uid
+func addServer(c *api.Cluster, id identity.ID, claim rights.Claim) {
+	if c.UID != "" && claim.UID != c.UID {
+		c.Conflict = "two clusters have this network_id: " + c.UID + " and " + claim.UID
 		return
 	}
 	c.Servers = append(c.Servers, id)
-	c.UID, c.Phase, c.Epoch = uid, "running", max(c.Epoch, epoch)
+	c.UID, c.Phase, c.Epoch = claim.UID, "running", max(c.Epoch, claim.Epoch)
 	if c.Endpoint == "" {
-		c.Endpoint = "https://" + notes[api.NoteServer]
+		c.Endpoint = "https://" + claim.Server
 	}
 }

@@ -141,14 +141,14 @@ func (n *Node) saveToldLocked() error {
 		return nil
 	}
 	n.told.Version = stateVersion
-	return writeJSON(filepath.Join(n.opts.RuntimeDir, controlFile), n.told)
+	return writeJSON(filepath.Join(n.opts.RuntimeDir, controlFile), n.told, n.told.unknown)
 }
 
 func (n *Node) writeState(s state) error {
 	if n.opts.StateDir == "" {
 		return nil
 	}
-	return writeJSON(filepath.Join(n.opts.StateDir, stateFile), s)
+	return writeJSON(filepath.Join(n.opts.StateDir, stateFile), s, s.unknown)
 }
 
 func badRequest(err error) error {

@@ -16,7 +16,7 @@ func (n *Node) metrics() []api.Metric {
 	adm := mesh.Admission
 	out = append(out, byLabel("admission_total", "Connections by the outcome of admission.", "outcome", map[string]uint64{
 		"admitted": adm.Admitted, "refused_proof": adm.RefusedProof, "refused_timeout": adm.RefusedTimeout, "refused_limit": adm.RefusedLimit,
-		"refused_by_peer": adm.RefusedByPeer,
+		"refused_by_peer": adm.RefusedByPeer, "refused_terms": adm.RefusedTerms, "left": adm.Left,
 	})...)
 	out = append(out, byLabel("mesh_dials_total", "Connections tried, by outcome.", "outcome", map[string]uint64{
 		"admitted": mesh.Dials - min(mesh.DialsFailed, mesh.Dials), "failed": mesh.DialsFailed,
@@ -34,10 +34,18 @@ func (n *Node) metrics() []api.Metric {
 	return append(out, n.gossipMetrics()...)
 }
 
+// kindOther stands for all kinds that this version does not know: a member chooses the
+// word, and must not choose how many series there are.
+const kindOther = "other"
+
 func (n *Node) memberMetrics(data datapath.Stats) []api.Metric {
-	kinds := map[string]uint64{api.KindNode: 0, api.KindBridge: 0}
+	kinds := map[string]uint64{api.KindNode: 0, api.KindBridge: 0, kindOther: 0}
 	for _, m := range n.table.List() {
-		kinds[m.Kind]++
+		kind := m.Kind
+		if _, known := kinds[kind]; !known {
+			kind = kindOther
+		}
+		kinds[kind]++
 	}
 	paths := map[string]uint64{datapath.KindDirect: 0, "quic": 0, "tcp": 0}
 	for _, p := range n.mesh.Peers() {

@@ -19,7 +19,6 @@ import (
 	"github.com/kairos-io/kairos/overlay/identity"
 	"github.com/kairos-io/kairos/overlay/member"
 	"github.com/kairos-io/kairos/overlay/mesh"
-	"github.com/kairos-io/kairos/overlay/secret"
 	"github.com/kairos-io/kairos/overlay/session"
 	"github.com/kairos-io/kairos/overlay/token"
 	"github.com/kairos-io/kairos/overlay/tun"
@@ -60,6 +59,7 @@ type Node struct {
 	state      state
 	applied    applied
 	connected  int
+	aloneSince time.Time // when the last peer went; the start, if there was none
 	conditions map[string]api.Condition
 	revision   uint64
 	changed    chan struct{} // closed at the next revision
@@ -75,6 +75,8 @@ type device interface {
 type addresser interface {
 	SetAddrs(addrs []prefix) error
 	SetRoutes(routes []tun.Route) error
+	Shadows(networks []prefix) ([]tun.Shadow, error)
+	Changed() <-chan struct{}
 }
 
 // openDevice opens the real interface; tests put another in its place.
@@ -124,7 +126,9 @@ func prepare(opts Options) (*Node, error) {
 	if n.state, err = loadState(opts.StateDir); err != nil {
 		return nil, err
 	}
-	n.state.keepNetwork(n.network.V4)
+	if err := n.state.keepNetwork(n.keys.NetID, n.network.V4); err != nil {
+		return nil, err
+	}
 	n.state.Incarnation++
 	if err := n.loadTold(); err != nil {
 		return nil, err
@@ -137,6 +141,7 @@ func prepare(opts Options) (*Node, error) {
 		networkID: opts.NetworkID,
 		version:   opts.Version,
 		routes:    opts.Routes, annotations: n.told.Annotations,
+		kept: n.state.keptPrefixes(),
 	}
 	if n.told.Routes != nil {
 		n.world.routes = *n.told.Routes
@@ -160,7 +165,12 @@ func (n *Node) loadTold() error {
 		return nil
 	}
 	path := filepath.Join(n.opts.RuntimeDir, controlFile)
-	if err := readJSON(path, &n.told); err != nil {
+	unknown, err := readJSON(path, &n.told)
+	if v := n.told.Version; err == nil && v != 0 && v != stateVersion {
+		err = fmt.Errorf("read %s: version %d: %w", path, v, errState)
+	}
+	n.told.unknown = unknown
+	if err != nil {
 		if !errors.Is(err, errState) {
 			return err
 		}
@@ -235,7 +245,7 @@ func (n *Node) connect() {
 			return n.mesh.Open(ctx, id, datapath.Protocol)
 		}),
 		Direct: datapath.DirectConfig{
-			Direct: directWay{n.mesh}, PSK: secret.NewKey(n.keys.Admission), Suites: session.Supported(hardwareAES),
+			Direct: directWay{n.mesh}, PSK: n.keys.Doors[0].Join, Suites: session.Supported(hardwareAES),
 		},
 	})
 	n.mesh.Handle(datapath.Protocol, func(id identity.ID, s mesh.Stream) { n.datapath.HandleStream(id, s) })
@@ -245,7 +255,7 @@ func (n *Node) connect() {
 		Key: n.key, Table: n.table, Mesh: n.mesh, Incarnation: n.state.Incarnation, Log: n.opts.Log,
 	})
 	for _, s := range n.state.Seen {
-		n.mesh.Learn(s.ID, s.Underlay)
+		n.mesh.Learn(s.ID, s.addrs())
 	}
 }
 
@@ -266,6 +276,8 @@ func (w directWay) Open(ctx context.Context, id identity.ID) (datapath.Stream, e
 // run starts the loops. Whichever ends first ends the node, and its error is Wait's.
 func (n *Node) run(ctx context.Context) {
 	n.running, n.ctx = errgroup.WithContext(n.ctx)
+	n.aloneSince = n.started
+	n.watchAlone()
 	n.reconcile()
 	n.running.Go(func() error { return n.loop(n.ctx) })
 	n.running.Go(func() error { return n.follow(n.ctx) })

@@ -29,6 +29,17 @@ type fakeDevice struct {
 	mu     sync.Mutex
 	addrs  []netip.Prefix
 	routes []tun.Route
+
+	shadows []tun.Shadow
+	changed chan struct{}
+}
+
+func (d *fakeDevice) Changed() <-chan struct{} { return d.changed }
+
+func (d *fakeDevice) Shadows([]netip.Prefix) ([]tun.Shadow, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.shadows, nil
 }
 
 func (d *fakeDevice) SetAddrs(a []netip.Prefix) error {
@@ -50,7 +61,7 @@ var devices sync.Map
 
 func TestMain(m *testing.M) {
 	openDevice = func(cfg tun.Config) (device, error) {
-		d := &fakeDevice{Device: tuntest.New(cfg.Name, cfg.MTU, 64), addrs: cfg.Addrs}
+		d := &fakeDevice{Device: tuntest.New(cfg.Name, cfg.MTU, 64), addrs: cfg.Addrs, changed: make(chan struct{}, 1)}
 		devices.Store(cfg.Name, d)
 		return d, nil
 	}
@@ -430,19 +441,6 @@ func TestForeignRevision(t *testing.T) {
 		}
 	case <-time.After(20 * time.Second):
 		t.Fatal("waits for a revision that never comes")
-	}
-}
-
-func TestKeepNetwork(t *testing.T) {
-	n := netip.MustParsePrefix("10.200.0.0/16")
-	s := state{Network: n, Attempt: 3, Pinned: true, Incarnation: 7}
-	s.keepNetwork(n)
-	if s.Attempt != 3 || !s.Pinned {
-		t.Errorf("same range: %+v", s)
-	}
-	s.keepNetwork(netip.MustParsePrefix("10.201.0.0/16"))
-	if s.Attempt != 0 || s.Pinned || s.Incarnation != 7 {
-		t.Errorf("another range: %+v", s)
 	}
 }
 

@@ -7,8 +7,10 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/kairos-io/kairos/overlay/api"
 	"github.com/kairos-io/kairos/overlay/discovery"
@@ -28,7 +30,7 @@ type Options struct {
 	Interface string
 	CIDR      netip.Prefix     // IPv4 range; zero: chosen by the token
 	Listen    []netip.AddrPort // underlay
-	Peers     []string         // "host:port", "[v6]:port" or multiaddresses to dial
+	Peers     []string         // "host:port", "[v6]:port" or multiaddresses to dial, besides the token's
 	MDNS      bool             // find members on the local network
 	MTU       int              // 0: the best default
 	DNS       bool             // resolve names of the mesh on this machine
@@ -52,7 +54,8 @@ type Options struct {
 
 	Log *slog.Logger
 
-	loopback bool // loopback is underlay: for tests with several nodes on one machine
+	loopback   bool          // loopback is underlay: for tests with several nodes on one machine
+	aloneAfter time.Duration // see defaultAloneAfter; tests have less time
 }
 
 // Errors of Start that a person can do something about; see also package tun.
@@ -61,6 +64,9 @@ var (
 	ErrOptions = errors.New("invalid option")
 	// ErrRunning: another overlay serves the control socket.
 	ErrRunning = errors.New("another kairos network runs on this machine")
+	// ErrNetwork: the state directory is that of a machine of another network than the
+	// token's, in which it has a lasting place.
+	ErrNetwork = errors.New("this machine belongs to another network than the token's")
 	// ErrAPITaken: the address of the read-only API is in use.
 	ErrAPITaken = errors.New("the address of the api is in use")
 )
@@ -84,8 +90,16 @@ func (o *Options) check() error {
 			return fmt.Errorf("%w: peer: %w", ErrOptions, err)
 		}
 	}
+	for _, p := range o.Token.Peers() {
+		if !slices.Contains(o.Peers, p) {
+			o.Peers = append(slices.Clip(o.Peers), p)
+		}
+	}
 	if o.DNS && !o.DNSListen.IsValid() {
 		o.DNSListen = netip.MustParseAddrPort("127.0.0.1:0")
+	}
+	if o.aloneAfter == 0 {
+		o.aloneAfter = defaultAloneAfter
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

@@ -12,9 +12,9 @@ import (
 	"github.com/kairos-io/kairos/overlay/identity"
 	"github.com/kairos-io/kairos/overlay/member"
 	"github.com/kairos-io/kairos/overlay/mesh"
+	"github.com/kairos-io/kairos/overlay/rights"
 	"github.com/kairos-io/kairos/overlay/route"
 	"github.com/kairos-io/kairos/overlay/tun"
-	"github.com/kairos-io/kairos/overlay/wire"
 )
 
 // Implementation constants of the loop.
@@ -32,21 +32,13 @@ const (
 	saveEvery = 10 * time.Minute
 )
 
-// Codes of conditions.
-const (
-	conditionAddress   = "address"
-	conditionInterface = "interface"
-	conditionRoutes    = "routes"
-	conditionRecord    = "record"
-	conditionDNS       = "dns"
-)
-
 // applied is what the last turn did, to tell whether something is new.
 type applied struct {
 	revision uint64 // of the table
 	peers    []identity.ID
 	paths    []string
 	saved    time.Time
+	kept     time.Time // when the prefixes were written down
 }
 
 // wake makes the loop take a turn soon.
@@ -72,6 +64,7 @@ func (n *Node) loop(ctx context.Context) error {
 			continue
 		case <-n.wakeup:
 		case <-n.gossip.Changes():
+		case <-n.device.Changed():
 		case <-tick.C:
 		}
 		select {
@@ -148,18 +141,22 @@ func (n *Node) reconcile() {
 	n.world.before = table
 	w := n.world
 	w.members = members
+	n.world.kept = w.stillKept(time.Since(n.started))
 	n.mu.Unlock()
 
 	n.hangUp(gone)
 	n.datapath.SetRoutes(table)
 	n.condition(conditionInterface, "error", n.device.SetAddrs(w.kernelAddrs()))
 	n.condition(conditionRoutes, "warning", n.setRoutes(w))
+	n.condition(conditionShadowed, "warning", n.shadowed())
 	if err := n.gossip.Publish(w.record()); !errors.Is(err, gossip.ErrLeft) {
 		n.condition(conditionRecord, "error", err)
 	}
 	n.condition(conditionDNS, "warning", n.names.set(w.hosts()))
-	n.show(revision, members) // last: whoever sees a member can also reach it
+	n.show(revision, members) // after the above: whoever sees a member can also reach it
+	n.condition(conditionAlone, "warning", n.alone())
 	n.saveSometimes()
+	n.keepPrefixes(table)
 }
 
 // departed returns who is in before and not in after. Both are sorted by ID.
@@ -224,7 +221,11 @@ func (n *Node) show(revision uint64, members []member.Member) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	next.saved = n.applied.saved
+	next.saved, next.kept = n.applied.saved, n.applied.kept
+	if len(peers) == 0 && n.connected > 0 {
+		n.aloneSince = time.Now()
+		n.watchAlone()
+	}
 	n.world.members, n.connected = members, len(peers)
 	if n.applied.revision == next.revision && slices.Equal(n.applied.peers, next.peers) && slices.Equal(n.applied.paths, next.paths) {
 		return
@@ -253,29 +254,6 @@ func (n *Node) setRoutes(w world) error {
 		return fmt.Errorf("pods are not reachable from here: %w", err)
 	}
 	return err
-}
-
-// condition notes or clears a condition, and logs only when it changes. What
-// fails because the node is being taken down is none.
-func (n *Node) condition(code, severity string, err error) {
-	if n.ctx.Err() != nil {
-		return
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	old, had := n.conditions[code]
-	if err == nil {
-		if had {
-			n.opts.Log.Info("solved", "condition", code)
-		}
-		delete(n.conditions, code)
-		return
-	}
-	if had && old.Text == err.Error() {
-		return
-	}
-	n.conditions[code] = api.Condition{Code: code, Severity: severity, Text: err.Error()}
-	n.opts.Log.Warn("not well", "condition", code, "err", err)
 }
 
 // ready implements /readyz: the interface is configured and the underlay listens.
@@ -317,10 +295,10 @@ func (n *Node) saveSeen() {
 	var seen []seenMember
 	peers := n.peersByID()
 	for _, m := range n.table.List() {
-		if m.ID == n.ID() || m.Kind != wire.KindNode {
+		if m.ID == n.ID() || !rights.Of(m.Record).May(rights.Return, n.opts.NetworkID) {
 			continue
 		}
-		s := seenMember{ID: m.ID, Underlay: m.Underlay}
+		s := seenMember{ID: m.ID, Underlay: texts(m.Underlay)}
 		if p, ok := peers[m.ID]; ok {
 			s.Underlay = append([]string{p.Remote}, s.Underlay...)
 		}

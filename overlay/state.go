@@ -1,6 +1,8 @@
 package overlay
 
 import (
+	"bytes"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,9 +13,13 @@ import (
 
 	"github.com/kairos-io/kairos/overlay/api"
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/keepjson"
+	"github.com/kairos-io/kairos/overlay/wire"
 )
 
-// stateVersion is the version of state.json.
+// stateVersion is the version of state.json and control.json. A new field does not change
+// it, because programs that do not know the field keep it: see package keepjson. Another
+// number says that what was there means something else, and is refused.
 const stateVersion = 1
 
 // maxStateFile bounds what is read of a state file, in bytes.
@@ -25,11 +31,23 @@ var errState = errors.New("not a state file of this version")
 // state is what must outlive the process, in StateDir/state.json.
 type state struct {
 	Version     int          `json:"version"`
-	Network     netip.Prefix `json:"network"` // the range the claim was made in
-	Attempt     uint32       `json:"attempt"` // which choice of address is in force
-	Pinned      bool         `json:"pinned"`  // the address is fixed
-	Incarnation uint32       `json:"starts"`  // how often the daemon started: records of a later start win
-	Seen        []seenMember `json:"seen"`    // where members were last reached
+	NetID       string       `json:"net_id,omitempty"` // hex of token.Keys.NetID: public, for the network's life
+	Network     netip.Prefix `json:"network"`          // the range the claim was made in
+	Attempt     uint32       `json:"attempt"`          // which choice of address is in force
+	Pinned      bool         `json:"pinned"`           // the address is fixed
+	Incarnation uint32       `json:"starts"`           // how often the daemon started: records of a later start win
+	Seen        []seenMember `json:"seen"`             // where members were last reached
+	// Prefixes are those that were believed last, and of whom. It is kept over a
+	// reboot too, which ends this machine's pods and not those of others.
+	Prefixes []keptPrefix `json:"prefixes,omitempty"`
+
+	unknown keepjson.Unknown
+}
+
+// keptPrefix is a prefix and who had it first.
+type keptPrefix struct {
+	ID     identity.ID  `json:"id"`
+	Prefix netip.Prefix `json:"prefix"`
 }
 
 // seenMember is a hint for the next start; whoever answers there proves itself anew.
@@ -38,12 +56,36 @@ type seenMember struct {
 	Underlay []string    `json:"underlay"`
 }
 
-// keepNetwork drops the address claim when the range is another one: the token
-// or the configuration changed, and with it every address.
-func (s *state) keepNetwork(n netip.Prefix) {
-	if s.Network != n {
-		s.Network, s.Attempt, s.Pinned = n, 0, false
+// addrs are the hints that this version can use.
+func (s seenMember) addrs() []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, text := range s.Underlay {
+		if a, err := netip.ParseAddrPort(text); err == nil && wire.ValidUnderlay(a) {
+			out = append(out, a)
+		}
 	}
+	return out
+}
+
+// keepNetwork makes the state one of this network and range. A token with other doors is
+// one of the same network, and changes nothing. In another range every address is another
+// one, so that the claim is dropped. In another network nothing of the state means
+// anything: it is dropped but for the count of starts. But a node whose address is pinned
+// is part of something that relies on it, and a mistaken token must not make it forget
+// that; then the error is ErrNetwork.
+func (s *state) keepNetwork(netID [32]byte, v4 netip.Prefix) error {
+	id := hex.EncodeToString(netID[:])
+	if s.NetID != "" && s.NetID != id {
+		if s.Pinned {
+			return fmt.Errorf("%w, where its address is pinned in %s", ErrNetwork, s.Network)
+		}
+		*s = state{Version: s.Version, Incarnation: s.Incarnation, unknown: s.unknown}
+	}
+	if s.Network != v4 {
+		s.Network, s.Attempt, s.Pinned = v4, 0, false
+	}
+	s.NetID = id
+	return nil
 }
 
 // runtimeState is what must outlive a restart of the daemon, but not of the
@@ -55,32 +97,39 @@ type runtimeState struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 	Routes      *api.Routes       `json:"routes,omitempty"`
 	Cluster     *api.Cluster      `json:"cluster,omitempty"`
+
+	unknown keepjson.Unknown
 }
 
-// readJSON reads path into v. A missing file leaves v alone; everything else
-// that is wrong is an error, because unreadable state is not empty state.
-func readJSON(path string, v any) error {
+// readJSON reads path into v and returns what v has no field for. A missing file leaves
+// v alone; everything else that is wrong is an error, because unreadable state is not
+// empty state.
+func readJSON(path string, v any) (unknown keepjson.Unknown, err error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return unknown, nil
 	}
 	if err != nil {
-		return fmt.Errorf("read state: %w", err)
+		return unknown, fmt.Errorf("read state: %w", err)
 	}
 	if len(b) > maxStateFile {
-		return fmt.Errorf("read %s: %d bytes: %w", path, len(b), errState)
+		return unknown, fmt.Errorf("read %s: %d bytes: %w", path, len(b), errState)
 	}
-	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("read %s: %w: %w", path, errState, err)
+	if unknown, err = keepjson.Unmarshal(b, v); err != nil {
+		return unknown, fmt.Errorf("read %s: %w: %w", path, errState, err)
 	}
-	return nil
+	return unknown, nil
 }
 
-// writeJSON replaces path by v, mode 0600, so that after a power failure either
-// the old or the new text is there.
-func writeJSON(path string, v any) (err error) {
-	b, err := json.MarshalIndent(v, "", "  ")
+// writeJSON replaces path by v and what is unknown, mode 0600, so that after a power
+// failure either the old or the new text is there.
+func writeJSON(path string, v any, unknown keepjson.Unknown) (err error) {
+	b, err := keepjson.Marshal(v, unknown)
 	if err != nil {
+		return fmt.Errorf("encode state: %w", err)
+	}
+	var text bytes.Buffer
+	if err := json.Indent(&text, append(b, '\n'), "", "  "); err != nil {
 		return fmt.Errorf("encode state: %w", err)
 	}
 	dir := filepath.Dir(path)
@@ -96,7 +145,7 @@ func writeJSON(path string, v any) (err error) {
 			_ = os.Remove(f.Name())
 		}
 	}()
-	_, err = f.Write(append(b, '\n'))
+	_, err = f.Write(text.Bytes())
 	if err == nil {
 		err = f.Sync()
 	}
@@ -131,12 +180,14 @@ func loadState(dir string) (state, error) {
 		return s, nil
 	}
 	path := filepath.Join(dir, stateFile)
-	if err := readJSON(path, &s); err != nil {
-		return s, fmt.Errorf("%w; restore it from a backup, or remove it to let this node choose its address anew", err)
+	unknown, err := readJSON(path, &s)
+	if err != nil {
+		return s, fmt.Errorf("%w; restore it from a backup, or else make this machine a new one: `kairos reset` on a node, another state directory for a bridge", err)
 	}
 	if s.Version != stateVersion {
-		return s, fmt.Errorf("read %s: version %d: %w", path, s.Version, errState)
+		return s, fmt.Errorf("read %s: version %d: %w; run the version of kairos that wrote it, or a later one", path, s.Version, errState)
 	}
+	s.unknown = unknown
 	return s, nil
 }
 

@@ -3,8 +3,7 @@ package overlay
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
+	"net/netip"
 	"time"
 
 	"github.com/kairos-io/kairos/overlay/api"
@@ -25,12 +24,20 @@ func (n *Node) Status() api.Status {
 		Interface: n.opts.Interface, MTU: n.mtu,
 		Addresses: w.claim.addrs(), Pinned: w.claim.pinned,
 		Networks: prefixes(w.claim.network),
-		Underlay: w.underlay,
+		Underlay: texts(w.underlay),
 		Declared: n.opts.Token.Nodes(), Quorum: n.opts.Token.Quorum(),
 		Waiting:    n.waitingLocked(),
 		Conditions: n.conditionsLocked(),
 		Uptime:     api.Duration(time.Since(n.started)),
 	}
+}
+
+func texts(addrs []netip.AddrPort) []string {
+	var out []string
+	for _, a := range addrs {
+		out = append(out, a.String())
+	}
+	return out
 }
 
 func prefixes(net identity.Network) []prefix { return []prefix{net.V4, net.V6} }
@@ -63,15 +70,6 @@ func (n *Node) waitingLocked() string {
 
 // Context ends when the node begins to stop.
 func (n *Node) Context() context.Context { return n.ctx }
-
-func (n *Node) conditionsLocked() []api.Condition {
-	codes := slices.Sorted(maps.Keys(n.conditions))
-	out := make([]api.Condition, 0, len(codes))
-	for _, c := range codes {
-		out = append(out, n.conditions[c])
-	}
-	return out
-}
 
 // Nodes implements api.View. A revision that this process never gave out is
 // from an earlier run of the daemon: it is answered at once.
@@ -162,7 +160,7 @@ func (n *Node) Records() []api.Record {
 	for _, m := range n.table.List() {
 		out = append(out, api.Record{
 			ID: m.ID, Seq: m.Seq, Name: m.Name, Kind: m.Kind, NetworkID: m.NetworkID, Version: m.Version,
-			Addresses: m.Addrs, Pinned: m.Pinned, Underlay: m.Underlay, Prefixes: m.Prefixes,
+			Addresses: m.Addrs, Pinned: m.Pinned, Underlay: texts(m.Underlay), Prefixes: m.Prefixes,
 			Annotations: m.Annotations, Left: m.Left,
 		})
 	}

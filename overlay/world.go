@@ -3,12 +3,12 @@ package overlay
 import (
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/kairos-io/kairos/overlay/api"
 	"github.com/kairos-io/kairos/overlay/dns"
 	"github.com/kairos-io/kairos/overlay/identity"
 	"github.com/kairos-io/kairos/overlay/member"
+	"github.com/kairos-io/kairos/overlay/rights"
 	"github.com/kairos-io/kairos/overlay/route"
 	"github.com/kairos-io/kairos/overlay/tun"
 	"github.com/kairos-io/kairos/overlay/wire"
@@ -21,10 +21,11 @@ type world struct {
 	name, kind  string
 	networkID   string
 	version     string
-	underlay    []string
+	underlay    []netip.AddrPort
 	annotations map[string]string
 	routes      api.Routes
 	before      *route.Table    // in force until now: who has a prefix keeps it
+	kept        []route.Owned   // prefixes of members that were not heard since the start: theirs still
 	members     []member.Member // this one included or not: its own entry is taken from the fields above
 }
 
@@ -53,6 +54,7 @@ func (w world) table() *route.Table {
 		Members: []route.Entry{entry(self)},
 		Accept:  route.Accept{NetworkID: w.routes.Accept.NetworkID, Range: w.routes.Accept.Range},
 		Before:  w.before,
+		Kept:    w.kept,
 	}
 	for _, m := range w.members {
 		if m.ID != w.claim.id {
@@ -63,7 +65,7 @@ func (w world) table() *route.Table {
 }
 
 func entry(r wire.Record) route.Entry {
-	return route.Entry{ID: r.ID, Addrs: r.Addrs, Pinned: r.Pinned, Prefixes: r.Prefixes, NetworkID: r.NetworkID}
+	return route.Entry{ID: r.ID, Addrs: r.Addrs, Pinned: r.Pinned, Prefixes: r.Prefixes, Rights: rights.Of(r)}
 }
 
 // kernelAddrs are the interface's addresses, each with the overlay's range.
@@ -105,21 +107,11 @@ func (w world) hosts() []dns.Host {
 	out := []dns.Host{{ID: w.claim.id, Name: w.name, Addrs: w.claim.addrs()}}
 	for _, m := range w.members {
 		if m.ID != w.claim.id {
-			out = append(out, dns.Host{ID: m.ID, Name: ownName(m.ID, m.Name), Addrs: believed(table, m.ID, m.Addrs)})
+			out = append(out, dns.Host{ID: m.ID, Name: rights.Of(m.Record).Name(), Addrs: believed(table, m.ID, m.Addrs)})
 		}
 	}
 	slices.SortFunc(out, func(a, b dns.Host) int { return a.ID.Compare(b.ID) })
 	return out
-}
-
-// ownName is name if it ends in the ID, as MemberName makes it, else "". A member
-// chooses its name itself: it must not take that of a node, or of a host outside
-// the mesh, since names also go into hosts files.
-func ownName(id identity.ID, name string) string {
-	if !strings.HasSuffix(name, "-"+id.Short()) {
-		return ""
-	}
-	return name
 }
 
 // believed are the addresses that really lead to the member.

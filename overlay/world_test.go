@@ -9,13 +9,14 @@ import (
 	"github.com/kairos-io/kairos/overlay/api"
 	"github.com/kairos-io/kairos/overlay/identity"
 	"github.com/kairos-io/kairos/overlay/member"
+	"github.com/kairos-io/kairos/overlay/secret"
 	"github.com/kairos-io/kairos/overlay/wire"
 )
 
 // testNetwork has room for 254 members, so that collisions are easily made.
 func testNetwork(t *testing.T) identity.Network {
 	t.Helper()
-	n, err := identity.NetworkOf([32]byte{1}, netip.MustParsePrefix("10.200.7.0/24"))
+	n, err := identity.NetworkOf(secret.NewKey([32]byte{1}), netip.MustParsePrefix("10.200.7.0/24"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,10 +16,10 @@ type room struct {
 }
 
 var (
-	pure    = []string{"overlay/token", "overlay/identity", "overlay/secret", "overlay/wire", "overlay/member", "overlay/route"}
+	pure    = []string{"overlay/token", "overlay/identity", "overlay/secret", "overlay/keepjson", "overlay/wire", "overlay/member", "overlay/rights", "overlay/route"}
 	network = slices.Concat(pure, []string{"overlay/internal/..."})
 	// ofOverlay is what the node knows of the network: its door and its words.
-	ofOverlay = []string{"overlay/api", "overlay/identity", "overlay/token", "overlay/wire"}
+	ofOverlay = []string{"overlay/api", "overlay/identity", "overlay/rights", "overlay/token", "overlay/wire", "overlay/keepjson"}
 	ofAgent   = slices.Concat(ofOverlay, []string{"agent/config", "agent/store"})
 )
 
@@ -30,13 +30,16 @@ var rooms = []room{
 	{name: "cmd/...", may: []string{"cmd/internal/..."}},
 
 	{name: "overlay", may: []string{"overlay/..."}},
-	{name: "overlay/token", plain: true},
-	{name: "overlay/identity", plain: true},
+	{name: "overlay/token", may: []string{"overlay/secret"}, plain: true},
+	{name: "overlay/identity", may: []string{"overlay/secret"}, plain: true},
 	{name: "overlay/secret", plain: true},
+	{name: "overlay/keepjson", plain: true},
 	{name: "overlay/wire", may: []string{"overlay/identity", "overlay/token"}, plain: true},
 	{name: "overlay/member", may: pure, plain: true},
+	{name: "overlay/rights", may: []string{"overlay/identity", "overlay/wire"}, plain: true},
 	{name: "overlay/route", may: pure, plain: true},
 	{name: "overlay/offload", plain: true},
+	{name: "overlay/admission", may: network, plain: true},
 	{name: "overlay/mesh", may: slices.Concat(network, []string{"overlay/admission", "overlay/discovery", "overlay/socket"})},
 	{name: "overlay/underlay", may: slices.Concat(network, []string{"overlay/socket"})},
 	{name: "overlay/datapath", may: slices.Concat(network, []string{"overlay/session", "overlay/offload"})},
@@ -56,18 +59,19 @@ var rooms = []room{
 	{name: "image/signature", may: []string{"image/...", "agent/oci"}},
 	{name: "image/upgrade/...", may: []string{"image/...", "agent/oci"}},
 	{name: "image/builder", may: []string{"image/...", "systemd", "agent/oci"}},
-	{name: "image/assess", may: []string{"agent/store"}, plain: true},
+	{name: "image/assess", may: []string{"agent/store", "overlay/keepjson"}, plain: true},
+	{name: "image/slots", may: []string{"image/...", "overlay/keepjson"}},
 	{name: "image/...", may: []string{"image/...", "systemd"}},
 	{name: "tests/...", may: []string{"..."}},
 }
 
 // owners says who may import a heavy dependency. Tests of the whole may too.
 var owners = map[string][]string{
-	"github.com/libp2p/":                      {"overlay/mesh", "overlay/underlay", "overlay/admission", "overlay/discovery", "overlay/overlaytest"},
+	"github.com/libp2p/":                      {"overlay/mesh", "overlay/underlay", "overlay/discovery", "overlay/overlaytest"},
 	"github.com/quic-go/":                     {"overlay/mesh", "overlay/underlay", "overlay/socket"},
 	"github.com/flynn/noise":                  {"overlay/session"},
 	"golang.org/x/net/dns/":                   {"overlay/discovery"},
-	"github.com/multiformats/":                {"overlay/mesh", "overlay/underlay", "overlay/admission", "overlay/discovery", "overlay/overlaytest"},
+	"github.com/multiformats/":                {"overlay/mesh", "overlay/underlay", "overlay/discovery", "overlay/overlaytest"},
 	"github.com/songgao/water":                {"overlay/tun"},
 	"github.com/vishvananda/":                 {"overlay/tun", "overlay/underlay"},
 	"github.com/miekg/dns":                    {"overlay/dns"},

@@ -42,6 +42,7 @@ var checks = map[string]func(v any) (reason, suggest string){
 	root + ".overlay.dht":       func(v any) (string, string) { return refuseTrue(v.(bool)) },
 	root + ".overlay.relay":     func(v any) (string, string) { return refuseTrue(v.(bool)) },
 	root + ".overlay.mtu":       func(v any) (string, string) { return checkMTU(v.(int)) },
+	root + ".cluster.uid":       func(v any) (string, string) { return checkUID(v.(string)) },
 	root + ".cluster.servers":   func(v any) (string, string) { return checkServers(v.(int)) },
 	root + ".k3s.args":          func(v any) (string, string) { return checkArgs(v.([]string)) },
 	root + ".k3s.image":         func(v any) (string, string) { return checkImage(v.(string)) },
@@ -110,6 +111,18 @@ func checkNetworkID(s string) (string, string) {
 		fixed = ""
 	}
 	return fmt.Sprintf("%q is not a DNS label: 1 to %d of a-z, 0-9 and -, not at the ends", shorten(s), maxLabel), fixed
+}
+
+// checkUID takes a cluster's UID as everything shows it, or none.
+func checkUID(s string) (string, string) {
+	if s == "" || len(s) == 32 && strings.Trim(s, "0123456789abcdef") == "" {
+		return "", ""
+	}
+	fixed := strings.ToLower(strings.ReplaceAll(strings.TrimSpace(s), "-", ""))
+	if len(fixed) != 32 || strings.Trim(fixed, "0123456789abcdef") != "" {
+		fixed = ""
+	}
+	return fmt.Sprintf("%q is not the uid of a cluster: 32 of 0-9 and a-f, as `kairos status` shows it", shorten(s)), fixed
 }
 
 // isLabel reports whether s is a lower-case DNS label (RFC 1123, section 2.1).

@@ -65,6 +65,8 @@ func keyCases(tok string) map[string]keyCase {
 		"overlay.relay":   {[]string{"false"}, append([]refusal{{"true", "not in this version"}}, noBool...)},
 		"overlay.mtu":     {[]string{"0", "1280", "9000"}, append([]refusal{{"1279", "is not from 1280 to 9000"}, {"9001", "is not from 1280 to 9000"}, {"-1", "is not from 1280 to 9000"}}, noInt...)},
 		"cluster.enabled": {[]string{"true", "false"}, noBool},
+		"cluster.uid": {[]string{`""`, strings.Repeat("0a", 16), "'" + strings.Repeat("12", 16) + "'"}, append([]refusal{{"abc", "is not the uid of a cluster"},
+			{strings.Repeat("0A", 16), "did you mean " + strings.Repeat("0a", 16) + "?"}, {strings.Repeat("xy", 16), "is not the uid of a cluster"}}, noText...)},
 		"cluster.servers": {[]string{"1"}, append([]refusal{{"2", "not in this version, only 1"}, {"0", "set cluster.enabled to false"}, {"-1", "want 1"}}, noInt...)},
 		"k3s.image": {[]string{`""`, "rancher/k3s:v1", "r.example:5000/k3s@sha256:" + strings.Repeat("ab", 32), "oci:/usr/share/k3s", "oci:/x:v1"}, append([]refusal{
 			{"docker://rancher/k3s", "an image reference has no scheme; did you mean rancher/k3s?"}, {"oci:k3s", "did you mean oci:/k3s?"}, {"'a b'", "has white space in it"}}, noText...)},

@@ -37,8 +37,9 @@ type Overlay struct {
 
 // Cluster is the cluster mapping.
 type Cluster struct {
-	Enabled bool `yaml:"enabled" jsonschema_description:"false: the network interface only, no Kubernetes."`
-	Servers int  `yaml:"servers" jsonschema_description:"Number of control plane nodes. This version: 1."`
+	Enabled bool   `yaml:"enabled" jsonschema_description:"false: the network interface only, no Kubernetes."`
+	UID     string `yaml:"uid" jsonschema_description:"Which cluster this machine may join, where two claim the network: the 32 hex digits that status shows on its server. Empty: the one that is there."`
+	Servers int    `yaml:"servers" jsonschema_description:"Number of control plane nodes. This version: 1."`
 }
 
 // K3s is the k3s mapping.

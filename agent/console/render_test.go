@@ -56,7 +56,7 @@ func TestRender(t *testing.T) {
 			f.Notes = []string{"the boot was rolled back: kairos-overlay.service failed"}
 		}),
 		"hostile": with(func(f *Facts) {
-			f.Waiting = "beta\x1b[2J\x1b]0;owned\x07: \u202enothing \\n \u2028KAIROS1-abcdefghijklmnopqrstuvwxyz234567"
+			f.Waiting = "beta\x1b[2J\x1b]0;owned\x07: \u202enothing \\n \u2028KAIROS2-abcdefghijklmnopqrstuvwxyz234567"
 			f.Hostname = "a\nroot login:"
 		}),
 	}

@@ -7,7 +7,7 @@ import (
 )
 
 // The operator declared 1 node and booted 4 in two places: the only way to two
-// clusters. Every node must see it and name the same winner.
+// clusters. Every node must see it and stay where it is.
 func TestDriverConflict(t *testing.T) {
 	bubble(t, "two births under a false n", func(t *testing.T) {
 		m := newMesh(t, 1, 4)
@@ -27,41 +27,43 @@ func TestDriverConflict(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		m.join(0, m.nodes...)
-		want := Conflict{Winner: a.UID(), Loser: b.UID()}
-		if better(b, a) {
-			want = Conflict{Winner: b.UID(), Loser: a.UID()}
+		for i, n := range m.nodes { // they run k3s in it
+			if err := n.driver.Pin([]UID{a.UID(), b.UID()}[i/2]); err != nil {
+				t.Fatal(err)
+			}
 		}
+		m.join(0, m.nodes...)
 		for i, s := range m.settle(5 * time.Minute) {
-			if s.Conflict == nil || *s.Conflict != want {
+			want := Conflict{Own: a.UID(), Rival: b.UID()}
+			if i >= 2 {
+				want = Conflict{Own: b.UID(), Rival: a.UID()}
+			}
+			if s.Conflict == nil || *s.Conflict != want || s.Decision.UID() != want.Own {
 				t.Errorf("node %d: conflict %v, want %v", i, s.Conflict, want)
 			}
 		}
 	})
 }
 
-// A node of the winning cluster may come back when everybody else has seen the
-// conflict and shows the winner already: it must be told all the same.
+// A node may come back when everybody else has seen the conflict: it must be told
+// all the same.
 func TestDriverConflictReachesWhoWasAway(t *testing.T) {
 	bubble(t, "away during the conflict", func(t *testing.T) {
 		m := newMesh(t, 1, 4)
 		for _, n := range m.nodes {
 			n.start()
 		}
-		winners, losers := m.nodes[:2], m.nodes[2:]
-		m.join(1, winners...)
-		m.join(2, losers...)
+		ours, theirs := m.nodes[:2], m.nodes[2:]
+		m.join(1, ours...)
+		m.join(2, theirs...)
 		defer m.stopAll()
-		all := m.settle(time.Minute)
-		if better(all[2].Decision, all[0].Decision) {
-			winners, losers = losers, winners
-		}
-		away := winners[0]
-		met := slices.Concat(losers, winners[1:])
+		m.settle(time.Minute)
+		away := ours[0]
+		met := slices.Concat(theirs, ours[1:])
 		m.join(3, met...)
 		m.settle(5 * time.Minute)
 		for i, n := range met {
-			if s := n.driver.Status(); s.Conflict == nil || s.Decision.UID() != s.Conflict.Winner {
+			if s := n.driver.Status(); s.Conflict == nil {
 				t.Fatalf("node %d of those who met: %+v", i, s)
 			}
 		}

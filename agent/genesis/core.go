@@ -49,6 +49,27 @@ func (c Core) Abstain(s State, e uint64) State {
 	return s
 }
 
+// Pin returns s with uid as this node's own cluster: the one that it runs in, or
+// that a person named. Another that was the decision becomes a rival. The zero
+// UID takes the word back and leaves the rest as it is.
+func (c Core) Pin(s State, uid UID) State {
+	s.Own = uid
+	if uid.IsZero() {
+		return s
+	}
+	cur, rival := s.Decision, s.Rival
+	if cur != nil && cur.UID() != uid {
+		s.Decision, s.Rival = nil, cur
+	}
+	if rival != nil && rival.UID() == uid {
+		s.Decision = rival
+		if cur == nil {
+			s.Rival = nil
+		}
+	}
+	return c.settled(s)
+}
+
 // Step is the outcome of a message.
 type Step struct {
 	State   State
@@ -136,19 +157,20 @@ func (c Core) vote(s State, m Message) Step {
 }
 
 // votable reports whether this node may vote on what m asks at all. It votes
-// on Genesis of its epoch until it knows a decision, then on that one's
-// outcome until it knows it, and on nothing else.
+// on Genesis of its epoch until it knows a decision or is pinned to a cluster,
+// then on that decision's outcome until it knows it, and on nothing else. It
+// helps nobody to give its own cluster up.
 func (c Core) votable(s State, m Message) bool {
 	r := m.Register
 	if r.Epoch != s.epoch() || r.Epoch <= s.Abstain {
 		return false
 	}
 	if r.Kind == GenesisRegister {
-		if s.Decision != nil {
+		if s.Decision != nil || !s.Own.IsZero() {
 			return false
 		}
 	} else if s.Decision == nil || s.Decision.Epoch() != r.Epoch || s.Decision.Outcome != nil ||
-		m.Value != nil && m.Value.UID != s.Decision.UID() {
+		m.Value != nil && (m.Value.UID != s.Decision.UID() || m.Value.Outcome == Abandoned && m.Value.UID == s.Own) {
 		return false
 	}
 	// One ballot carries one value. A proposer that says two is broken.

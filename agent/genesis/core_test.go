@@ -39,24 +39,29 @@ func (b *bench) cert(r Register, v Value, voters ...int) *Certificate {
 	c := &Certificate{Register: r, Ballot: Ballot{1, b.keys[0].ID()}, Value: v}
 	msg := b.network.signedBytes(r, c.Ballot, v)
 	for _, i := range voters {
-		c.Votes = append(c.Votes, Vote{b.keys[i].ID(), b.keys[i].Sign(SignContext, msg)})
+		c.Votes = append(c.Votes, Vote{Voter: b.keys[i].ID(), Signature: b.keys[i].Sign(SignContext, msg)})
 	}
 	return c
 }
 
+// value is that of cluster n: its UID is b.uid(n).
+func (b *bench) value(n byte) Value { return NewValue(UID{n}, []identity.ID{b.keys[0].ID()}) }
+
+func (b *bench) uid(n byte) UID { return b.value(n).UID }
+
 func (b *bench) decision(epoch uint64, uid byte, result Outcome) *Decision {
-	d := &Decision{Genesis: *b.cert(Register{GenesisRegister, epoch}, Value{UID: UID{uid}, Servers: []identity.ID{b.keys[0].ID()}}, 0, 1)}
+	d := &Decision{Genesis: *b.cert(Register{GenesisRegister, epoch}, b.value(uid), 0, 1)}
 	if epoch > 1 {
 		d.Prior = b.abandoned(epoch-1, 0xee)
 	}
 	if result == Started {
-		d.Outcome = b.cert(Register{OutcomeRegister, epoch}, Value{UID: UID{uid}, Outcome: Started}, 0, 1)
+		d.Outcome = b.cert(Register{OutcomeRegister, epoch}, Value{UID: b.uid(uid), Outcome: Started}, 0, 1)
 	}
 	return d
 }
 
 func (b *bench) abandoned(epoch uint64, uid byte) *Certificate {
-	return b.cert(Register{OutcomeRegister, epoch}, Value{UID: UID{uid}, Outcome: Abandoned}, 0, 1)
+	return b.cert(Register{OutcomeRegister, epoch}, Value{UID: b.uid(uid), Outcome: Abandoned}, 0, 1)
 }
 
 func TestVerifyDecision(t *testing.T) {
@@ -123,6 +128,10 @@ func TestLearnInAnyOrder(t *testing.T) {
 	b := newBench(t, 3, 3)
 	succeeding := b.decision(2, 2, Open)
 	succeeding.Prior = b.abandoned(1, 1)
+	low, high := b.decision(1, 9, Open), b.decision(1, 4, Open)
+	if better(high, low) {
+		low, high = high, low
+	}
 	tests := []struct {
 		name     string
 		facts    []Message
@@ -130,14 +139,12 @@ func TestLearnInAnyOrder(t *testing.T) {
 		epoch    uint64
 		conflict *Conflict
 	}{
-		{"decision then outcome", []Message{{Decision: b.decision(1, 1, Open)}, {Decision: b.decision(1, 1, Started)}}, UID{1}, 1, nil},
+		{"decision then outcome", []Message{{Decision: b.decision(1, 1, Open)}, {Decision: b.decision(1, 1, Started)}}, b.uid(1), 1, nil},
 		{"abandoned", []Message{{Decision: b.decision(1, 1, Open)}, {Prior: b.abandoned(1, 1)}}, UID{}, 2, nil},
-		{"successor", []Message{{Decision: b.decision(1, 1, Open)}, {Decision: succeeding}}, UID{2}, 2, nil},
-		{"two births in one epoch", []Message{{Decision: b.decision(1, 9, Open)}, {Decision: b.decision(1, 4, Open)}}, UID{4}, 1, &Conflict{UID{4}, UID{9}}},
-		{"three births in one epoch", []Message{{Decision: b.decision(1, 9, Open)}, {Decision: b.decision(1, 4, Started)}, {Decision: b.decision(1, 6, Open)}},
-			UID{4}, 1, &Conflict{UID{4}, UID{6}}},
-		{"started, and a later epoch", []Message{{Decision: b.decision(1, 1, Started)}, {Decision: succeeding}}, UID{2}, 2, &Conflict{UID{2}, UID{1}}},
-		{"successor of another branch", []Message{{Decision: b.decision(1, 1, Open)}, {Decision: b.decision(2, 2, Open)}}, UID{2}, 2, &Conflict{UID{2}, UID{1}}},
+		{"successor", []Message{{Decision: b.decision(1, 1, Open)}, {Decision: succeeding}}, b.uid(2), 2, nil},
+		{"two births in one epoch", []Message{{Decision: low}, {Decision: high}}, low.UID(), 1, &Conflict{low.UID(), high.UID()}},
+		{"two births, one started", []Message{{Decision: b.decision(1, 4, Open)}, {Decision: b.decision(1, 6, Started)}}, b.uid(6), 1, &Conflict{b.uid(6), b.uid(4)}},
+		{"successor of another branch", []Message{{Decision: b.decision(1, 1, Open)}, {Decision: b.decision(2, 2, Open)}}, b.uid(2), 2, &Conflict{b.uid(2), b.uid(1)}},
 	}
 	for _, tt := range tests {
 		for _, order := range permutations(len(tt.facts)) {
@@ -190,12 +197,12 @@ func TestLearnRefusesForgery(t *testing.T) {
 func TestAcceptor(t *testing.T) {
 	b := newBench(t, 3, 3)
 	id := func(i int) identity.ID { return b.keys[i].ID() }
-	value := Value{UID: UID{1}, Servers: []identity.ID{id(0)}}
+	value := NewValue(UID{1}, []identity.ID{id(0)})
 	req := func(typ Type, epoch, round uint64, proposer int, v *Value) Message {
 		return Message{Version: 1, Type: typ, NetworkID: "home", Register: Register{GenesisRegister, epoch},
 			Ballot: Ballot{round, id(proposer)}, Value: v}
 	}
-	other := Value{UID: UID{2}, Servers: []identity.ID{id(1)}}
+	other := NewValue(UID{2}, []identity.ID{id(1)})
 	tests := []struct {
 		name  string
 		first []Message
@@ -248,7 +255,7 @@ func TestAcceptor(t *testing.T) {
 // A proposer that crashed after its promise was saved must not use the ballot again.
 func TestBallotIsNeverUsedTwice(t *testing.T) {
 	b := newBench(t, 5, 5)
-	r, want := Register{GenesisRegister, 1}, Value{UID: UID{1}, Servers: []identity.ID{b.keys[0].ID()}}
+	r, want := Register{GenesisRegister, 1}, b.value(1)
 	s, seen := State{}, map[Ballot]bool{}
 	for range 3 {
 		next, p, ok := b.core(0).Begin(s, r, want, 0)
@@ -263,7 +270,7 @@ func TestAbstainer(t *testing.T) {
 	b := newBench(t, 3, 3)
 	c := b.core(0)
 	s := c.Abstain(State{}, 1)
-	if _, _, ok := c.Begin(s, Register{GenesisRegister, 1}, Value{UID: UID{1}, Servers: []identity.ID{b.keys[0].ID()}}, 0); ok {
+	if _, _, ok := c.Begin(s, Register{GenesisRegister, 1}, b.value(1), 0); ok {
 		t.Error("proposes in an epoch that it must not vote in")
 	}
 	s, _, err := c.Learn(s, Message{Decision: b.decision(1, 1, Started)})
@@ -280,8 +287,8 @@ func TestLargestMessageFits(t *testing.T) {
 	for i := range MaxServers {
 		servers = append(servers, b.keys[i].ID())
 	}
-	d := &Decision{Genesis: *b.cert(Register{GenesisRegister, 2}, Value{UID: UID{1}, Servers: servers}, all...),
-		Outcome: b.cert(Register{OutcomeRegister, 2}, Value{UID: UID{1}, Outcome: Started}, all...),
+	d := &Decision{Genesis: *b.cert(Register{GenesisRegister, 2}, NewValue(UID{1}, servers), all...),
+		Outcome: b.cert(Register{OutcomeRegister, 2}, Value{UID: uidOf(UID{1}, servers), Outcome: Started}, all...),
 		Prior:   b.cert(Register{OutcomeRegister, 1}, Value{UID: UID{2}, Outcome: Abandoned}, all...)}
 	raw, err := b.core(0).Know(State{Decision: d, Rival: d, Prior: d.Prior}).Encode()
 	if err != nil || len(raw) > MaxMessage/2 {

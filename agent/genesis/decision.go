@@ -1,6 +1,7 @@
 package genesis
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -41,7 +42,7 @@ func (v Value) validFor(r Register) error {
 		return invalid("value without a cluster uid")
 	}
 	if r.Kind == OutcomeRegister {
-		if len(v.Servers) != 0 || v.Outcome != Started && v.Outcome != Abandoned {
+		if len(v.Servers) != 0 || !v.Seed.IsZero() || v.Outcome != Started && v.Outcome != Abandoned {
 			return invalid("outcome %q with %d servers", v.Outcome, len(v.Servers))
 		}
 		return nil
@@ -49,12 +50,32 @@ func (v Value) validFor(r Register) error {
 	if v.Outcome != Open || len(v.Servers) == 0 || len(v.Servers) > MaxServers {
 		return invalid("genesis value with %d servers and outcome %q", len(v.Servers), v.Outcome)
 	}
+	if v.UID != uidOf(v.Seed, v.Servers) {
+		return invalid("uid %s is not of these servers", v.UID)
+	}
 	for i, id := range v.Servers {
 		if id.IsZero() || slices.Contains(v.Servers[:i], id) {
 			return invalid("server %d is nobody or named twice", i)
 		}
 	}
 	return nil
+}
+
+// NewValue returns what is proposed for a Genesis register. The UID is a hash of
+// seed (random, 128 bits) and servers, so that nobody can name other servers for
+// a cluster that is known by its UID alone.
+func NewValue(seed UID, servers []identity.ID) Value {
+	return Value{UID: uidOf(seed, servers), Seed: seed, Servers: servers}
+}
+
+func uidOf(seed UID, servers []identity.ID) UID {
+	h := sha256.New()
+	h.Write([]byte("kairos cluster uid"))
+	h.Write(seed[:])
+	for _, id := range servers {
+		h.Write(id[:])
+	}
+	return UID(h.Sum(nil)[:len(UID{})])
 }
 
 // equal reports whether two values are the same.
@@ -142,9 +163,12 @@ func (c Core) verifyOutcome(cert Certificate, epoch uint64, want Outcome) error 
 	return c.VerifyCertificate(cert)
 }
 
-// better reports whether a wins over b: the higher epoch, then the lower UID.
-// It looks at nothing that grows, so that every node says the same at any time.
+// better reports whether an undisputed node should rather be in a than in b: in
+// the one that is started, then in that of the higher epoch, then of the lower UID.
 func better(a, b *Decision) bool {
+	if sa, sb := a.Result() == Started, b.Result() == Started; sa != sb {
+		return sa
+	}
 	if a.Epoch() != b.Epoch() {
 		return a.Epoch() > b.Epoch()
 	}
@@ -163,6 +187,11 @@ func supersedes(a, b *Decision) bool {
 
 // learnDecision adds a decision to what is known. An invalid one is an error
 // and changes nothing.
+//
+// A started cluster is final. Whoever has the token can make keys of its own
+// that sign a certificate for any epoch, so no later decision, and no higher
+// epoch, moves a node that knows of a started cluster or is pinned to one: the
+// other is kept as a rival, to be told.
 func (c Core) learnDecision(s State, d *Decision) (State, error) {
 	if known(s.Decision, d) || known(s.Rival, d) {
 		return s, nil // also spares the signatures of what everybody repeats
@@ -170,16 +199,18 @@ func (c Core) learnDecision(s State, d *Decision) (State, error) {
 	if err := c.VerifyDecision(*d); err != nil {
 		return s, err
 	}
-	cur := s.Decision
+	cur, pin := s.Decision, s.pin()
 	switch {
-	case cur != nil && cur.UID() == d.UID() && cur.Epoch() == d.Epoch():
-		s.Decision = withOutcome(cur, d)
-	case s.Rival != nil && s.Rival.UID() == d.UID() && s.Rival.Epoch() == d.Epoch():
-		s.Rival = withOutcome(s.Rival, d)
+	case cur != nil && cur.UID() == d.UID():
+		s.Decision = merged(cur, d)
+	case s.Rival != nil && s.Rival.UID() == d.UID():
+		s.Rival = merged(s.Rival, d)
+	case !pin.IsZero() && pin != d.UID():
+		s.Rival = rivalOf(s.Rival, d)
 	case cur == nil:
 		// Of an abandoned epoch only a started cluster counts: it should not be
 		// there, and it must not be ignored.
-		if d.Epoch() < s.epoch() && d.Result() != Started {
+		if d.Epoch() < s.epoch() && d.Result() != Started && pin.IsZero() {
 			return s, nil
 		}
 		s.Decision = d
@@ -188,34 +219,55 @@ func (c Core) learnDecision(s State, d *Decision) (State, error) {
 	case supersedes(cur, d):
 		return s, nil
 	case better(d, cur):
-		s.Decision, s.Rival = d, betterOf(cur, s.Rival)
+		s.Decision, s.Rival = d, rivalOf(s.Rival, cur)
 	default:
-		s.Rival = betterOf(d, s.Rival)
+		s.Rival = rivalOf(s.Rival, d)
+	}
+	return c.settled(s), nil
+}
+
+// settled ends a change of Decision and Rival: the epoch follows the decision,
+// and what the decision simply succeeds is no rival.
+func (c Core) settled(s State) State {
+	if s.Decision == nil {
+		return s
+	}
+	// Two of one cluster: a rival's outcome may be the news.
+	if s.Rival != nil && (s.Rival.UID() == s.Decision.UID() || supersedes(s.Decision, s.Rival)) {
+		s.Rival = nil
 	}
 	if e := s.Decision.Epoch(); e > s.epoch() {
 		s = s.atEpoch(e, s.Decision.Prior)
 	}
-	return s, nil
+	return s
 }
 
 // known reports whether old already says all that d says.
 func known(old, d *Decision) bool {
-	return old != nil && old.UID() == d.UID() && old.Epoch() == d.Epoch() && (d.Outcome == nil || old.Outcome != nil)
+	return old != nil && old.UID() == d.UID() && (d.Outcome == nil || old.Outcome != nil)
 }
 
-func withOutcome(old, d *Decision) *Decision {
-	merged := *old
-	if merged.Outcome == nil {
-		merged.Outcome = d.Outcome
+// merged is what two decisions of one cluster prove together. A UID names the
+// same servers in whatever epoch.
+func merged(old, d *Decision) *Decision {
+	switch {
+	case old.Outcome != nil || d.Outcome == nil:
+		return old
+	case old.Epoch() == d.Epoch():
+		with := *old
+		with.Outcome = d.Outcome
+		return &with
 	}
-	return &merged
+	return d
 }
 
-func betterOf(a, b *Decision) *Decision {
-	if b == nil || better(a, b) {
-		return a
+// rivalOf is the rival to remember: the first one, but a started one rather than
+// an open one. So it changes twice at most, however many are forged.
+func rivalOf(old, d *Decision) *Decision {
+	if old == nil || old.Result() != Started && d.Result() == Started {
+		return d
 	}
-	return b
+	return old
 }
 
 // learnAbandoned adds the proof that an epoch was abandoned.
@@ -227,11 +279,14 @@ func (c Core) learnAbandoned(s State, cert *Certificate) (State, error) {
 	if err := c.verifyOutcome(*cert, e, Abandoned); err != nil {
 		return s, err
 	}
+	// A started cluster is final, and so is the one that this node is in. That it
+	// was abandoned too can be proven only where more nodes voted than the token
+	// declares, or by who forges; the next epoch's decision will show as a rival.
+	if !s.pin().IsZero() {
+		return s, nil
+	}
 	if cur := s.Decision; cur != nil {
-		// A started cluster is final. That it was abandoned too can be proven
-		// only where more nodes voted than the token declares; then the next
-		// epoch's decision will show as a conflict.
-		if cur.Result() == Started || cur.Epoch() == e && cur.UID() != cert.Value.UID || cur.Epoch() > e {
+		if cur.Epoch() == e && cur.UID() != cert.Value.UID || cur.Epoch() > e {
 			return s, nil
 		}
 		s.Decision = nil

@@ -18,7 +18,10 @@
 //
 // Q signed accepts of one value under one ballot are a certificate, which
 // anyone with the network's public fingerprint can verify; it spreads by being
-// asked for. Time is used for politeness only: no timer and no clock can make
+// asked for. A started cluster is final: whoever has the token can make keys that
+// sign a certificate of their own, so a node that knows of a started cluster, runs
+// in one or was told its UID by a person never moves to another, whatever the
+// epoch; it keeps the first other one as a rival, and people choose. Time is used for politeness only: no timer and no clock can make
 // two clusters, they can only delay one.
 //
 // core.go, proposal.go, decision.go, timing.go and their types are pure: state
@@ -26,5 +29,5 @@
 // and sends. Nodes that hold the token are trusted not to lie about votes of
 // their own; everything that a third party must believe is signed.
 //
-// Log fields: cluster, epoch, peer, err.
+// Log fields: cluster, rival, epoch, peer, err.
 package genesis

@@ -72,6 +72,7 @@ type Options struct {
 // Status is what is known at one moment.
 type Status struct {
 	Decision *Decision // nil: nothing decided as far as this node knows; not to be modified
+	Rival    *Decision // of Conflict; likewise
 	Conflict *Conflict
 	Epoch    uint64 // epoch in which this node votes, from 1
 	Waiting  string // one line why there is no decision yet; "" when there is one
@@ -120,11 +121,21 @@ func NewDriver(opt Options) (*Driver, error) {
 func (d *Driver) Status() Status {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s := Status{Decision: d.state.Decision, Conflict: d.state.Conflict(), Epoch: d.state.epoch()}
+	s := Status{Decision: d.state.Decision, Rival: d.state.Rival, Conflict: d.state.Conflict(), Epoch: d.state.epoch()}
 	if s.Decision == nil {
 		s.Waiting = d.waiting
 	}
 	return s
+}
+
+// Proof returns what proves this node's cluster to whoever knows the network:
+// see ReadProof. It is nil while there is none.
+func (d *Driver) Proof() ([]byte, error) {
+	dec := d.snapshot().Decision
+	if dec == nil {
+		return nil, nil
+	}
+	return Message{Version: messageVersion, Type: TypeKnow, NetworkID: d.opt.Network.ID, Decision: dec}.Encode()
 }
 
 // Changed returns a channel that is closed when Status has changed since this call.
@@ -143,6 +154,16 @@ func (d *Driver) Abstain(e uint64) error {
 		return nil
 	}
 	return d.save(d.core.Abstain(d.state, e))
+}
+
+// Pin makes uid this node's own cluster, durably: see Core.Pin.
+func (d *Driver) Pin(uid UID) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.state.Own == uid {
+		return nil
+	}
+	return d.save(d.core.Pin(d.state, uid))
 }
 
 // HandleMessage answers a message from the agent of node from, which the
@@ -223,7 +244,7 @@ func (d *Driver) report(old, next State) {
 		log.Info("cluster decided", "cluster", next.Decision.UID(), "peer", next.Decision.Servers()[0], "outcome", string(next.Decision.Result()))
 	}
 	if c := next.Conflict(); c != nil && next.Rival != old.Rival {
-		log.Error("two clusters exist under one network_id", "cluster", c.Winner, "loser", c.Loser)
+		log.Error("a second cluster claims this network_id; this node stays where it is", "cluster", c.Own, "rival", c.Rival)
 	}
 	if next.epoch() > old.epoch() && next.Prior != nil {
 		log.Warn("cluster abandoned before it was started", "cluster", next.Prior.Value.UID)

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+
+	"github.com/kairos-io/kairos/overlay/identity"
 )
 
 // Type is what a message asks or answers.
@@ -75,7 +77,51 @@ func DecodeMessage(raw []byte) (Message, error) {
 	if m.Version != messageVersion {
 		return Message{}, invalid("version %d, this program speaks %d", m.Version, messageVersion)
 	}
+	if err := m.checkSizes(); err != nil {
+		return Message{}, err
+	}
 	return m, m.check()
+}
+
+// checkSizes bounds the knowledge in a message: it is kept on disk and told on,
+// with what this version does not know of it.
+func (m Message) checkSizes() error {
+	for _, part := range []struct {
+		proof any
+		there bool
+		limit int
+	}{
+		{m.Decision, m.Decision != nil, maxDecision}, {m.Rival, m.Rival != nil, maxDecision}, {m.Prior, m.Prior != nil, maxProof},
+		{m.Value, m.Value != nil, maxProof},
+	} {
+		if !part.there {
+			continue
+		}
+		raw, err := json.Marshal(part.proof)
+		if err != nil {
+			return invalid("%v", err)
+		}
+		if len(raw) > part.limit {
+			return invalid("a proof of %d bytes, at most %d", len(raw), part.limit)
+		}
+	}
+	return nil
+}
+
+// ReadProof reads and verifies what Driver.Proof returned on another node. verify
+// nil means identity.Verify.
+func ReadProof(n Network, raw []byte, verify VerifyFunc) (*Decision, error) {
+	m, err := DecodeMessage(raw)
+	if err != nil {
+		return nil, err
+	}
+	if m.Decision == nil || m.NetworkID != n.ID {
+		return nil, invalid("no decision on network_id %q", n.ID)
+	}
+	if err := NewCore(identity.ID{}, n, verify).VerifyDecision(*m.Decision); err != nil {
+		return nil, err
+	}
+	return m.Decision, nil
 }
 
 // check reports whether the fields that the type needs are there and possible.

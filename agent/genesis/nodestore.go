@@ -1,7 +1,6 @@
 package genesis
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 
@@ -21,9 +20,7 @@ func (n nodeStore) Load() (State, error) {
 		return State{}, nil
 	}
 	var st State
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&st); err != nil {
+	if err := json.Unmarshal(raw, &st); err != nil {
 		return State{}, fmt.Errorf("votes in %s: %w: %w", n.s.Path(), store.ErrCorrupt, err)
 	}
 	return st, nil

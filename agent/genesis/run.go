@@ -94,7 +94,7 @@ func (l *loop) turn(ctx context.Context) (time.Duration, error) {
 func (l *loop) judge(now time.Duration, st State, members []Member) (v Verdict, r Register, want Value, err error) {
 	self := l.d.opt.Self
 	if dec := st.Decision; dec != nil {
-		if dec.Result() == Started || dec.Servers()[0] == self {
+		if dec.Result() == Started || dec.Servers()[0] == self || dec.UID() == st.Own {
 			return Verdict{}, r, want, nil
 		}
 		heard, rank := false, 0
@@ -108,16 +108,20 @@ func (l *loop) judge(now time.Duration, st State, members []Member) (v Verdict, 
 		v = l.patience.Look(now, dec.UID(), heard, rank)
 		return v, Register{OutcomeRegister, dec.Epoch()}, Value{UID: dec.UID(), Outcome: Abandoned}, nil
 	}
+	if !st.Own.IsZero() {
+		return Verdict{Reason: fmt.Sprintf("waiting for a machine that can prove cluster %s", st.Own)}, r, want, nil
+	}
 	if id, ok := l.claimant(st, members); ok {
 		return Verdict{Reason: fmt.Sprintf("node %s belongs to a cluster already, asking it for the proof", id.Short())}, r, want, nil
 	}
 	v = l.elector.Look(now, members)
 	if v.Due {
 		v.Reason = "asking the other machines to agree on the cluster"
-		want = Value{Servers: []identity.ID{self}}
-		if _, err := io.ReadFull(l.d.opt.Rand, want.UID[:]); err != nil {
+		var seed UID
+		if _, err := io.ReadFull(l.d.opt.Rand, seed[:]); err != nil {
 			return v, r, want, fmt.Errorf("draw cluster uid: %w", err)
 		}
+		want = NewValue(seed, []identity.ID{self})
 	}
 	return v, Register{GenesisRegister, st.epoch()}, want, nil
 }
@@ -214,7 +218,7 @@ func (l *loop) needs(st State, m Member) (about string, once bool) {
 	case m.ClusterUID == "" && mine == "" && m.Epoch <= st.epoch():
 		return "", false
 	case m.ClusterUID == rival && rival != "":
-		return "rival" + mine, false // it may not know of the winner
+		return "rival" + mine, true // it may not know of this one
 	case m.ClusterUID != mine:
 		return "cluster" + m.ClusterUID + mine, false
 	case mine != "" && m.Server && st.Decision.Result() == Open:

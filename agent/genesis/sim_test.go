@@ -71,6 +71,8 @@ type sim struct {
 	down   [][]bool // links
 	trace  []string
 	births map[UID]bool // clusters that were started or may be
+	thief  *thief       // nil: everybody is honest, see forge_test.go
+	final  []UID        // by node: what it knew to have started; with a thief only
 }
 
 func newSim(t *testing.T, seed uint64, n, voters int) *sim {
@@ -308,7 +310,7 @@ func (s *sim) act(i int) {
 	case d == nil:
 		var uid UID
 		binary.BigEndian.PutUint64(uid[:], s.rng.Uint64()|1)
-		s.begin(i, Register{GenesisRegister, n.disk.epoch()}, Value{UID: uid, Servers: []identity.ID{n.id}})
+		s.begin(i, Register{GenesisRegister, n.disk.epoch()}, NewValue(uid, []identity.ID{n.id}))
 	case d.Result() == Started:
 		if d.Servers()[0] == n.id && n.started.IsZero() {
 			n.started = d.UID()

@@ -3,6 +3,8 @@ package genesis
 import (
 	"encoding/json"
 	"slices"
+
+	"github.com/kairos-io/kairos/overlay/keepjson"
 )
 
 // State is what a node must never forget. The zero State is that of a node
@@ -25,6 +27,11 @@ type State struct {
 	Decision *Decision `json:"decision,omitempty"`
 	// Rival is a second valid cluster: see Conflict.
 	Rival *Decision `json:"rival,omitempty"`
+	// Own is the cluster that this node runs in, or that a person named; zero for
+	// none. No other becomes Decision, and the node helps to found no other.
+	Own UID `json:"own,omitzero"`
+
+	unknown keepjson.Unknown
 }
 
 // Acceptance is what one node promised and accepted in one register.
@@ -33,6 +40,8 @@ type Acceptance struct {
 	Promised Ballot   `json:"promised"`
 	Accepted Ballot   `json:"accepted,omitzero"` // zero: nothing accepted
 	Value    *Value   `json:"value,omitempty"`   // what was accepted
+
+	unknown keepjson.Unknown
 }
 
 // epoch returns the epoch in which the node votes, from 1.
@@ -63,12 +72,24 @@ func (s State) atEpoch(e uint64, prior *Certificate) State {
 	return s
 }
 
+// pin returns the only cluster that may be Decision from now on, zero while any
+// may: the node's own, or one that is proven to have started.
+func (s State) pin() UID {
+	if s.Own.IsZero() && s.Decision != nil && s.Decision.Result() == Started {
+		return s.Decision.UID()
+	}
+	return s.Own
+}
+
 // Conflict returns the two clusters that this node knows of, nil normally.
 func (s State) Conflict() *Conflict {
-	if s.Decision == nil || s.Rival == nil {
+	switch {
+	case s.Rival == nil:
 		return nil
+	case s.Decision == nil:
+		return &Conflict{Own: s.Own, Rival: s.Rival.UID()}
 	}
-	return &Conflict{Winner: s.Decision.UID(), Loser: s.Rival.UID()}
+	return &Conflict{Own: s.Decision.UID(), Rival: s.Rival.UID()}
 }
 
 // Encode returns the form that is kept in the store.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/keepjson"
 )
 
 // Specification constants.
@@ -15,6 +16,10 @@ const (
 	SignContext = "agent-genesis"
 	// MaxMessage is the greatest size of an encoded message in bytes.
 	MaxMessage = 64 << 10
+	// maxDecision and maxProof bound what another node says in bytes: an honest
+	// decision has a quarter. So all that a node knows fits into one message,
+	// whatever others added to their proofs.
+	maxDecision, maxProof = 20 << 10, 8 << 10
 	// MaxServers is how many servers a decision may name.
 	MaxServers = 7
 	// maxVotes bounds a certificate; a quorum is at most 8 (15 declared nodes).
@@ -31,7 +36,7 @@ const (
 	AbandonAfter = 15 * time.Minute
 )
 
-// UID names a cluster: 128 random bits drawn by the proposer.
+// UID names a cluster and its servers: see NewValue.
 type UID [16]byte
 
 // String returns 32 hex digits.
@@ -105,19 +110,24 @@ const (
 	Abandoned Outcome = "abandoned"
 )
 
-// Value is what a register decides. In Genesis: UID and Servers, the first of
-// which creates the cluster. In Outcome: UID (the one that Genesis of the same
-// epoch decided) and Outcome.
+// Value is what a register decides. In Genesis: Seed, Servers (the first of which
+// creates the cluster) and the UID that follows from both. In Outcome: UID (the
+// one that Genesis of the same epoch decided) and Outcome.
 type Value struct {
 	UID     UID           `json:"uid"`
+	Seed    UID           `json:"seed,omitzero"` // drawn by the proposer
 	Servers []identity.ID `json:"servers,omitempty"`
 	Outcome Outcome       `json:"outcome,omitempty"`
+
+	unknown keepjson.Unknown
 }
 
 // Vote is one node's signed accept of a value; what it signs is in the certificate.
 type Vote struct {
 	Voter     identity.ID `json:"voter"`
 	Signature []byte      `json:"signature"`
+
+	unknown keepjson.Unknown
 }
 
 // Certificate proves that a register is decided: Q votes for one value under one ballot.
@@ -126,6 +136,8 @@ type Certificate struct {
 	Ballot   Ballot   `json:"ballot"`
 	Value    Value    `json:"value"`
 	Votes    []Vote   `json:"votes"`
+
+	unknown keepjson.Unknown
 }
 
 // Decision is all that is known of the latest epoch, with its proofs.
@@ -133,6 +145,8 @@ type Decision struct {
 	Genesis Certificate  `json:"genesis"`
 	Outcome *Certificate `json:"outcome,omitempty"` // of the same epoch; nil while open
 	Prior   *Certificate `json:"prior,omitempty"`   // the abandonment of the epoch before; nil in epoch 1
+
+	unknown keepjson.Unknown
 }
 
 // UID returns the cluster's UID.
@@ -152,10 +166,10 @@ func (d *Decision) Result() Outcome {
 	return d.Outcome.Value.Outcome
 }
 
-// Conflict is two clusters under one network_id. Winner is the same on every
-// node that knows both.
+// Conflict is two clusters under one network_id. Own is the one that this node
+// is in or would be in, which the other node may see the other way round.
 type Conflict struct {
-	Winner, Loser UID
+	Own, Rival UID
 }
 
 // Member is one node of the mesh as the view shows it, this node included.

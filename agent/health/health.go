@@ -28,7 +28,7 @@ const (
 	CodeOverlayDown    = "OverlayDown"     // the overlay daemon does not answer
 	CodeStateUnusable  = "StateUnusable"   // the state file cannot be read; it is not taken for empty
 	CodeNeedsOperator  = "NeedsOperator"   // going on could destroy or fork a cluster; a person must decide
-	CodeConflict       = "Conflict"        // two clusters were born under one network_id
+	CodeConflict       = "Conflict"        // two clusters claim one network_id
 	CodeRoleNotGranted = "RoleNotGranted"  // the configured role cannot be had
 	CodeServerLost     = "ServerLost"      // the cluster's server is not reachable
 	CodeNetworkChanged = "NetworkChanged"  // network_id differs from the one this node belongs to

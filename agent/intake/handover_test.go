@@ -48,7 +48,7 @@ func TestSeedWithoutDatasource(t *testing.T) {
 		t.Error("cloud-init would not start")
 	}
 	if got := text(t, m, seedDir+"/user-data"); !strings.HasPrefix(got, "#cloud-config\n") || !strings.Contains(got, "ada") ||
-		!strings.Contains(got, "hostname: n-0123\n") || strings.Contains(got, "kairos:") || strings.Contains(got, "KAIROS1-") {
+		!strings.Contains(got, "hostname: n-0123\n") || strings.Contains(got, "kairos:") || strings.Contains(got, "KAIROS2-") {
 		t.Errorf("user-data:\n%s", got)
 	}
 	if got := text(t, m, seedDir+"/meta-data"); !strings.Contains(got, "local-hostname: n-0123\n") {

@@ -45,6 +45,9 @@ type Client struct {
 	Peers   Caller
 	// Local answers where this machine is the server itself; nil elsewhere.
 	Local func(context.Context, GrantRequest) (Grant, error)
+	// Verify reads what an agent answered at ProofPath for a network_id. Its error
+	// means that the answer proves nothing.
+	Verify func(networkID string, proof []byte) (Proven, error)
 }
 
 // Request is what a person asks for.
@@ -79,6 +82,9 @@ func (c Client) Fetch(ctx context.Context, req Request) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if servers, err = c.proven(ctx, servers, req.NetworkID); err != nil {
+		return "", err
+	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return "", fmt.Errorf("make a key: %w", err)
@@ -99,10 +105,10 @@ func (c Client) Fetch(ctx context.Context, req Request) (string, error) {
 }
 
 // ask tries the servers one after the other. A refusal is final, an unreachable server is not.
-func (c Client) ask(ctx context.Context, servers []api.Node, req GrantRequest) (Grant, error) {
+func (c Client) ask(ctx context.Context, servers []server, req GrantRequest) (Grant, error) {
 	var last error
 	for _, s := range servers {
-		req.UID = s.Annotations[api.NoteClusterUID]
+		req.UID = s.claim.UID
 		g, err := c.askOne(ctx, s, req)
 		if err == nil {
 			return g, nil
@@ -116,14 +122,18 @@ func (c Client) ask(ctx context.Context, servers []api.Node, req GrantRequest) (
 			break
 		}
 	}
-	return Grant{}, &api.Error{
-		Message: "the cluster's server does not answer: " + last.Error(),
+	return Grant{}, noAnswer(last)
+}
+
+func noAnswer(err error) error {
+	return &api.Error{
+		Message: "the cluster's server does not answer: " + err.Error(),
 		Hint:    "see `kairos status` for its path, and `journalctl -u kairos-agent` there",
 		Status:  http.StatusBadGateway,
 	}
 }
 
-func (c Client) askOne(ctx context.Context, s api.Node, req GrantRequest) (g Grant, err error) {
+func (c Client) askOne(ctx context.Context, s server, req GrantRequest) (g Grant, err error) {
 	if s.Self {
 		if c.Local == nil {
 			return g, errors.New("it is this machine, whose agent does not answer here")
@@ -141,82 +151,10 @@ func (c Client) askOne(ctx context.Context, s api.Node, req GrantRequest) (g Gra
 	if err := json.Unmarshal(answer, &g); err != nil {
 		return g, fmt.Errorf("decode the answer: %w", err)
 	}
-	if sum := sha256.Sum256(g.CA); hex.EncodeToString(sum[:]) != s.Annotations[api.NoteCA] {
+	if sum := sha256.Sum256(g.CA); hex.EncodeToString(sum[:]) != s.claim.CA {
 		return Grant{}, errors.New("it answered with another authority than it publishes")
 	}
 	return g, nil
-}
-
-// find returns the running servers of the cluster, connected ones first.
-func find(nodes []api.Node, networkID string) ([]api.Node, error) {
-	known, waiting, members := map[string]bool{}, "", 0
-	var servers []api.Node
-	for _, n := range nodes {
-		if n.Kind != api.KindNode {
-			continue
-		}
-		known[n.NetworkID] = true
-		if n.NetworkID != networkID {
-			continue
-		}
-		members++
-		a := n.Annotations
-		if waiting == "" {
-			waiting = a[api.NoteWaiting]
-		}
-		if a[api.NoteRole] == "server" && a[api.NoteServer] != "" && a[api.NoteClusterUID] != "" {
-			servers = append(servers, n)
-		}
-	}
-	if members == 0 {
-		return nil, unknownNetwork(known, networkID)
-	}
-	if len(servers) == 0 {
-		if waiting == "" {
-			waiting = "no server is running"
-		}
-		return nil, &api.Error{
-			Message: fmt.Sprintf("there is no cluster %q yet: %s", networkID, waiting),
-			Hint:    "`kairos status` shows what is being waited for",
-			Status:  http.StatusNotFound,
-		}
-	}
-	slices.SortStableFunc(servers, func(a, b api.Node) int { return rank(a) - rank(b) })
-	return servers, sameCluster(servers, networkID)
-}
-
-// rank orders servers: this machine itself, those that are connected, the rest.
-func rank(n api.Node) int {
-	switch {
-	case n.Self:
-		return 0
-	case n.Connected:
-		return 1
-	}
-	return 2
-}
-
-// sameCluster refuses to choose between servers of different clusters. Any
-// member can say that it is the server; who writes secrets into a cluster must
-// not meet that of somebody else. Those that are gone do not count next to those
-// that are there, nor do others on a server itself.
-func sameCluster(ranked []api.Node, networkID string) error {
-	first := ranked[0]
-	for _, s := range ranked[1:] {
-		if rank(s) != rank(first) {
-			break
-		}
-		if s.Annotations[api.NoteClusterUID] == first.Annotations[api.NoteClusterUID] &&
-			s.Annotations[api.NoteCA] == first.Annotations[api.NoteCA] {
-			continue
-		}
-		return &api.Error{
-			Message: fmt.Sprintf("%s and %s both say that they run the cluster %q, and it is not the same one", first.Name, s.Name, networkID),
-			Hint:    "find out which of the two is yours and run `sudo kairos get-kubeconfig` there; switch the other off",
-			Status:  http.StatusConflict,
-		}
-	}
-	return nil
 }
 
 func unknownNetwork(known map[string]bool, networkID string) error {

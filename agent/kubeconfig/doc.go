@@ -3,16 +3,33 @@
 //	CLI ──unix socket── bridge or agent ──mutual TLS over the overlay── a server's agent
 //	      makes a key, keeps it                      signs a client certificate for it
 //
+// Any member can say that it is the server. Who asks believes those that the
+// agreement named, by the certificate that each of them shows.
+//
 // The private key never leaves the machine of who asks, nothing administrative
 // lies in shared state, and a certificate ends by itself: Kubernetes cannot
 // revoke one. The group in it gets its rights from a manifest, so that taking
 // the binding away takes the rights of all certificates away.
 package kubeconfig
 
-import "time"
+import (
+	"time"
+
+	"github.com/kairos-io/kairos/overlay/identity"
+)
 
 // Path is where a server's agent answers GrantRequests.
 const Path = "/v1/kubeconfig"
+
+// ProofPath is where an agent answers with the proof of its cluster: the
+// agreement's certificate. It takes nothing.
+const ProofPath = "/v1/proof"
+
+// Proven is what such a proof says.
+type Proven struct {
+	UID     string        // of the cluster
+	Servers []identity.ID // whom the agreement named
+}
 
 // Lifetimes of a client certificate.
 const (

@@ -31,12 +31,10 @@ type Issuer struct {
 	Rand          io.Reader // nil: crypto/rand
 }
 
-// Asker is who asks, as authenticated by the caller.
+// Asker is who asks, as authenticated by the caller, who has looked at its rights too.
 type Asker struct {
-	ID     identity.ID
-	Name   string // what it calls itself
-	Kind   string // an api.Kind constant
-	Server bool   // it runs the control plane of this cluster itself
+	ID   identity.ID
+	Name string // what it calls itself
 }
 
 // user is the name for Kubernetes, which its audit log shows: the asker's name
@@ -49,15 +47,9 @@ func (a Asker) user() string {
 	return userPrefix + a.ID.String()
 }
 
-// Grant decides and signs. Refusals are *api.Error with a hint.
+// Grant signs. That the asker has the right is for the caller to know. Refusals
+// are *api.Error with a hint.
 func (i Issuer) Grant(who Asker, req GrantRequest) (Grant, error) {
-	if who.Kind != api.KindBridge && !who.Server {
-		return Grant{}, &api.Error{
-			Message: fmt.Sprintf("%s is a worker and may not administer the cluster", who.Name),
-			Hint:    "run `kairos get-kubeconfig` on a server, or on a laptop with `sudo kairos bridge`",
-			Status:  http.StatusForbidden,
-		}
-	}
 	if req.UID != i.UID {
 		return Grant{}, &api.Error{Message: "this server belongs to another cluster", Hint: "try again in a moment", Status: http.StatusConflict}
 	}

@@ -78,7 +78,7 @@ func publicKey(t *testing.T) []byte {
 
 func TestGrant(t *testing.T) {
 	i := newIssuer(t, 24*365*time.Hour)
-	g, err := i.Grant(Asker{ID: laptop, Name: "laptop-" + laptop.Short(), Kind: api.KindBridge}, GrantRequest{UID: uid, PublicKey: publicKey(t), TTLSeconds: 3600})
+	g, err := i.Grant(Asker{ID: laptop, Name: "laptop-" + laptop.Short()}, GrantRequest{UID: uid, PublicKey: publicKey(t), TTLSeconds: 3600})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +116,7 @@ func TestNobodyActsUnderAnothersName(t *testing.T) {
 
 func TestGrantNeverOutlivesTheAuthority(t *testing.T) {
 	i := newIssuer(t, time.Hour)
-	g, err := i.Grant(Asker{Name: "x", Kind: api.KindBridge}, GrantRequest{UID: uid, PublicKey: publicKey(t)})
+	g, err := i.Grant(Asker{Name: "x"}, GrantRequest{UID: uid, PublicKey: publicKey(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,14 +137,13 @@ func TestGrantRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bridge := Asker{Name: "b", Kind: api.KindBridge}
+	bridge := Asker{Name: "b"}
 	for _, tc := range []struct {
 		name   string
 		who    Asker
 		req    GrantRequest
 		status int
 	}{
-		{"a worker", Asker{Name: "w", Kind: api.KindNode}, GrantRequest{UID: uid, PublicKey: publicKey(t)}, http.StatusForbidden},
 		{"another cluster", bridge, GrantRequest{UID: "x", PublicKey: publicKey(t)}, http.StatusConflict},
 		{"too long", bridge, GrantRequest{UID: uid, PublicKey: publicKey(t), TTLSeconds: int64(MaxTTL/time.Second) + 1}, http.StatusBadRequest},
 		{"too short", bridge, GrantRequest{UID: uid, PublicKey: publicKey(t), TTLSeconds: 1}, http.StatusBadRequest},
@@ -167,6 +166,7 @@ type fakeMesh struct {
 	nodes  []api.Node
 	issuer *Issuer
 	down   map[identity.ID]bool
+	proofs map[identity.ID]Proven // where not the default
 }
 
 func (f *fakeMesh) Status(context.Context) (api.Status, error) {
@@ -177,20 +177,51 @@ func (f *fakeMesh) Nodes(context.Context, uint64, time.Duration) (api.NodeList, 
 	return api.NodeList{Nodes: f.nodes}, nil
 }
 
-func (f *fakeMesh) Post(_ context.Context, to identity.ID, _ string, body []byte) ([]byte, error) {
+func (f *fakeMesh) Post(_ context.Context, to identity.ID, path string, body []byte) ([]byte, error) {
 	if f.down[to] {
 		return nil, errors.New("connection refused")
+	}
+	if path == ProofPath {
+		return f.proof(to)
 	}
 	var req GrantRequest
 	if err := json.Unmarshal(body, &req); err != nil {
 		return nil, err
 	}
-	g, err := f.issuer.Grant(Asker{ID: laptop, Name: "laptop-abcdef", Kind: api.KindBridge}, req)
+	g, err := f.issuer.Grant(Asker{ID: laptop, Name: "laptop-abcdef"}, req)
 	if err != nil {
 		return nil, err
 	}
 	return json.Marshal(g)
 }
+
+// proof is what the member shows: by default of the cluster that it claims, which
+// names all members.
+func (f *fakeMesh) proof(of identity.ID) ([]byte, error) {
+	p, ok := f.proofs[of]
+	for _, n := range f.nodes {
+		if !ok {
+			p.Servers = append(p.Servers, n.ID)
+		}
+		if !ok && n.ID == of {
+			p.UID = n.Annotations[api.NoteClusterUID]
+		}
+	}
+	return json.Marshal(p)
+}
+
+func (f *fakeMesh) client() Client {
+	return Client{Overlay: f, Peers: f, Verify: func(_ string, raw []byte) (p Proven, err error) {
+		err = json.Unmarshal(raw, &p)
+		if err == nil && p.UID == forged {
+			err = errors.New("forged")
+		}
+		return p, err
+	}}
+}
+
+// forged is a cluster of which every proof is invalid.
+const forged = "forged"
 
 func node(id byte, networkID string, notes map[string]string) api.Node {
 	return api.Node{ID: identity.ID{id}, Name: "n", Kind: api.KindNode, NetworkID: networkID, Annotations: notes, Connected: true}
@@ -218,7 +249,7 @@ func TestFetch(t *testing.T) {
 	server := i.server(t)
 	f := &fakeMesh{issuer: &i, down: map[identity.ID]bool{{1}: true}, nodes: []api.Node{
 		node(1, "home", server), node(2, "home", server), node(3, "home", nil), node(4, "other", server)}}
-	text, err := Client{Overlay: f, Peers: f}.Fetch(t.Context(), Request{})
+	text, err := f.client().Fetch(t.Context(), Request{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -264,7 +295,7 @@ func TestFetchExplains(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			f := &fakeMesh{issuer: &i, nodes: tc.nodes, down: map[identity.ID]bool{{9}: true}}
-			_, err := Client{Overlay: f, Peers: f}.Fetch(t.Context(), tc.req)
+			_, err := f.client().Fetch(t.Context(), tc.req)
 			var e *api.Error
 			if !errors.As(err, &e) || !strings.Contains(e.Message, tc.text) || !strings.Contains(e.Hint, tc.hint) {
 				t.Errorf("got %v", err)
@@ -273,10 +304,40 @@ func TestFetchExplains(t *testing.T) {
 	}
 }
 
+// Every member can say that it is the server, also of the very same cluster. Only
+// whom the agreement named is asked, and nobody else stands in its way.
+func TestFetchAsksWhoWasNamed(t *testing.T) {
+	i := newIssuer(t, 24*time.Hour)
+	server := i.server(t)
+	named := Proven{UID: uid, Servers: []identity.ID{{2}}}
+	for _, tc := range []struct {
+		name  string
+		liar  map[string]string
+		proof Proven
+	}{
+		{"the same cluster, its own authority", with(server, api.NoteCA, "other"), named},
+		{"another cluster, with the proof of this one", with(server, api.NoteClusterUID, "other"), named},
+		{"another cluster, with a bad proof", with(server, api.NoteClusterUID, "other"), Proven{UID: forged, Servers: []identity.ID{{1}}}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f := &fakeMesh{issuer: &i, nodes: []api.Node{node(1, "home", tc.liar), node(2, "home", server)},
+				proofs: map[identity.ID]Proven{{1}: tc.proof, {2}: named}}
+			if _, err := f.client().Fetch(t.Context(), Request{}); err != nil {
+				t.Errorf("with a liar beside the server: %v", err)
+			}
+			f.down = map[identity.ID]bool{{2}: true}
+			var e *api.Error
+			if _, err := f.client().Fetch(t.Context(), Request{}); !errors.As(err, &e) || !strings.Contains(e.Message, "does not answer") {
+				t.Errorf("with the liar alone: %v", err)
+			}
+		})
+	}
+}
+
 func TestHandler(t *testing.T) {
 	i := newIssuer(t, 24*365*time.Hour)
 	f := &fakeMesh{issuer: &i, nodes: []api.Node{node(1, "home", i.server(t))}}
-	h := Client{Overlay: f, Peers: f}.Handler()
+	h := f.client().Handler()
 	for _, tc := range []struct {
 		method, body string
 		status       int

@@ -6,6 +6,7 @@
 //	   2. the leaf is signed by it: who holds the leaf's key acts for that ID
 //	   3. the ID is an admitted member of the mesh
 //	   4. the member owns the address that the connection comes from
+//	   5. it has the right that the table of endpoints demands
 //
 // An address alone proves nothing here: pods with host network, masqueraded
 // pods and every local process can speak from it. The identity key itself never

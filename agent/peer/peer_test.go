@@ -15,12 +15,14 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/kairos-io/kairos/overlay/api"
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/rights"
 	"go.uber.org/goleak"
 )
 
@@ -86,8 +88,14 @@ func (w *world) join(t *testing.T, name, addr string) *fakeOverlay {
 	return &fakeOverlay{world: w, key: key}
 }
 
-// start serves h for the member behind o on 127.0.0.2 and returns the port.
+// start serves h, which all members may call, for the member behind o on
+// 127.0.0.2 and returns the port.
 func start(t *testing.T, o *fakeOverlay, h http.Handler) uint16 {
+	t.Helper()
+	return startAll(t, o, []Endpoint{{Pattern: "/", Right: rights.Peer, Handle: h.ServeHTTP}})
+}
+
+func startAll(t *testing.T, o *fakeOverlay, endpoints []Endpoint) uint16 {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.2:0")
 	if err != nil {
@@ -95,8 +103,8 @@ func start(t *testing.T, o *fakeOverlay, h http.Handler) uint16 {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
-	p := New(Options{Overlay: o})
-	go func() { done <- p.serve(ctx, l, h) }()
+	p := New(Options{Overlay: o, Cluster: "home"})
+	go func() { done <- p.serve(ctx, l, endpoints) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -134,6 +142,44 @@ func TestCall(t *testing.T) {
 	var e *api.Error
 	if !errors.As(err, &e) || e.Status != http.StatusRequestEntityTooLarge {
 		t.Errorf("too large a body: %v", err)
+	}
+}
+
+// The table of endpoints decides who may call what; the handlers ask nothing.
+func TestEndpointsDemandTheirRight(t *testing.T) {
+	w := &world{}
+	alice, bob := w.join(t, "alice", "127.0.0.1"), w.join(t, "bob", "127.0.0.2")
+	port := startAll(t, bob, []Endpoint{
+		{Pattern: "POST /join", Right: rights.Join, Handle: echo},
+		{Pattern: "POST /grant", Right: rights.Grant, Hint: "ask on a laptop", Handle: echo},
+		{Pattern: "POST /forgotten", Handle: echo},
+	})
+	p := New(Options{Overlay: alice, Port: port})
+	defer p.CloseIdle()
+	for _, tc := range []struct {
+		kind, networkID, path string
+		status                int // 0: answered
+	}{
+		{api.KindNode, "home", "/join", 0},
+		{api.KindNode, "other", "/join", http.StatusForbidden},
+		{api.KindNode, "", "/join", http.StatusForbidden},
+		{api.KindBridge, "home", "/join", http.StatusForbidden},
+		{"", "home", "/join", http.StatusForbidden},
+		{api.KindBridge, "other", "/grant", 0},
+		{api.KindNode, "home", "/grant", http.StatusForbidden},
+		{api.KindNode, "home", "/forgotten", http.StatusForbidden},
+		{api.KindBridge, "home", "/forgotten", http.StatusForbidden},
+	} {
+		nodes := slices.Clone(w.nodes)
+		for i := range nodes {
+			nodes[i].Kind, nodes[i].NetworkID = tc.kind, tc.networkID
+		}
+		w.nodes = nodes
+		_, err := p.Post(t.Context(), idOf(bob.key), tc.path, nil)
+		var e *api.Error
+		if got := errors.As(err, &e); got != (tc.status != 0) || got && e.Status != tc.status {
+			t.Errorf("%s of %q asks %s: %v, want status %d", tc.kind, tc.networkID, tc.path, err, tc.status)
+		}
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/kairos-io/kairos/overlay/api"
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/rights"
 )
 
 // Peer is this node's end of the agents' conversation: client and server. It
@@ -23,6 +24,7 @@ type Peer struct {
 	creds   *credentials
 	client  *http.Client
 	port    uint16
+	cluster string
 	quota   quota
 	log     *slog.Logger
 }
@@ -30,13 +32,14 @@ type Peer struct {
 // Options of New. Overlay is required.
 type Options struct {
 	Overlay Overlay
+	Cluster string // network_id of the cluster in which callers need their rights; for Serve
 	Port    uint16 // 0: Port
 	Log     *slog.Logger
 }
 
 // New returns a Peer. Nothing is opened yet.
 func New(o Options) *Peer {
-	p := &Peer{overlay: o.Overlay, port: o.Port, log: o.Log, creds: &credentials{overlay: o.Overlay, now: time.Now}}
+	p := &Peer{overlay: o.Overlay, cluster: o.Cluster, port: o.Port, log: o.Log, creds: &credentials{overlay: o.Overlay, now: time.Now}}
 	if p.port == 0 {
 		p.port = Port
 	}
@@ -61,20 +64,32 @@ func CallerOf(r *http.Request) (c Caller, ok bool) {
 	return c, ok
 }
 
-// Serve answers requests on addr until ctx ends (nil) or listening fails. The
-// handler only sees requests of members, with CallerOf set.
-func (p *Peer) Serve(ctx context.Context, addr netip.Addr, h http.Handler) error {
+// Endpoint is one request that this node's agent answers.
+type Endpoint struct {
+	Pattern string       // as http.ServeMux has it
+	Right   rights.Right // that the caller must have
+	Hint    string       // for who does not have it: what to do; may be empty
+	Handle  http.HandlerFunc
+}
+
+// Serve answers requests on addr until ctx ends (nil) or listening fails. An
+// endpoint only sees requests of members with its right, with CallerOf set.
+func (p *Peer) Serve(ctx context.Context, addr netip.Addr, endpoints []Endpoint) error {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", netip.AddrPortFrom(addr, p.port).String())
 	if err != nil {
 		return fmt.Errorf("listen for other agents: %w", err)
 	}
-	return p.serve(ctx, l, h)
+	return p.serve(ctx, l, endpoints)
 }
 
-func (p *Peer) serve(ctx context.Context, l net.Listener, h http.Handler) error {
+func (p *Peer) serve(ctx context.Context, l net.Listener, endpoints []Endpoint) error {
+	mux := http.NewServeMux()
+	for _, e := range endpoints {
+		mux.HandleFunc(e.Pattern, p.require(e))
+	}
 	server := &http.Server{
-		Handler:           p.authenticate(http.MaxBytesHandler(h, maxBody)),
+		Handler:           p.authenticate(http.MaxBytesHandler(mux, maxBody)),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      callTimeout + 5*time.Second,
@@ -124,6 +139,20 @@ func (p *Peer) authenticate(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
 	})
+}
+
+// require lets callers with the endpoint's right through.
+func (p *Peer) require(e Endpoint) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if c, ok := CallerOf(r); !ok || !c.Node.Rights().May(e.Right, p.cluster) {
+			api.WriteError(w, &api.Error{
+				Message: fmt.Sprintf("%s may not %s in network_id %q", c.Node.Name, e.Right, p.cluster),
+				Hint:    e.Hint, Status: http.StatusForbidden,
+			})
+			return
+		}
+		e.Handle(w, r)
+	}
 }
 
 func (p *Peer) caller(r *http.Request) (Caller, error) {

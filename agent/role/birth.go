@@ -2,8 +2,10 @@ package role
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/kairos-io/kairos/agent/store"
+	"github.com/kairos-io/kairos/overlay/identity"
 )
 
 // birth is a node that has not started k3s in any cluster yet.
@@ -13,7 +15,7 @@ func (p *planner) birth() {
 		p.undecided()
 		return
 	}
-	if !p.mayJoin(d) {
+	if p.disputed(d) || !p.mayJoin(d) {
 		return
 	}
 	if p.st.Phase != store.Decided || p.st.ClusterUID != d.UID || p.st.Epoch != d.Epoch {
@@ -23,9 +25,6 @@ func (p *planner) birth() {
 				s.Role = store.Server
 			}
 		})
-	}
-	if c := p.f.Conflict; c != nil {
-		p.note(codeConflict, conflictText(c), "this machine joins the winner, "+c.Winner)
 	}
 	if p.foreignData(d) {
 		return
@@ -187,6 +186,51 @@ func (p *planner) startWorker() {
 	p.do(a)
 }
 
-func conflictText(c *Conflict) string {
-	return fmt.Sprintf("two clusters exist under one network_id: %s and %s; more machines voted than the token declares", c.Winner, c.Loser)
+// disputed reports whether the turn ends here because this machine, which is in
+// no cluster yet, cannot tell which of two is meant. A certificate alone does not
+// tell: whoever has the token can make keys that sign one.
+func (p *planner) disputed(d *Decision) bool {
+	if chosen := p.f.ClusterUID; chosen != "" {
+		if d.UID != chosen {
+			p.wait("", "waiting for a machine that can prove cluster "+chosen+", which cluster.uid names", "")
+		}
+		return d.UID != chosen
+	}
+	c := p.f.Conflict
+	if c == nil {
+		c = p.otherServer(d)
+	}
+	if c == nil {
+		return false
+	}
+	p.ask(codeConflict, fmt.Sprintf("two clusters claim this network_id: %s and %s; this machine joins neither by itself",
+		p.naming(c.Own, d.Servers[0]), p.naming(c.Rival, c.Server)),
+		"find out which one is yours (`kairos status` on its server), and set cluster.uid to it in the configuration of this machine; somebody who has the token made the other")
+	return true
+}
+
+// otherServer is the conflict of d with a server that says it runs another
+// cluster, whether it can prove it or not: whose proof comes first must not decide.
+func (p *planner) otherServer(d *Decision) *Conflict {
+	for _, s := range p.f.Servers {
+		if s.UID != d.UID && s.ID != p.f.Self {
+			return &Conflict{Own: d.UID, Rival: s.UID, Server: s.ID}
+		}
+	}
+	return nil
+}
+
+// naming is a cluster's UID with who runs it: the servers that are seen, or whom
+// its certificate names.
+func (p *planner) naming(uid string, named identity.ID) string {
+	var names []string
+	for _, s := range p.f.Servers {
+		if s.UID == uid {
+			names = append(names, s.Name)
+		}
+	}
+	if len(names) == 0 && !named.IsZero() {
+		names = []string{named.Short()}
+	}
+	return fmt.Sprintf("%s (server %s)", uid, strings.Join(names, ", "))
 }

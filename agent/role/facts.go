@@ -71,7 +71,8 @@ type Genesis struct {
 
 // Conflict is two valid certificates for one network_id.
 type Conflict struct {
-	Winner, Loser string // cluster UIDs; every node computes the same winner
+	Own, Rival string      // cluster UIDs: of the decision here, and the other
+	Server     identity.ID // whom the rival's certificate names
 }
 
 // Marker is the file that the agent writes into k3s' data directory before the
@@ -110,10 +111,12 @@ type Facts struct {
 	NetworkID      string
 	Wanted         string // a Wanted constant
 	ClusterEnabled bool   // cluster.enabled
+	ClusterUID     string // cluster.uid: the cluster that a person chose; "" for none
 	Leaving        bool   // a person asked in this boot that this machine leaves its cluster
 
 	Store        StoreStatus
 	StateProblem string // why StoreUnusable
+	StateNewer   bool   // because a later version of this program must be the one to use it
 	State        store.State
 
 	Images    string // tag of what this node can give to others; empty: nothing

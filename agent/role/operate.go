@@ -3,6 +3,7 @@ package role
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/kairos-io/kairos/agent/store"
 )
@@ -29,21 +30,29 @@ func (p *planner) operate() {
 	p.podNetwork()
 }
 
-// tellConflict keeps the node in its own cluster: user data is never left or
-// deleted by itself.
+// tellConflict tells of another cluster. This node stays in its own: user data is
+// never left or deleted by itself, and no advice to do so follows from a
+// certificate that anybody with the token can make.
 func (p *planner) tellConflict() {
-	c, d := p.f.Conflict, p.f.Genesis.Decision
-	if c == nil && d != nil && d.UID != p.st.ClusterUID {
-		c = &Conflict{Winner: d.UID, Loser: p.st.ClusterUID}
-	}
-	if c == nil {
+	own, chosen := p.st.ClusterUID, p.f.ClusterUID
+	if chosen != "" && chosen != own {
+		p.note(codeConflict, fmt.Sprintf("cluster.uid names %s, and this machine runs in cluster %s", chosen, own),
+			"set cluster.uid to "+own+"; a machine that is to change its cluster has to leave it first: `kairos reset`")
 		return
 	}
-	hint := "this machine belongs to the winner; nothing to do here"
-	if p.st.ClusterUID != c.Winner {
-		hint = "this machine stays with " + p.st.ClusterUID + "; save what it holds, then " + resetHint
+	c := p.f.Conflict
+	if d := p.f.Genesis.Decision; c == nil && d != nil && d.UID != own {
+		c = &Conflict{Own: own, Rival: d.UID, Server: d.Servers[0]}
 	}
-	p.note(codeConflict, conflictText(c), hint)
+	if c == nil || c.Rival == own {
+		return
+	}
+	rivalSeen := slices.ContainsFunc(p.f.Servers, func(s Server) bool { return s.UID == c.Rival })
+	if chosen == own && !rivalSeen {
+		return // a person has chosen, and nobody contradicts at present
+	}
+	p.note(codeConflict, "another cluster claims this network_id: "+p.naming(c.Rival, c.Server),
+		"this machine stays with "+own+", and nothing on it has to be deleted; find out who made the other: another site with this token, or somebody who must not have it")
 }
 
 // control runs the only server. It reports whether k3s is as it should be.

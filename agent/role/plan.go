@@ -84,6 +84,9 @@ func (p *planner) decide() {
 		p.retire("this machine leaves its cluster")
 	case !f.ClusterEnabled:
 		p.retire("cluster.enabled is false")
+	case f.Store == StoreUnusable && f.StateNewer:
+		p.ask(codeStateUnusable, "the agent's state cannot be used: "+f.StateProblem,
+			"start the later version again, with `kairos upgrade` or `kairos rollback`; the state was left as it is")
 	case f.Store == StoreUnusable:
 		// Not empty: this node may have voted, or be the server. What runs goes on.
 		p.ask(codeStateUnusable, "the agent's state cannot be used: "+f.StateProblem,

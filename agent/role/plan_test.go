@@ -185,7 +185,7 @@ func TestPlan(t *testing.T) {
 		// Joining.
 		{"worker waits for the server", named(false, true), nil, []string{"genesis", "wait Waiting"}},
 		{"server there but not connected", named(false, true), func(f *Facts) { f.Servers = []Server{serverOfA}; f.Servers[0].Connected = false }, []string{"genesis", "wait Waiting"}},
-		{"server of another cluster only", named(false, true), func(f *Facts) { f.Servers = []Server{{ID: other, UID: uidB, Connected: true}} }, []string{"genesis", "wait Waiting"}},
+		{"server of another cluster only", named(false, true), func(f *Facts) { f.Servers = []Server{{ID: other, UID: uidB, Connected: true}} }, []string{"genesis", "ask Conflict"}},
 		{"server there", named(false, true), func(f *Facts) { f.Servers = []Server{serverOfA} }, []string{"genesis", "fetch join", "wait Waiting"}},
 		{"somebody else says it is the server", named(false, true), func(f *Facts) { f.Servers = []Server{impostor} }, []string{"genesis", "wait Waiting"}},
 		{"join at hand", named(false, true), func(f *Facts) { f.Servers, f.JoinUID, f.JoinCAHash = []Server{serverOfA}, uidA, "ca-a" },
@@ -245,15 +245,6 @@ func TestPlan(t *testing.T) {
 		{"restored without the servers' names", running(store.Worker), func(f *Facts) { f.State.Servers, f.Servers = nil, []Server{impostor, serverOfA} }, []string{"genesis"}},
 		{"join information with another CA", running(store.Worker), func(f *Facts) { f.JoinCAHash = "ca-x" }, []string{"genesis", "ask NeedsOperator"}},
 		{"worker that found a server's data", running(store.Worker), func(f *Facts) { f.Datastore = Present }, []string{"genesis", "ask NeedsOperator"}},
-
-		// Two clusters.
-		{"conflict, in the winner", running(store.Worker), func(f *Facts) { f.Conflict = &Conflict{uidA, uidB} }, []string{"genesis", "note Conflict"}},
-		{"conflict, in the loser: stays", running(store.Server), func(f *Facts) {
-			f.Conflict, f.Genesis.Decision = &Conflict{uidB, uidA}, &Decision{UID: uidB, Epoch: 1, Servers: []identity.ID{other}, Started: true}
-		}, []string{"genesis", "note Conflict"}},
-		{"decision of another cluster while running", running(store.Worker), func(f *Facts) { f.Genesis.Decision.UID = uidB }, []string{"genesis", "note Conflict"}},
-		{"conflict, not started: joins the winner", named(false, true), func(f *Facts) { f.Conflict, f.Servers = &Conflict{uidA, uidB}, []Server{serverOfA} },
-			[]string{"genesis", "note Conflict", "fetch join", "wait Waiting"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

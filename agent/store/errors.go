@@ -8,8 +8,8 @@ var (
 	ErrLocked = errors.New("state directory is in use by another process")
 	// ErrCorrupt: the file is there and is not what Save wrote.
 	ErrCorrupt = errors.New("state file is damaged")
-	// ErrNewer: the file was written by a newer program in a format this one does not know.
-	ErrNewer = errors.New("state file was written by a newer version")
+	// ErrNewer: a newer program wrote the file and says that this one must not use it.
+	ErrNewer = errors.New("state file was written by a newer version, which this one must not go on from")
 	// ErrUnreadable: the file may be there but could not be read.
 	ErrUnreadable = errors.New("state file cannot be read")
 	// ErrBackward: the phase on disk is further than the one to be saved.

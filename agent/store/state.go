@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/keepjson"
 )
 
 // Phase is how far a node has come in taking part in a cluster. It is saved
@@ -59,6 +60,21 @@ type State struct {
 	PodCIDR    netip.Prefix  `json:"pod_cidr,omitzero"`     // pod range of this node, once Kubernetes gave it one
 	// Genesis is what package genesis must remember; only that package reads or writes it.
 	Genesis json.RawMessage `json:"genesis,omitempty"`
+
+	unknown keepjson.Unknown // what a later version wrote
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (s *State) UnmarshalJSON(raw []byte) (err error) {
+	type plain State
+	s.unknown, err = keepjson.Unmarshal(raw, (*plain)(s))
+	return err
+}
+
+// MarshalJSON implements json.Marshaler.
+func (s State) MarshalJSON() ([]byte, error) {
+	type plain State
+	return keepjson.Marshal(plain(s), s.unknown)
 }
 
 // Clone returns a copy that shares no memory with s.

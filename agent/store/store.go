@@ -16,12 +16,18 @@ import (
 	"syscall"
 )
 
-// Format of the file: one line "kairos-state <version> <hex sha256 of the rest>", then JSON.
+// Format of the file: one line "kairos-state <min_reader> <hex sha256 of the rest>",
+// then JSON. A program reads what asks for no higher reader than it is, and keeps
+// what it does not know. So a version that only adds fields changes no number, and
+// the version before it, to which the machine may go back, goes on with the file;
+// one whose change must not be overlooked (another phase, a field that changes
+// what another means) raises both numbers, and the version before it refuses.
 const (
-	magic    = "kairos-state"
-	version  = 1
-	fileName = "state.json"
-	lockName = "lock"
+	magic     = "kairos-state"
+	reader    = 1 // what this program is
+	minReader = 1 // what it takes to read what this program writes
+	fileName  = "state.json"
+	lockName  = "lock"
 )
 
 // Store is the state of one node on disk. It is safe for concurrent use; a
@@ -115,14 +121,19 @@ func (s *Store) Update(change func(*State) error) error {
 	return nil
 }
 
-// Save replaces the whole state. Where another goroutine may write other
-// fields, use Update.
+// Save replaces all of the state that this version knows. Where another goroutine
+// may write other fields, use Update.
 func (s *Store) Save(next State) error {
-	return s.Update(func(st *State) error { *st = next.Clone(); return nil })
+	return s.Update(func(st *State) error {
+		unknown := st.unknown
+		*st = next.Clone()
+		st.unknown = unknown
+		return nil
+	})
 }
 
 // SaveRole replaces everything but the votes (Genesis), which another goroutine
-// writes. Within an epoch of one cluster the phase must not go backward: such a
+// writes, and what only a later version knows. Within an epoch of one cluster the phase must not go backward: such a
 // state was planned from facts that are out of date, and is ErrBackward.
 func (s *Store) SaveRole(next State) error {
 	return s.Update(func(st *State) error {
@@ -130,9 +141,9 @@ func (s *Store) SaveRole(next State) error {
 		if same && !next.Phase.AtLeast(st.Phase) {
 			return fmt.Errorf("save phase %q over %q: %w", next.Phase, st.Phase, ErrBackward)
 		}
-		votes := st.Genesis
+		votes, unknown := st.Genesis, st.unknown
 		*st = next.Clone()
-		st.Genesis = votes
+		st.Genesis, st.unknown = votes, unknown
 		return nil
 	})
 }
@@ -142,7 +153,7 @@ func (s *Store) SaveRole(next State) error {
 func (s *Store) Forget() error {
 	return s.Update(func(st *State) error {
 		votes := st.Genesis
-		*st = State{Genesis: votes}
+		*st = State{Genesis: votes, unknown: st.unknown}
 		if len(votes) > 0 {
 			st.Phase = Promised
 		}
@@ -173,7 +184,7 @@ func encode(st State) ([]byte, error) {
 
 func header(body []byte) []byte {
 	sum := sha256.Sum256(body)
-	return fmt.Appendf(nil, "%s %d %s\n", magic, version, hex.EncodeToString(sum[:]))
+	return fmt.Appendf(nil, "%s %d %s\n", magic, minReader, hex.EncodeToString(sum[:]))
 }
 
 func decode(raw []byte) (State, error) {
@@ -184,19 +195,18 @@ func decode(raw []byte) (State, error) {
 	}
 	v, err := strconv.ParseUint(fields[1], 10, 31)
 	if err != nil {
-		return State{}, fmt.Errorf("version %q: %w", fields[1], ErrCorrupt)
+		return State{}, fmt.Errorf("min_reader %q: %w", fields[1], ErrCorrupt)
 	}
 	// Before the checksum: a newer format may sum differently.
-	if v > version {
-		return State{}, fmt.Errorf("format %d, this program knows %d: %w", v, version, ErrNewer)
+	if v > reader {
+		return State{}, fmt.Errorf("it asks for reader %d, this version is reader %d: %w", v, reader, ErrNewer)
 	}
-	if v < 1 || !bytes.Equal(raw[:len(head)+1], header(body)) {
+	sum := sha256.Sum256(body)
+	if v < 1 || fields[2] != hex.EncodeToString(sum[:]) {
 		return State{}, fmt.Errorf("checksum differs: %w", ErrCorrupt)
 	}
 	var st State
-	dec := json.NewDecoder(bytes.NewReader(body))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&st); err != nil {
+	if err := json.Unmarshal(body, &st); err != nil {
 		return State{}, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	if !st.Phase.Valid() {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/kairos-io/kairos/agent/store"
+	"github.com/kairos-io/kairos/overlay/keepjson"
 )
 
 // Dir is where both files are on a machine: mode 0700, on the data partition.
@@ -22,8 +23,8 @@ const (
 	expectFile = "expect.json"
 )
 
-// version is that of both files. Unknown fields are ignored, because the system
-// that boots after a rollback is the older one.
+// version is that of both files. Unknown fields are kept, because the system that
+// boots after a rollback is the older one.
 const version = 1
 
 // maxRecords bounds how many systems are remembered: two slots, and what was in
@@ -47,12 +48,42 @@ type Record struct {
 	Reason   string    `json:"reason"`  // one line, for people
 	BootID   string    `json:"boot_id"` // /proc/sys/kernel/random/boot_id of that boot
 	When     time.Time `json:"when"`    // by the wall clock: shown, never compared
+
+	unknown keepjson.Unknown
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (r *Record) UnmarshalJSON(raw []byte) (err error) {
+	type plain Record
+	r.unknown, err = keepjson.Unmarshal(raw, (*plain)(r))
+	return err
+}
+
+// MarshalJSON implements json.Marshaler.
+func (r Record) MarshalJSON() ([]byte, error) {
+	type plain Record
+	return keepjson.Marshal(plain(r), r.unknown)
 }
 
 // Log is the content of assess.json. The zero Log is empty and usable.
 type Log struct {
 	Version int      `json:"version"`
 	Records []Record `json:"records"` // at most one for each root hash, the newest first
+
+	unknown keepjson.Unknown
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (l *Log) UnmarshalJSON(raw []byte) (err error) {
+	type plain Log
+	l.unknown, err = keepjson.Unmarshal(raw, (*plain)(l))
+	return err
+}
+
+// MarshalJSON implements json.Marshaler.
+func (l Log) MarshalJSON() ([]byte, error) {
+	type plain Log
+	return keepjson.Marshal(plain(l), l.unknown)
 }
 
 // Of returns the record of the system with this root hash.

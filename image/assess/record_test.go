@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 )
@@ -71,5 +72,26 @@ func TestDamageIsNotAbsence(t *testing.T) {
 	}
 	if _, err := LoadExpect(dir); err == nil {
 		t.Error("a damaged expectation was read")
+	}
+}
+
+// The system that boots after a rollback is the older one: it keeps what it does
+// not know of the log.
+func TestLogKeepsWhatALaterVersionAdds(t *testing.T) {
+	dir := t.TempDir()
+	later := `{"version":1,"later":{"x":1},"records":[{"root_hash":"ab","verdict":"good","later":"y"}]}`
+	if err := os.WriteFile(filepath.Join(dir, recordFile), []byte(later), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := LoadLog(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.With(Record{RootHash: "cd", Verdict: Bad}).Save(dir); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(filepath.Join(dir, recordFile))
+	if err != nil || strings.Count(string(raw), "later") != 2 || strings.Count(string(raw), "root_hash") != 2 {
+		t.Errorf("%s, %v", raw, err)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+
+	"github.com/kairos-io/kairos/overlay/keepjson"
 )
 
 // Names of the two copies of slots.json on the ESP.
@@ -24,9 +26,13 @@ type recordsDoc struct {
 	Slots Records `json:"slots"`
 }
 
-// EncodeRecords returns the content of slots.json.
+// EncodeRecords returns the content of slots.json. What a later version wrote is
+// kept as long as there is room: it must not keep a machine from an upgrade.
 func EncodeRecords(r Records) ([]byte, error) {
 	raw, err := json.MarshalIndent(recordsDoc{r}, "", "  ")
+	if err == nil && len(raw) >= recordsSize {
+		raw, err = json.MarshalIndent(recordsDoc{r.known()}, "", "  ")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("encode slots.json: %w", err)
 	}
@@ -34,6 +40,45 @@ func EncodeRecords(r Records) ([]byte, error) {
 		return nil, fmt.Errorf("encode slots.json: it would have %d bytes", len(raw))
 	}
 	return append(append(raw, bytes.Repeat([]byte(" "), recordsSize-len(raw)-1)...), '\n'), nil
+}
+
+// known is r without what a later version wrote.
+func (r Records) known() Records {
+	r.unknown = keepjson.Unknown{}
+	for _, rec := range []**Record{&r.A, &r.B} {
+		if *rec != nil {
+			without := **rec
+			without.unknown = keepjson.Unknown{}
+			*rec = &without
+		}
+	}
+	return r
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (r *Records) UnmarshalJSON(raw []byte) (err error) {
+	type plain Records
+	r.unknown, err = keepjson.Unmarshal(raw, (*plain)(r))
+	return err
+}
+
+// MarshalJSON implements json.Marshaler.
+func (r Records) MarshalJSON() ([]byte, error) {
+	type plain Records
+	return keepjson.Marshal(plain(r), r.unknown)
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (r *Record) UnmarshalJSON(raw []byte) (err error) {
+	type plain Record
+	r.unknown, err = keepjson.Unmarshal(raw, (*plain)(r))
+	return err
+}
+
+// MarshalJSON implements json.Marshaler.
+func (r Record) MarshalJSON() ([]byte, error) {
+	type plain Record
+	return keepjson.Marshal(plain(r), r.unknown)
 }
 
 // ReadRecords reads slots.json, or its spare copy when a power cut tore it. What

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/kairos-io/kairos/overlay/keepjson"
 )
 
 // Slot is one of the two places for an operating system.
@@ -57,12 +59,16 @@ type Record struct {
 	RootHash   string    `json:"root_hash"`
 	Generation uint64    `json:"generation"`
 	StagedAt   time.Time `json:"staged_at"` // by the wall clock: shown, never compared
+
+	unknown keepjson.Unknown // what a later version wrote
 }
 
 // Records is slots.json.
 type Records struct {
 	A *Record `json:"a,omitempty"`
 	B *Record `json:"b,omitempty"`
+
+	unknown keepjson.Unknown
 }
 
 // Of returns the record of a slot; nil when there is none.

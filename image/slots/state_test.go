@@ -1,7 +1,9 @@
 package slots
 
 import (
+	"encoding/json"
 	"errors"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -195,7 +197,7 @@ func TestPlans(t *testing.T) {
 			if got := steps(p); got != tc.want {
 				t.Errorf("got  %s\nwant %s", got, tc.want)
 			}
-			if p.Slot.Slot != B || *p.Records.A != *factsOf(t, hashB).Records.A {
+			if p.Slot.Slot != B || !reflect.DeepEqual(p.Records.A, factsOf(t, hashB).Records.A) {
 				t.Errorf("changes slot %s, records %+v", p.Slot.Slot, p.Records)
 			}
 		})
@@ -234,6 +236,24 @@ func TestRootHashOf(t *testing.T) {
 	} {
 		if got := RootHashOf(cmdline); got != want {
 			t.Errorf("%q: %q", cmdline, got)
+		}
+	}
+}
+
+// What a later version wrote stays while there is room for it.
+func TestRecordsKeepWhatALaterVersionAdds(t *testing.T) {
+	for _, tc := range []struct {
+		extra int
+		want  int // of "later" that are left
+	}{{10, 3}, {recordsSize, 0}} {
+		later := `{"later":1,"a":{"image":"i","later":"` + strings.Repeat("x", tc.extra) + `"},"b":{"image":"j","later":2}}`
+		var r Records
+		if err := json.Unmarshal([]byte(later), &r); err != nil {
+			t.Fatal(err)
+		}
+		raw, err := EncodeRecords(r)
+		if err != nil || len(raw) != recordsSize || strings.Count(string(raw), "later") != tc.want {
+			t.Errorf("with %d bytes of a later version: %s, %v", tc.extra, raw, err)
 		}
 	}
 }

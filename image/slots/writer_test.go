@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -181,7 +182,7 @@ func TestProgressAndRecord(t *testing.T) {
 	r, err := ReadRecords(onESP{m})
 	must(t, err)
 	want := Record{Image: "r.example/os:v2", Digest: two.Digest, Version: "v2", Flavour: "generic", RootHash: two.Config.RootHash, Generation: 2, StagedAt: two.At}
-	if r.B == nil || *r.B != want || r.A == nil || r.A.Version != "v1" {
+	if r.B == nil || !reflect.DeepEqual(*r.B, want) || r.A == nil || r.A.Version != "v1" {
 		t.Errorf("got %+v, %+v", r.A, r.B)
 	}
 }
@@ -265,7 +266,7 @@ func TestWhatFsckFoundIsRemoved(t *testing.T) {
 
 func TestRecords(t *testing.T) {
 	m := flashed(t, newSystem("v1"))
-	if r, err := ReadRecords(onESP{&machine{files: map[string]*blob{}}}); err != nil || r != (Records{}) {
+	if r, err := ReadRecords(onESP{&machine{files: map[string]*blob{}}}); err != nil || !reflect.DeepEqual(r, Records{}) {
 		t.Errorf("no file: %+v, %v", r, err)
 	}
 	// As a disk is made: without padding.
@@ -278,7 +279,7 @@ func TestRecords(t *testing.T) {
 		t.Errorf("the spare copy: %+v, %v", r, err)
 	}
 	m.files[recordsSpare].seen = nil
-	if r, err := ReadRecords(onESP{m}); err != nil || r != (Records{}) {
+	if r, err := ReadRecords(onESP{m}); err != nil || !reflect.DeepEqual(r, Records{}) {
 		t.Errorf("both torn: %+v, %v", r, err)
 	}
 	if _, err := EncodeRecords(Records{A: &Record{Image: strings.Repeat("x", recordsSize)}}); err == nil {

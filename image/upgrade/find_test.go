@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -95,7 +96,7 @@ func TestUpgradeFrom(t *testing.T) {
 				t.Fatalf("got %+v", st.Other)
 			}
 			want := slots.Record{Image: tc.ref, Digest: digest, Version: "v2", Flavour: "generic", RootHash: two.RootHash, Generation: 2, StagedAt: day}
-			if *r != want {
+			if !reflect.DeepEqual(*r, want) {
 				t.Errorf("got  %+v\nwant %+v", *r, want)
 			}
 		})

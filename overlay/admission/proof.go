@@ -1,153 +1,174 @@
 package admission
 
 import (
+	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 
+	"golang.org/x/crypto/chacha20poly1305"
+
 	"github.com/kairos-io/kairos/overlay/identity"
 	"github.com/kairos-io/kairos/overlay/secret"
+	"github.com/kairos-io/kairos/overlay/token"
 )
 
-// Specification constants: both ends must agree on them.
+// Specification constants: both ends must agree on them. The lengths are those of every
+// version, because a listener reads a message before it knows which version it is.
 const (
-	// Version is the first byte a listener says. Another version is refused.
+	// Version is what a dialler speaks.
 	Version = 1
 
-	runSize   = 16
-	nonceSize = 32
-	macSize   = sha256.Size
+	nonceSize    = 32
+	selectorSize = 16
+	tagSize      = chacha20poly1305.Overhead
 	// HelloSize, ProofSize and AnswerSize are the exact lengths of the three messages in bytes.
-	HelloSize  = 1 + nonceSize
-	ProofSize  = nonceSize + macSize
-	AnswerSize = macSize
+	HelloSize  = nonceSize
+	ProofSize  = nonceSize + selectorSize + TermsSize + tagSize
+	AnswerSize = TermsSize + tagSize
 
-	macContext     = "kairos/admission/1\x00"
-	sessionContext = "kairos/admission/session/1\x00"
+	domain = "kairos/2/admission"
 )
 
-// The roles of a connection, as the MAC names them.
+// maxDoors bounds the doors that a listener tries.
+const maxDoors = 4
+
+// listened are the versions that a listener understands, at most two.
+var listened = []byte{Version}
+
+// The roles of a connection, as keys and MACs are labelled with.
 const (
-	roleDialler  byte = 'd'
-	roleListener byte = 'l'
+	roleDialler  = "dialler"
+	roleListener = "listener"
 )
 
 // ErrProof is returned, wrapped, when what the other side said does not prove
-// that it holds this network's token.
+// that it belongs to this network.
 var ErrProof = errors.New("the other side did not prove this network's token")
 
-// Run names one run of a process: random, public, and new at each start.
-type Run [runSize]byte
-
-// Nonce is what one side contributes to an admission: the run it belongs to
-// and as many fresh random bytes.
+// Nonce is the fresh random bytes that one side contributes to an admission.
 type Nonce [nonceSize]byte
-
-// Run returns the run that the nonce was made in.
-func (n Nonce) Run() Run { return Run(n[:runSize]) }
 
 // Session is a public name of one admitted connection on which both ends agree.
 type Session [16]byte
 
-// transcript is all that a proof is bound to.
+// transcript is all that an admission is bound to from its start.
 type transcript struct {
+	version           byte
 	dialler, listener identity.ID
 	nonceD, nonceL    Nonce
 }
 
-func (t transcript) mac(key secret.Key, context string, role byte) [macSize]byte {
+func (t transcript) bytes() []byte {
+	out := append([]byte(domain), 0, t.version)
+	out = append(out, t.dialler[:]...)
+	out = append(out, t.listener[:]...)
+	out = append(out, t.nonceD[:]...)
+	return append(out, t.nonceL[:]...)
+}
+
+// selector names a door and a version to those who have the door.
+func (t transcript) selector(frame secret.Key) []byte {
+	return mac(frame, "selector", t.bytes())[:selectorSize]
+}
+
+func mac(key secret.Key, label string, data []byte) []byte {
 	h := hmac.New(sha256.New, key.Bytes())
-	h.Write([]byte(context))
-	h.Write([]byte{role})
-	h.Write(t.dialler[:])
-	h.Write(t.listener[:])
-	h.Write(t.nonceD[:])
-	h.Write(t.nonceL[:])
-	return [macSize]byte(h.Sum(nil))
+	h.Write(append([]byte(domain+"/"+label), 0))
+	h.Write(data)
+	return h.Sum(nil)
 }
 
-func (t transcript) session(key secret.Key) Session {
-	sum := t.mac(key, sessionContext, 0)
-	return Session(sum[:len(Session{})])
+// state is the hash of all that was said so far: h1, h2 or h3.
+type state [sha256.Size]byte
+
+func (t transcript) start(selector []byte) state {
+	return sha256.Sum256(append(t.bytes(), selector...))
 }
 
-// Listener is the accepting end of one admission: a value without I/O, used
-// once, by one goroutine. After an error it is dead and the connection must
-// be closed.
-type Listener struct {
-	key secret.Key
-	t   transcript
+func (s state) after(sealed []byte) state {
+	return sha256.Sum256(append(s[:], sealed...))
 }
 
-// NewListener starts an admission of peer by self. The nonce must be fresh.
-func NewListener(key secret.Key, self, peer identity.ID, nonce Nonce) *Listener {
-	return &Listener{key: key, t: transcript{dialler: peer, listener: self, nonceL: nonce}}
-}
-
-// Hello returns the first message.
-func (l *Listener) Hello() []byte {
-	return append([]byte{Version}, l.t.nonceL[:]...)
-}
-
-// Verify checks the dialler's proof and returns the answer that admits it, or
-// an error that wraps ErrProof.
-func (l *Listener) Verify(proof []byte) (answer []byte, err error) {
-	if len(proof) != ProofSize {
-		return nil, fmt.Errorf("read proof: %d bytes instead of %d: %w", len(proof), ProofSize, ErrProof)
+// derive makes the key of one purpose.
+func (s state) derive(frame secret.Key, label string) ([]byte, error) {
+	key, err := hkdf.Key(sha256.New, frame.Bytes(), s[:], domain+"/"+label, 32)
+	if err != nil {
+		return nil, fmt.Errorf("derive %s key: %w", label, err)
 	}
-	l.t.nonceD = Nonce(proof[:nonceSize])
-	want := l.t.mac(l.key, macContext, roleDialler)
-	if !hmac.Equal(proof[nonceSize:], want[:]) {
-		return nil, fmt.Errorf("check proof: %w", ErrProof)
+	return key, nil
+}
+
+// seal makes the sealed terms of one role, with its join credential when the door has
+// the key for it.
+func (s state) seal(d token.Door, role string, terms Terms) ([]byte, error) {
+	var join []byte
+	if !d.Join.IsZero() {
+		join = mac(d.Join, "join/"+role, s[:])
 	}
-	mac := l.t.mac(l.key, macContext, roleListener)
-	return mac[:], nil
-}
-
-// Session names the connection; it is meaningful after Verify succeeded.
-func (l *Listener) Session() Session { return l.t.session(l.key) }
-
-// PeerRun returns the dialler's run; it is meaningful after Verify succeeded.
-func (l *Listener) PeerRun() Run { return l.t.nonceD.Run() }
-
-// Dialler is the dialling end of one admission: a value without I/O, used
-// once, by one goroutine. After an error it is dead and the connection must
-// be closed.
-type Dialler struct {
-	key secret.Key
-	t   transcript
-}
-
-// NewDialler starts an admission of self at peer. The nonce must be fresh.
-func NewDialler(key secret.Key, self, peer identity.ID, nonce Nonce) *Dialler {
-	return &Dialler{key: key, t: transcript{dialler: self, listener: peer, nonceD: nonce}}
-}
-
-// Prove reads the listener's hello and returns the proof to send.
-func (d *Dialler) Prove(hello []byte) (proof []byte, err error) {
-	if len(hello) != HelloSize {
-		return nil, fmt.Errorf("read hello: %d bytes instead of %d: %w", len(hello), HelloSize, ErrProof)
+	plain, err := terms.encode(join)
+	if err != nil {
+		return nil, err
 	}
-	if hello[0] != Version {
-		return nil, fmt.Errorf("read hello: admission version %d, this is %d: %w", hello[0], Version, ErrProof)
+	key, err := s.derive(d.Find.Frame, role)
+	if err != nil {
+		return nil, err
 	}
-	d.t.nonceL = Nonce(hello[1:])
-	mac := d.t.mac(d.key, macContext, roleDialler)
-	return append(d.t.nonceD[:], mac[:]...), nil
+	aead, err := chacha20poly1305.New(key)
+	if err != nil {
+		return nil, fmt.Errorf("seal terms: %w", err)
+	}
+	// A nonce of zeros: the key seals nothing else.
+	return aead.Seal(nil, make([]byte, aead.NonceSize()), plain, nil), nil
 }
 
-// Verify checks the listener's answer; the error wraps ErrProof.
-func (d *Dialler) Verify(answer []byte) error {
-	want := d.t.mac(d.key, macContext, roleListener)
-	if !hmac.Equal(answer, want[:]) {
-		return fmt.Errorf("check answer: %w", ErrProof)
+// open reads the sealed terms of one role and checks its credential. The error wraps
+// ErrProof or, of somebody who has the door and speaks otherwise, ErrTerms.
+func (s state) open(d token.Door, role string, sealed []byte) (Terms, error) {
+	key, err := s.derive(d.Find.Frame, role)
+	if err != nil {
+		return Terms{}, err
 	}
-	return nil
+	aead, err := chacha20poly1305.New(key)
+	if err != nil {
+		return Terms{}, fmt.Errorf("open terms: %w", err)
+	}
+	plain, err := aead.Open(nil, make([]byte, aead.NonceSize()), sealed, nil)
+	if err != nil {
+		return Terms{}, fmt.Errorf("open terms: %w", ErrProof)
+	}
+	terms, join, err := parseTerms(plain)
+	if err != nil {
+		return Terms{}, err
+	}
+	if d.Join.IsZero() || !hmac.Equal(join, mac(d.Join, "join/"+role, s[:])) {
+		return Terms{}, fmt.Errorf("check join credential: %w", ErrProof)
+	}
+	return terms, nil
 }
 
-// Session names the connection; it is meaningful after Verify succeeded.
-func (d *Dialler) Session() Session { return d.t.session(d.key) }
+// Outcome is what an admission proved.
+type Outcome struct {
+	Standing Standing
+	Gen      uint8      // of the door
+	Session  Session    // the same on both ends
+	PSK      secret.Key // the same on both ends, and nobody else's
+	Terms    Terms      // the peer's
+}
 
-// PeerRun returns the listener's run; it is meaningful after Prove succeeded.
-func (d *Dialler) PeerRun() Run { return d.t.nonceL.Run() }
+// outcome of a finished exchange; s is h3.
+func (s state) outcome(d token.Door, peers Terms) (Outcome, error) {
+	psk, err := s.derive(d.Find.Frame, "exporter")
+	if err != nil {
+		return Outcome{}, err
+	}
+	name, err := s.derive(d.Find.Frame, "session")
+	if err != nil {
+		return Outcome{}, err
+	}
+	return Outcome{
+		Standing: Member, Gen: d.Gen, Terms: peers,
+		Session: Session(name[:len(Session{})]), PSK: secret.NewKey([32]byte(psk)),
+	}, nil
+}

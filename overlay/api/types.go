@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/rights"
 )
 
 // Kinds of members.
@@ -61,6 +62,11 @@ type Node struct {
 	Loss        int               `json:"loss_percent,omitempty"`      // of a direct path: of the last 32 probes, those without an answer
 	MTU         int               `json:"mtu,omitempty"`               // largest packet that the path takes, in bytes
 	LastSeen    Duration          `json:"last_seen_seconds,omitempty"` // how long ago a record or the connection was fresh
+}
+
+// Rights returns what the member may do.
+func (n Node) Rights() rights.Rights {
+	return rights.OfWords(rights.Words{ID: n.ID, Name: n.Name, Kind: n.Kind, NetworkID: n.NetworkID, Notes: n.Annotations})
 }
 
 // NodeList is GET /api/v1/nodes. Revision grows with every change, so that a
@@ -131,19 +137,19 @@ type Record struct {
 	Left        bool              `json:"left,omitempty"`
 }
 
-// Annotations that a node's agent puts into its record. The overlay carries
-// them without understanding; whoever shows them shares these names.
+// The annotations that a node's agent puts into its record, for whoever shows
+// them. What they entitle to is for package rights alone.
 const (
-	NoteRoleWanted = "role.wanted"   // master | worker, as configured; absent: automatic
-	NoteRole       = "role"          // server | worker; absent: not decided
-	NotePhase      = "phase"         // what the agent is doing
-	NoteClusterUID = "cluster.uid"   // the cluster this node belongs to
-	NoteEpoch      = "cluster.epoch" // decimal
-	NoteServer     = "server"        // address:port of the Kubernetes API that runs here
-	NoteCA         = "ca"            // hex SHA-256 of that API's CA
-	NoteWaiting    = "waiting"       // one line: what the node waits for
-	NoteReady      = "ready"         // "true" once the node serves
-	NoteImages     = "images"        // hex SHA-256 of the index of images it has to give; absent: none
+	NoteRoleWanted = rights.NoteRoleWanted
+	NoteRole       = rights.NoteRole
+	NotePhase      = rights.NotePhase
+	NoteClusterUID = rights.NoteClusterUID
+	NoteEpoch      = rights.NoteEpoch
+	NoteServer     = rights.NoteServer
+	NoteCA         = rights.NoteCA
+	NoteWaiting    = rights.NoteWaiting
+	NoteReady      = rights.NoteReady
+	NoteImages     = rights.NoteImages
 )
 
 // SignRequest is the body of POST /control/v1/sign. Context must start with

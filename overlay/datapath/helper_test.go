@@ -17,6 +17,7 @@ import (
 
 	"github.com/kairos-io/kairos/overlay/identity"
 	"github.com/kairos-io/kairos/overlay/route"
+	"github.com/kairos-io/kairos/overlay/secret"
 	"github.com/kairos-io/kairos/overlay/tun/tuntest"
 )
 
@@ -60,7 +61,7 @@ func newNetwork(t testing.TB, count int) *network {
 // add makes members, with what more of the Config sets.
 func (n *network) add(count int, more func(*member, *Config)) {
 	t := n.t
-	overlay, err := identity.NetworkOf(sha256.Sum256([]byte("test")), netip.Prefix{})
+	overlay, err := identity.NetworkOf(secret.NewKey(sha256.Sum256([]byte("test"))), netip.Prefix{})
 	if err != nil {
 		t.Fatal(err)
 	}

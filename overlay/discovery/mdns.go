@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"context"
+	crand "crypto/rand"
 	"errors"
 	"log/slog"
 	"math/rand/v2"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/secret"
 )
 
 // Implementation constants of multicast DNS.
@@ -28,20 +30,34 @@ const (
 	// One interface answers at most once in this time (RFC 6762 section 6).
 	answerPause = time.Second
 	rescan      = 5 * time.Second
+	// A network that changes all the time is announced on once in this time.
+	changePause = time.Second
 )
 
-// MDNS finds the members in the local network. All fields but Log are required.
+// MDNS finds the members in the local network. Keys, Self, Addrs, Usable and Found are
+// required.
 type MDNS struct {
-	Service string // see ServiceName
-	Self    identity.ID
+	// Keys are the network's for announcements, the newest first (token.Find.MDNS of
+	// each door). This node announces itself under each, and hears all.
+	Keys []secret.Key
+	Self identity.ID
 	// Addrs are where this node listens, now.
 	Addrs func() []netip.AddrPort
 	// Usable says whether an address may be underlay; interfaces without one
 	// that may be are left alone.
 	Usable func(netip.Addr) bool
-	// Found is called for every announcement, also repeated ones, from several goroutines.
+	// Found is called for every announcement, also repeated ones, from several
+	// goroutines. The addresses are one machine's each, of other machines, without zone;
+	// the one that the announcement came from is the first. There are at most 16.
 	Found func(identity.ID, []netip.AddrPort)
-	Log   *slog.Logger
+	// Changes, when set, tells of changes of the network or a wake from sleep: this
+	// node then looks around and announces itself at once.
+	Changes <-chan struct{}
+	// Now is the machine's clock, right or wrong; default time.Now.
+	Now func() time.Time
+	Log *slog.Logger
+
+	ear *ear // since Run
 }
 
 var (
@@ -59,6 +75,7 @@ type socketKey struct {
 // socket is the multicast socket of one of them.
 type socket struct {
 	key  socketKey
+	near []netip.Addr // of the interface
 	conn *net.UDPConn
 	life context.Context // ends with the socket
 	stop context.CancelFunc
@@ -70,6 +87,15 @@ type socket struct {
 // Run announces and listens until ctx ends. Interfaces come and go meanwhile;
 // what cannot be opened is tried again.
 func (m *MDNS) Run(ctx context.Context) {
+	now := m.Now
+	if now == nil {
+		now = time.Now
+	}
+	var err error
+	if m.ear, err = newEar(m.Self, m.Keys, now, crand.Reader); err != nil {
+		m.logger().Error("cannot look for members on the local network", "err", err)
+		return
+	}
 	var running sync.WaitGroup
 	defer running.Wait()
 	open := make(map[socketKey]*socket)
@@ -81,13 +107,21 @@ func (m *MDNS) Run(ctx context.Context) {
 	tick := time.NewTicker(rescan)
 	defer tick.Stop()
 	var before []netip.AddrPort
+	changes, told := m.Changes, false
+	var again <-chan time.Time
 	for {
 		now := m.Addrs()
-		changed := !slices.Equal(before, now)
-		before = now
-		m.reopen(ctx, open, changed, &running)
+		m.reopen(ctx, open, told || !slices.Equal(before, now), &running)
+		before, told = now, false
 		select {
 		case <-tick.C:
+		case _, told = <-changes: // false when whoever told is gone
+			changes = nil
+			if told {
+				again = time.After(changePause)
+			}
+		case <-again:
+			changes, again = m.Changes, nil
 		case <-ctx.Done():
 			return
 		}
@@ -105,16 +139,16 @@ func (m *MDNS) reopen(ctx context.Context, open map[socketKey]*socket, renew boo
 			delete(open, key)
 		}
 	}
-	for key, ifi := range want {
+	for key, at := range want {
 		if open[key] != nil {
 			continue
 		}
-		conn, err := openMulticast(ifi, key.group)
+		conn, err := openMulticast(at.ifi, key.group)
 		if err != nil {
 			m.logger().Debug("no multicast on interface", "addr", key.name, "err", err)
 			continue
 		}
-		s := &socket{key: key, conn: conn}
+		s := &socket{key: key, near: at.addrs, conn: conn}
 		s.life, s.stop = context.WithCancel(ctx)
 		open[key] = s
 		context.AfterFunc(s.life, func() { _ = conn.Close() })
@@ -123,10 +157,16 @@ func (m *MDNS) reopen(ctx context.Context, open map[socketKey]*socket, renew boo
 	}
 }
 
+// place is an interface with its addresses of one family.
+type place struct {
+	ifi   *net.Interface
+	addrs []netip.Addr
+}
+
 // interfaces returns the sockets to have: for each interface that is up, can
 // multicast and has an address that may be underlay.
-func (m *MDNS) interfaces() map[socketKey]*net.Interface {
-	out := make(map[socketKey]*net.Interface)
+func (m *MDNS) interfaces() map[socketKey]place {
+	out := make(map[socketKey]place)
 	all, err := net.Interfaces()
 	if err != nil {
 		m.logger().Debug("cannot list interfaces", "err", err)
@@ -152,7 +192,8 @@ func (m *MDNS) interfaces() map[socketKey]*net.Interface {
 			if ip.Is6() {
 				group = group6
 			}
-			out[socketKey{ifi.Name, ifi.Index, group}] = &ifi
+			key := socketKey{ifi.Name, ifi.Index, group}
+			out[key] = place{&ifi, append(out[key].addrs, ip)}
 		}
 	}
 	return out
@@ -160,16 +201,11 @@ func (m *MDNS) interfaces() map[socketKey]*net.Interface {
 
 // announce asks who is there and says who we are, often first, then rarely.
 func (m *MDNS) announce(s *socket) {
-	ask, err := query(m.Service)
-	if err != nil {
-		m.logger().Error("cannot ask on the local network", "err", err)
-		return
-	}
 	wait := firstRepeat
 	for round := 1; ; round++ {
 		m.say(s)
 		s.mayAnswer() // our own question needs no answer of ours
-		m.send(s, ask)
+		m.ask(s)
 		if round > repeatTimes {
 			wait = lastRepeat*3/4 + time.Duration(rand.Int64N(int64(lastRepeat/2)))
 		}
@@ -191,16 +227,27 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// say announces this node on a socket.
+// say announces this node on a socket, with what the neighbours of that interface reach
+// it at before all else.
 func (m *MDNS) say(s *socket) {
-	a := announcement{ID: m.Self, Addrs: m.Addrs()}
-	if len(a.Addrs) == 0 {
+	addrs := m.Addrs()
+	if len(addrs) == 0 {
 		return
 	}
-	a.Port = a.Addrs[0].Port()
-	msg, err := response(m.Service, a)
+	msgs, err := m.ear.say(nearFirst(addrs, s.near))
 	if err != nil {
 		m.logger().Error("cannot announce on the local network", "err", err)
+	}
+	for _, msg := range msgs {
+		m.send(s, msg)
+	}
+}
+
+// ask asks who is there.
+func (m *MDNS) ask(s *socket) {
+	msg, err := query(crand.Reader)
+	if err != nil {
+		m.logger().Error("cannot ask on the local network", "err", err)
 		return
 	}
 	m.send(s, msg)
@@ -229,7 +276,7 @@ func (m *MDNS) listen(s *socket, running *sync.WaitGroup) {
 			s.stop()
 			return
 		}
-		asks, found, err := parse(m.Service, buf[:n])
+		asks, sealed, err := parse(buf[:n])
 		if err != nil {
 			continue
 		}
@@ -240,8 +287,8 @@ func (m *MDNS) listen(s *socket, running *sync.WaitGroup) {
 				}
 			})
 		}
-		for _, a := range found {
-			m.heard(a, from.Addr())
+		for _, one := range sealed {
+			m.heard(one, from.Addr())
 		}
 	}
 }
@@ -258,23 +305,17 @@ func (s *socket) mayAnswer() bool {
 	return true
 }
 
-// heard passes an announcement on. The address that it came from is the best
-// there is: it works in this direction, on this link.
-func (m *MDNS) heard(a announcement, from netip.Addr) {
-	if a.ID == m.Self {
+// heard passes an announcement on. The address that it came from is the best there is: it
+// works in this direction, on this link. The member must have named it itself, or else
+// whoever says again what it said would be called.
+func (m *MDNS) heard(sealed []byte, from netip.Addr) {
+	a, ok := m.ear.believe(sealed, from)
+	if !ok {
 		return
 	}
-	from = from.Unmap()
-	var addrs []netip.AddrPort
-	listens := func(addr netip.AddrPort) bool { return addr.Addr().Unmap().Is4() == from.Is4() }
-	if a.Port != 0 && !from.IsLinkLocalUnicast() && slices.ContainsFunc(a.Addrs, listens) {
-		addrs = append(addrs, netip.AddrPortFrom(from, a.Port))
-	}
-	for _, addr := range a.Addrs {
-		if m.Usable(addr.Addr()) && !slices.Contains(addrs, addr) {
-			addrs = append(addrs, addr)
-		}
-	}
+	addrs := slices.DeleteFunc(nearFirst(a.Addrs, []netip.Addr{from.Unmap().WithZone("")}), func(addr netip.AddrPort) bool {
+		return !m.Usable(addr.Addr())
+	})
 	if len(addrs) > 0 {
 		m.Found(a.ID, addrs)
 	}

@@ -4,54 +4,55 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/netip"
-	"strconv"
+	"io"
 	"strings"
 
 	"golang.org/x/net/dns/dnsmessage"
-
-	"github.com/kairos-io/kairos/overlay/identity"
 )
 
-// Specification constants of what is said over multicast DNS (RFC 6762, RFC 6763).
+// Specification constants of what is said over multicast DNS (RFC 6762).
 const (
-	serviceSuffix = "._udp.local."
-	ttlSeconds    = 120
-	idKey         = "id="
-	addrKey       = "a="
-	portKey       = "p="
-	// maxListed bounds the addresses in one announcement, so that it fits an
-	// Ethernet frame.
-	maxListed = 8
+	nameSuffix = "._udp.local."
+	nameDigits = 32
+	// ttlSeconds is short because nobody asks for a name twice: responders of the
+	// machine that keep what they hear are to forget it.
+	ttlSeconds = 10
+	maxString  = 255 // of a TXT record
 	// maxDatagram is the largest mDNS message (RFC 6762 section 17).
 	maxDatagram = 9000
+	// maxSealed bounds the announcements that are looked at in one message, and
+	// maxRecords what is passed over on the way to them.
+	maxSealed  = 4
+	maxRecords = 32
 )
 
-// errForeign is for messages of other services; most mDNS traffic is.
-var errForeign = errors.New("not about this service")
-
-// ServiceName is the DNS-SD service under which members of one network look
-// for each other. Whoever does not hold the token can tell nothing from it,
-// except that two machines belong together.
-func ServiceName(rendezvous [32]byte) string {
-	return "_" + hex.EncodeToString(rendezvous[:7]) // 15 characters with the underscore: RFC 6763 section 7.2
+// newName draws a name for one message.
+func newName(random io.Reader) (dnsmessage.Name, error) {
+	var raw [nameDigits / 2]byte
+	if _, err := io.ReadFull(random, raw[:]); err != nil {
+		return dnsmessage.Name{}, fmt.Errorf("draw name: %w", err)
+	}
+	return dnsmessage.NewName("_" + hex.EncodeToString(raw[:]) + nameSuffix)
 }
 
-// announcement is what a member says about itself.
-type announcement struct {
-	ID    identity.ID
-	Port  uint16           // where it listens, at whatever address the message came from
-	Addrs []netip.AddrPort // where it listens besides
+// isName reports whether a name is one that newName draws.
+func isName(name dnsmessage.Name) bool {
+	digits, ok := strings.CutSuffix(strings.ToLower(name.String()), nameSuffix)
+	digits, under := strings.CutPrefix(digits, "_")
+	if !ok || !under || len(digits) != nameDigits {
+		return false
+	}
+	_, err := hex.DecodeString(digits)
+	return err == nil
 }
 
 // query builds the question who is there.
-func query(service string) ([]byte, error) {
-	name, err := dnsmessage.NewName(service + serviceSuffix)
+func query(random io.Reader) ([]byte, error) {
+	name, err := newName(random)
 	if err != nil {
 		return nil, fmt.Errorf("build query: %w", err)
 	}
 	b := dnsmessage.NewBuilder(nil, dnsmessage.Header{})
-	b.EnableCompression()
 	if err := b.StartQuestions(); err != nil {
 		return nil, fmt.Errorf("build query: %w", err)
 	}
@@ -62,42 +63,31 @@ func query(service string) ([]byte, error) {
 	return b.Finish()
 }
 
-// response builds an announcement: PTR to the instance, and its TXT.
-func response(service string, a announcement) ([]byte, error) {
-	name, err := dnsmessage.NewName(service + serviceSuffix)
+// response builds the message that carries a sealed announcement.
+func response(sealed []byte, random io.Reader) ([]byte, error) {
+	name, err := newName(random)
 	if err != nil {
 		return nil, fmt.Errorf("build announcement: %w", err)
 	}
-	// A label of an ID: 52 characters are less than the 63 of a label.
-	instance, err := dnsmessage.NewName(a.ID.String() + "." + service + serviceSuffix)
-	if err != nil {
-		return nil, fmt.Errorf("build announcement: %w", err)
-	}
-	txt := []string{idKey + a.ID.String(), portKey + strconv.Itoa(int(a.Port))}
-	for _, addr := range a.Addrs[:min(len(a.Addrs), maxListed)] {
-		txt = append(txt, addrKey+addr.String())
+	var txt []string
+	for rest := sealed; len(rest) > 0; rest = rest[min(len(rest), maxString):] {
+		txt = append(txt, string(rest[:min(len(rest), maxString)]))
 	}
 	b := dnsmessage.NewBuilder(nil, dnsmessage.Header{Response: true, Authoritative: true})
-	b.EnableCompression()
-	header := dnsmessage.ResourceHeader{Class: dnsmessage.ClassINET, TTL: ttlSeconds}
 	if err := b.StartAnswers(); err != nil {
 		return nil, fmt.Errorf("build announcement: %w", err)
 	}
-	header.Name = name
-	if err := b.PTRResource(header, dnsmessage.PTRResource{PTR: instance}); err != nil {
-		return nil, fmt.Errorf("build announcement: %w", err)
-	}
-	header.Name = instance
+	header := dnsmessage.ResourceHeader{Name: name, Class: dnsmessage.ClassINET, TTL: ttlSeconds}
 	if err := b.TXTResource(header, dnsmessage.TXTResource{TXT: txt}); err != nil {
 		return nil, fmt.Errorf("build announcement: %w", err)
 	}
 	return b.Finish()
 }
 
-// parse reads a message from the network. asks is true for a query for the
-// service; found holds the members that a response announces. Anything that is
-// about other services, or broken, is an error and to be ignored.
-func parse(service string, raw []byte) (asks bool, found []announcement, err error) {
+// parse reads a message from the network. asks is true for a question of this kind of
+// machine; sealed holds what may be announcements. Anything that is about other services,
+// or broken, is an error and to be ignored. Its work is bounded.
+func parse(raw []byte) (asks bool, sealed [][]byte, err error) {
 	if len(raw) > maxDatagram {
 		return false, nil, errForeign
 	}
@@ -107,88 +97,64 @@ func parse(service string, raw []byte) (asks bool, found []announcement, err err
 		return false, nil, fmt.Errorf("parse message: %w", err)
 	}
 	if !header.Response {
-		asks, err = asked(&p, service)
-		return asks, nil, err
+		return asked(&p)
 	}
 	if err := p.SkipAllQuestions(); err != nil {
 		return false, nil, fmt.Errorf("parse message: %w", err)
 	}
-	for {
-		a, err := nextAnnouncement(&p, service)
+	for range maxRecords {
+		one, err := nextSealed(&p)
 		if errors.Is(err, dnsmessage.ErrSectionDone) {
 			break
 		}
 		if err != nil {
 			return false, nil, fmt.Errorf("parse message: %w", err)
 		}
-		if !a.ID.IsZero() {
-			found = append(found, a)
+		if one != nil {
+			sealed = append(sealed, one)
+		}
+		if len(sealed) == maxSealed {
+			break
 		}
 	}
-	if len(found) == 0 {
+	if len(sealed) == 0 {
 		return false, nil, errForeign
 	}
-	return false, found, nil
+	return false, sealed, nil
 }
 
-func asked(p *dnsmessage.Parser, service string) (bool, error) {
-	for {
+func asked(p *dnsmessage.Parser) (bool, [][]byte, error) {
+	for range maxRecords {
 		q, err := p.Question()
 		if errors.Is(err, dnsmessage.ErrSectionDone) {
-			return false, errForeign
+			break
 		}
 		if err != nil {
-			return false, fmt.Errorf("parse query: %w", err)
+			return false, nil, fmt.Errorf("parse query: %w", err)
 		}
-		wanted := q.Type == dnsmessage.TypePTR || q.Type == dnsmessage.TypeALL
-		if wanted && strings.EqualFold(q.Name.String(), service+serviceSuffix) {
-			return true, nil
+		if q.Type == dnsmessage.TypePTR && isName(q.Name) {
+			return true, nil, nil
 		}
 	}
+	return false, nil, errForeign
 }
 
-// nextAnnouncement reads one answer; the ID is zero when it is something else.
-func nextAnnouncement(p *dnsmessage.Parser, service string) (announcement, error) {
+// nextSealed reads one answer; nil when it is something else.
+func nextSealed(p *dnsmessage.Parser) ([]byte, error) {
 	h, err := p.AnswerHeader()
 	if err != nil {
-		return announcement{}, err
+		return nil, err
 	}
-	label, ours := strings.CutSuffix(strings.ToLower(h.Name.String()), "."+service+serviceSuffix)
-	if h.Type != dnsmessage.TypeTXT || !ours {
-		return announcement{}, p.SkipAnswer()
+	if h.Type != dnsmessage.TypeTXT || !isName(h.Name) {
+		return nil, p.SkipAnswer()
 	}
 	txt, err := p.TXTResource()
 	if err != nil {
-		return announcement{}, err
+		return nil, err
 	}
-	a, ok := announced(txt.TXT)
-	if !ok || a.ID.String() != label {
-		return announcement{}, nil
+	all := []byte(strings.Join(txt.TXT, ""))
+	if len(all) != sealedSize {
+		return nil, nil
 	}
-	return a, nil
-}
-
-func announced(txt []string) (a announcement, ok bool) {
-	for _, s := range txt {
-		switch {
-		case strings.HasPrefix(s, idKey):
-			id, err := identity.ParseID(strings.TrimPrefix(s, idKey))
-			if err != nil {
-				return announcement{}, false
-			}
-			a.ID = id
-		case strings.HasPrefix(s, portKey):
-			port, err := strconv.ParseUint(strings.TrimPrefix(s, portKey), 10, 16)
-			if err != nil {
-				return announcement{}, false
-			}
-			a.Port = uint16(port)
-		case strings.HasPrefix(s, addrKey) && len(a.Addrs) < maxListed:
-			// A broken address is passed over: the others may be good.
-			if addr, err := netip.ParseAddrPort(strings.TrimPrefix(s, addrKey)); err == nil {
-				a.Addrs = append(a.Addrs, addr)
-			}
-		}
-	}
-	return a, !a.ID.IsZero()
+	return all, nil
 }

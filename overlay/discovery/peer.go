@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -44,7 +45,7 @@ func ParsePeer(text string) (Peer, error) {
 	if strings.HasPrefix(s, "/") {
 		return parseMultiaddr(s)
 	}
-	if addr, err := netip.ParseAddr(s); err == nil {
+	if addr, err := netip.ParseAddr(s); err == nil && addr.Zone() == "" {
 		return Peer{Host: addr.String(), Port: DefaultPort}, nil
 	}
 	host, port := s, strconv.Itoa(DefaultPort)
@@ -61,9 +62,11 @@ func ParsePeer(text string) (Peer, error) {
 	return Peer{Host: host, Port: uint16(number)}, nil
 }
 
+// validHost refuses zones along with all else that is no name: an address with one means
+// nothing on another machine, and is text in disguise on this one.
 func validHost(host string) bool {
-	if _, err := netip.ParseAddr(host); err == nil {
-		return true
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return addr.Zone() == ""
 	}
 	return host != "" && len(host) <= 253 && !strings.ContainsAny(host, " \t\r\n/\\@:%[]")
 }
@@ -93,8 +96,8 @@ func parseMultiaddr(s string) (Peer, error) {
 			return Peer{}, fmt.Errorf("parse %q: /%s is not supported: %w", s, c.Protocol().Name, ErrPeer)
 		}
 	}
-	if p.Host == "" || p.Port == 0 {
-		return Peer{}, fmt.Errorf("parse %q: host or port is missing: %w", s, ErrPeer)
+	if !validHost(p.Host) || p.Port == 0 {
+		return Peer{}, fmt.Errorf("parse %q: host or port is missing or cannot be used: %w", s, ErrPeer)
 	}
 	return p, nil
 }
@@ -127,19 +130,22 @@ type Resolver interface {
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
 
-// Resolve returns the addresses of the peer now. A name is looked up each
-// time, so that a peer whose address changes is found again.
+// Resolve returns the addresses of the peer now, each once and without zone. A name is
+// looked up each time, so that a peer whose address changes is found again.
 func (p Peer) Resolve(ctx context.Context, r Resolver) ([]netip.AddrPort, error) {
-	if addr, err := netip.ParseAddr(p.Host); err == nil {
-		return []netip.AddrPort{netip.AddrPortFrom(addr.Unmap(), p.Port)}, nil
-	}
-	found, err := r.LookupNetIP(ctx, "ip", p.Host)
-	if err != nil {
-		return nil, fmt.Errorf("resolve %s: %w", p.Host, err)
+	found := make([]netip.Addr, 1)
+	var err error
+	if found[0], err = netip.ParseAddr(p.Host); err != nil {
+		if found, err = r.LookupNetIP(ctx, "ip", p.Host); err != nil {
+			return nil, fmt.Errorf("resolve %s: %w", p.Host, err)
+		}
 	}
 	var out []netip.AddrPort
-	for _, addr := range found[:min(len(found), maxResolved)] {
-		out = append(out, netip.AddrPortFrom(addr.Unmap(), p.Port))
+	for _, addr := range found {
+		at := netip.AddrPortFrom(addr.Unmap(), p.Port)
+		if at.IsValid() && addr.Zone() == "" && len(out) < maxResolved && !slices.Contains(out, at) {
+			out = append(out, at)
+		}
 	}
 	return out, nil
 }

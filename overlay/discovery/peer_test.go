@@ -41,6 +41,8 @@ func TestParsePeer(t *testing.T) {
 		"", " ", ":", ":4171", "host:", "host:0", "host:65536", "host:http", "a b:1", "user@host:1", "http://host:1",
 		"2001:db8::1:x", "[2001:db8::1", "/", "/ip4/192.0.2.1", "/tcp/1", "/ip4/192.0.2.1/udp/4171/webrtc-direct",
 		"/ip4/192.0.2.1/tcp/1/p2p/" + someID + "/p2p-circuit", "/ip4/192.0.2.1/tcp/0",
+		"fe80::1%eth0", "[fe80::1%eth0]:1", "[fe80::1%lo/ip6/::1/tcp/22]:4171", "/dns4/fe80::1%lo/tcp/1", "/ip6zone/lo/ip6/fe80::1/tcp/1",
+		"/dns/a%b/tcp/1", "/dns6/::1%lo/udp/1/quic-v1",
 		"/ip4/192.0.2.1/tcp/1/p2p/QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N", // an RSA key's
 	} {
 		t.Run("not "+bad, func(t *testing.T) {
@@ -89,6 +91,14 @@ func TestResolve(t *testing.T) {
 	want := []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:5"), netip.MustParseAddrPort("[2001:db8::1]:5")}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %v, %v; want %v", got, err, want)
+	}
+	// What a name resolves to means the same on every machine, and comes once.
+	r["zoned"] = []netip.Addr{netip.MustParseAddr("fe80::1%lo"), many[1], many[1], netip.MustParseAddr("::ffff:192.0.2.1"), {}}
+	if got, err := (Peer{Host: "zoned", Port: 5}).Resolve(t.Context(), r); err != nil || !slices.Equal(got, want[:1]) {
+		t.Errorf("got %v, %v; want %v", got, err, want[:1])
+	}
+	if got, err := (Peer{Host: "fe80::1%lo", Port: 5}).Resolve(t.Context(), r); len(got) != 0 {
+		t.Errorf("a zone resolved to %v, %v", got, err)
 	}
 	if got, err := (Peer{Host: "many", Port: 5}).Resolve(t.Context(), r); err != nil || len(got) != maxResolved {
 		t.Errorf("%d addresses of a name tried (%v)", len(got), err)

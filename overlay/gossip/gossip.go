@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -39,7 +40,7 @@ type Mesh interface {
 	Open(ctx context.Context, peer identity.ID, protocol string) (link.Stream, error)
 	Handle(protocol string, handler func(identity.ID, link.Stream))
 	Events() (events <-chan link.Event, cancel func())
-	Learn(peer identity.ID, underlay []string)
+	Learn(peer identity.ID, underlay []netip.AddrPort)
 	Forget(peer identity.ID)
 }
 
@@ -133,23 +134,16 @@ func (g *Gossip) Publish(r wire.Record) error {
 	if g.left {
 		return fmt.Errorf("publish: %w", ErrLeft)
 	}
-	if !g.published.IsZero() && same(g.own, r) {
+	if !g.published.IsZero() && g.own.Same(r) {
 		return nil
 	}
 	return g.publishLocked(r)
 }
 
-func same(a, b wire.Record) bool {
-	return a.Name == b.Name && a.Kind == b.Kind && a.NetworkID == b.NetworkID && a.Version == b.Version &&
-		a.Pinned == b.Pinned && a.Left == b.Left && slices.Equal(a.Addrs, b.Addrs) &&
-		slices.Equal(a.Underlay, b.Underlay) && slices.Equal(a.Prefixes, b.Prefixes) &&
-		maps.Equal(a.Annotations, b.Annotations)
-}
-
 func (g *Gossip) publishLocked(r wire.Record) error {
 	// What the caller still holds must not change under the comparison above.
 	r.Addrs, r.Underlay, r.Prefixes = slices.Clone(r.Addrs), slices.Clone(r.Underlay), slices.Clone(r.Prefixes)
-	r.Annotations = maps.Clone(r.Annotations)
+	r.Annotations, r.Credential, r.Unknown = maps.Clone(r.Annotations), slices.Clone(r.Credential), slices.Clone(r.Unknown)
 	r.ID, r.Seq = g.self, g.seq+1
 	signed, err := wire.Seal(g.cfg.Key, r)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"sync"
 	"testing"
 	"time"
@@ -36,7 +37,7 @@ type fakeMesh struct {
 
 	mu      sync.Mutex
 	handler func(identity.ID, link.Stream)
-	learned map[identity.ID][]string
+	learned map[identity.ID][]netip.AddrPort
 	forgot  []identity.ID
 }
 
@@ -54,7 +55,7 @@ func (m *fakeMesh) Handle(_ string, h func(identity.ID, link.Stream)) {
 
 func (m *fakeMesh) Events() (<-chan link.Event, func()) { return m.events, func() {} }
 
-func (m *fakeMesh) Learn(id identity.ID, underlay []string) {
+func (m *fakeMesh) Learn(id identity.ID, underlay []netip.AddrPort) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.learned[id] = underlay
@@ -89,7 +90,7 @@ type bench struct {
 
 func newBench(t *testing.T, change func(*Config)) *bench {
 	b := &bench{t: t, key: newKey(t), peer: newKey(t)}
-	b.mesh = &fakeMesh{events: make(chan link.Event), opened: make(chan net.Conn, 1), learned: make(map[identity.ID][]string)}
+	b.mesh = &fakeMesh{events: make(chan link.Event), opened: make(chan net.Conn, 1), learned: make(map[identity.ID][]netip.AddrPort)}
 	b.table = member.New(b.key.ID(), member.Limits{})
 	cfg := Config{Key: b.key, Table: b.table, Mesh: b.mesh, Interval: time.Hour, Incarnation: 3}
 	if change != nil {
@@ -202,7 +203,7 @@ func TestPublishNumbers(t *testing.T) {
 		{func() {}, first + 1}, // the same again
 		{func() { notes["a"] = "2" }, first + 2},
 		{func() { r.Pinned = true }, first + 3},
-		{func() { r.Underlay = []string{"192.0.2.1:1"} }, first + 4},
+		{func() { r.Underlay = []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:1")} }, first + 4},
 	} {
 		step.change()
 		if err := b.g.Publish(r); err != nil {
@@ -233,11 +234,11 @@ func TestExchange(t *testing.T) {
 	if m := b.next(); m.Digest == nil {
 		t.Fatalf("answer %+v to a digest with something new, want ours", m)
 	}
-	b.say(wire.Message{Delta: wire.Delta{seal(t, third, wire.Record{Seq: 5, Underlay: []string{"192.0.2.9:1"}})}})
+	b.say(wire.Message{Delta: wire.Delta{seal(t, third, wire.Record{Seq: 5, Underlay: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.9:1")}})}})
 	until(t, "the third is known", func() bool { _, ok := b.table.Get(third.ID()); return ok })
 	<-b.g.Changes()
 	b.mesh.mu.Lock()
-	if got := b.mesh.learned[third.ID()]; len(got) != 1 || got[0] != "192.0.2.9:1" {
+	if got := b.mesh.learned[third.ID()]; len(got) != 1 || got[0].String() != "192.0.2.9:1" {
 		t.Errorf("learned %v", got)
 	}
 	b.mesh.mu.Unlock()

@@ -25,10 +25,10 @@ type Key struct {
 	// Behind two pointers, because fmt does not call methods on unexported
 	// fields of other structs: it would print the bytes. One pointer is not
 	// enough: with a verb that does not fit, fmt follows it.
-	secret **secret
+	secret **private
 }
 
-type secret struct{ private ed25519.PrivateKey }
+type private struct{ key ed25519.PrivateKey }
 
 // Generate makes a new key from 32 bytes of random; nil means crypto/rand.
 func Generate(random io.Reader) (Key, error) {
@@ -42,8 +42,8 @@ func Generate(random io.Reader) (Key, error) {
 	return wrap(ed25519.NewKeyFromSeed(seed)), nil
 }
 
-func wrap(private ed25519.PrivateKey) Key {
-	s := &secret{private}
+func wrap(key ed25519.PrivateKey) Key {
+	s := &private{key}
 	return Key{&s}
 }
 
@@ -55,7 +55,7 @@ func (k Key) ID() ID {
 	if k.secret == nil {
 		return ID{}
 	}
-	return ID((*k.secret).private[ed25519.SeedSize:])
+	return ID((*k.secret).key[ed25519.SeedSize:])
 }
 
 // Sign signs "kairos/" + context + NUL + msg, so that a signature made for one
@@ -65,7 +65,7 @@ func (k Key) Sign(context string, msg []byte) []byte {
 	if k.secret == nil || !ValidContext(context) {
 		return nil
 	}
-	return ed25519.Sign((*k.secret).private, signedMessage(context, msg))
+	return ed25519.Sign((*k.secret).key, signedMessage(context, msg))
 }
 
 // Private returns a copy of the raw key, for the TLS and libp2p stacks only.
@@ -74,7 +74,7 @@ func (k Key) Private() ed25519.PrivateKey {
 	if k.secret == nil {
 		return nil
 	}
-	return append(ed25519.PrivateKey(nil), (*k.secret).private...)
+	return append(ed25519.PrivateKey(nil), (*k.secret).key...)
 }
 
 // Verify reports whether sig is id's signature of msg in this context. The

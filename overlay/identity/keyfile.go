@@ -19,7 +19,7 @@ var (
 	// that would silently make the node somebody else.
 	ErrKeyFile = errors.New("not an identity key file")
 	// ErrKeyMode is returned, wrapped, for a key that others may read or replace.
-	ErrKeyMode = errors.New("identity key is open to other users")
+	ErrKeyMode = errors.New("the key is open to other users")
 )
 
 const (
@@ -42,7 +42,7 @@ func LoadOrCreate(path string, random io.Reader) (key Key, created bool, err err
 		return key, false, err
 	}
 	if err := os.MkdirAll(filepath.Dir(path), keyDirMode); err != nil {
-		return Key{}, false, fmt.Errorf("create directory of the identity key: %w", err)
+		return Key{}, false, fmt.Errorf("create directory of the key: %w", err)
 	}
 	if err := checkDir(filepath.Dir(path)); err != nil {
 		return Key{}, false, err
@@ -59,6 +59,50 @@ func LoadOrCreate(path string, random io.Reader) (key Key, created bool, err err
 		return key, false, err
 	}
 	return key, true, nil
+}
+
+// NewKeyFile makes a key and the file at path for it, in the form of LoadOrCreate. It is
+// for a key that a person keeps somewhere: nothing that is there is replaced
+// (fs.ErrExist), no directory is made, and a place that cannot keep a file from other
+// users is refused (ErrKeyMode). After it returns, the key survives a power failure; after
+// an error there is no file that was not there before.
+func NewKeyFile(path string, random io.Reader) (key Key, err error) {
+	if key, err = Generate(random); err != nil {
+		return Key{}, err
+	}
+	raw, err := encodeKey(key)
+	if err != nil {
+		return Key{}, err
+	}
+	// Written in place: file systems of sticks have no links.
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, keyMode)
+	if err != nil {
+		return Key{}, fmt.Errorf("create key file: %w", err)
+	}
+	if err = keepsSecrets(f); err == nil {
+		err = writeSynced(f, raw)
+	} else {
+		err = errors.Join(err, f.Close())
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		return Key{}, errors.Join(fmt.Errorf("write key file: %w", err), os.Remove(path))
+	}
+	return key, nil
+}
+
+// keepsSecrets looks whether the file system has taken the mode: FAT has none.
+func keepsSecrets(f *os.File) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return fmt.Errorf("%s has mode %04o there: %w; choose a place on a disk with permissions, or mount it with umask=077", f.Name(), mode, ErrKeyMode)
+	}
+	return checkDir(filepath.Dir(f.Name()))
 }
 
 func load(path string) (key Key, err error) {
@@ -97,7 +141,7 @@ func load(path string) (key Key, err error) {
 func checkDir(dir string) error {
 	info, err := os.Stat(dir)
 	if err != nil {
-		return fmt.Errorf("stat directory of the identity key: %w", err)
+		return fmt.Errorf("stat directory of the key: %w", err)
 	}
 	if info.Mode().Perm()&0o002 != 0 && info.Mode()&fs.ModeSticky == 0 {
 		return fmt.Errorf("directory %s is writable by everybody: %w; run: chmod 700 %s", dir, ErrKeyMode, dir)
@@ -144,11 +188,11 @@ func writeSynced(f *os.File, raw []byte) error {
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
-		return fmt.Errorf("open directory of the identity key: %w", err)
+		return fmt.Errorf("open directory of the key: %w", err)
 	}
 	defer d.Close() // opened for reading only
 	if err := d.Sync(); err != nil {
-		return fmt.Errorf("sync directory of the identity key: %w", err)
+		return fmt.Errorf("sync directory of the key: %w", err)
 	}
 	return nil
 }
@@ -157,7 +201,7 @@ func encodeKey(key Key) ([]byte, error) {
 	if key.secret == nil {
 		return nil, errNoKey
 	}
-	der, err := x509.MarshalPKCS8PrivateKey((*key.secret).private)
+	der, err := x509.MarshalPKCS8PrivateKey((*key.secret).key)
 	if err != nil {
 		return nil, fmt.Errorf("encode identity key: %w", err)
 	}

@@ -41,6 +41,53 @@ func TestLoadOrCreate(t *testing.T) {
 	}
 }
 
+func TestNewKeyFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "owner.key")
+	key, err := NewKeyFile(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode() != 0o600 {
+		t.Errorf("mode %v, %v, want 0600", info.Mode(), err)
+	}
+	if back, err := load(path); err != nil || back.ID() != key.ID() || key.IsZero() {
+		t.Errorf("comes back as %s, %v", back.ID().Short(), err)
+	}
+
+	// Nothing is replaced, not even what a link only points to.
+	link, target := filepath.Join(dir, "link"), filepath.Join(dir, "target")
+	if err := os.Symlink(target, link); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, there := range []string{path, link, dir} {
+		if _, err := NewKeyFile(there, nil); !errors.Is(err, fs.ErrExist) {
+			t.Errorf("%s: %v, want ErrExist", filepath.Base(there), err)
+		}
+	}
+	if after, err := os.ReadFile(path); err != nil || string(after) != string(before) {
+		t.Errorf("the key was replaced: %v", err)
+	}
+
+	open := filepath.Join(dir, "open")
+	if err := errors.Join(os.Mkdir(open, 0o700), os.Chmod(open, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	for place, want := range map[string]error{filepath.Join(open, "k"): ErrKeyMode, filepath.Join(dir, "none", "k"): fs.ErrNotExist} {
+		if _, err := NewKeyFile(place, nil); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", place, err, want)
+		}
+		if _, err := os.Lstat(place); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: something was left: %v", place, err)
+		}
+	}
+}
+
 // A key that is there but of no use is never replaced.
 func TestLoadRefuses(t *testing.T) {
 	good, err := encodeKey(testKey(t, 1))

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"math/bits"
 	"net/netip"
+
+	"github.com/kairos-io/kairos/overlay/secret"
 )
 
 // ErrNetwork is returned, wrapped, for an overlay range that cannot be used.
@@ -66,11 +68,11 @@ type Network struct {
 // NetworkOf derives the ranges from the token's address seed. A valid override
 // replaces the IPv4 range: /8 to /24, without host bits, away from special
 // ranges and from the cluster's pod and service ranges. Errors wrap ErrNetwork.
-func NetworkOf(seed [32]byte, override netip.Prefix) (Network, error) {
-	if seed == [32]byte{} {
-		return Network{}, fmt.Errorf("derive overlay network: empty seed: %w", ErrNetwork)
+func NetworkOf(seed secret.Key, override netip.Prefix) (Network, error) {
+	if seed.IsZero() {
+		return Network{}, fmt.Errorf("derive overlay network: no seed: %w", ErrNetwork)
 	}
-	v6, err := hkdf.Key(sha256.New, seed[:], nil, labelV6Network, 7)
+	v6, err := hkdf.Key(sha256.New, seed.Bytes(), nil, labelV6Network, 7)
 	if err != nil {
 		return Network{}, fmt.Errorf("derive IPv6 network: %w", err)
 	}
@@ -86,7 +88,7 @@ func NetworkOf(seed [32]byte, override netip.Prefix) (Network, error) {
 		n.V4 = override
 		return n, nil
 	}
-	v4, err := hkdf.Key(sha256.New, seed[:], nil, labelV4Network, 8)
+	v4, err := hkdf.Key(sha256.New, seed.Bytes(), nil, labelV4Network, 8)
 	if err != nil {
 		return Network{}, fmt.Errorf("derive IPv4 network: %w", err)
 	}

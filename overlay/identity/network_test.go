@@ -6,13 +6,15 @@ import (
 	"errors"
 	"net/netip"
 	"testing"
+
+	"github.com/kairos-io/kairos/overlay/secret"
 )
 
-func seedOf(n uint32) [32]byte {
-	return sha256.Sum256(binary.BigEndian.AppendUint32(nil, n))
+func seedOf(n uint32) secret.Key {
+	return secret.NewKey(sha256.Sum256(binary.BigEndian.AppendUint32(nil, n)))
 }
 
-func networkOf(t testing.TB, seed [32]byte, override string) Network {
+func networkOf(t testing.TB, seed secret.Key, override string) Network {
 	t.Helper()
 	var prefix netip.Prefix
 	if override != "" {
@@ -71,8 +73,8 @@ func TestNetworkFromToken(t *testing.T) {
 			t.Errorf("%s chosen %d times, mean %d", p, count, mean)
 		}
 	}
-	if _, err := NetworkOf([32]byte{}, netip.Prefix{}); !errors.Is(err, ErrNetwork) {
-		t.Errorf("empty seed: %v", err)
+	if _, err := NetworkOf(secret.Key{}, netip.Prefix{}); !errors.Is(err, ErrNetwork) {
+		t.Errorf("no seed: %v", err)
 	}
 }
 

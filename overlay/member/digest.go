@@ -1,7 +1,6 @@
 package member
 
 import (
-	"maps"
 	"slices"
 
 	"github.com/kairos-io/kairos/overlay/identity"
@@ -52,12 +51,4 @@ func (t *Table) Missing(theirs wire.Digest, limit int) []wire.Signed {
 		out = append(out, t.members[id].Signed)
 	}
 	return out
-}
-
-// sameContent reports whether two records say the same, sequence numbers aside.
-func sameContent(a, b wire.Record) bool {
-	return a.Name == b.Name && a.Kind == b.Kind && a.NetworkID == b.NetworkID &&
-		a.Version == b.Version && a.Pinned == b.Pinned && a.Left == b.Left &&
-		slices.Equal(a.Addrs, b.Addrs) && slices.Equal(a.Underlay, b.Underlay) &&
-		slices.Equal(a.Prefixes, b.Prefixes) && maps.Equal(a.Annotations, b.Annotations)
 }

@@ -208,7 +208,7 @@ func kindOf(old, now wire.Record) Kind {
 		return Refreshed
 	case old.Left:
 		return Added
-	case sameContent(old, now):
+	case old.Same(now):
 		return Refreshed
 	}
 	return Updated

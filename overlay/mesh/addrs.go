@@ -107,17 +107,9 @@ func (m *Mesh) dialable(addrs []netip.AddrPort) []netip.AddrPort {
 	return out
 }
 
-// Underlay returns the host:port addresses, each for QUIC and TCP, at which
-// other machines may reach this node, as its record announces them.
-func (m *Mesh) Underlay() []string {
-	var out []string
-	for _, a := range m.underlayAddrs() {
-		out = append(out, a.String())
-	}
-	return out
-}
-
-func (m *Mesh) underlayAddrs() []netip.AddrPort {
+// Underlay returns the addresses, each for QUIC and TCP, at which other machines
+// may reach this node, as its record announces them.
+func (m *Mesh) Underlay() []netip.AddrPort {
 	local, err := localAddrs()
 	if err != nil {
 		m.log.Warn("cannot read this machine's addresses", "err", err)

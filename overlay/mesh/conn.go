@@ -133,7 +133,7 @@ func (c *conn) dispatch(raw network.MuxedStream) {
 	c.m.mu.Lock()
 	handler := c.m.handlers[name]
 	c.m.mu.Unlock()
-	if handler == nil {
+	if handler == nil || !c.adm.Standing.May(name) {
 		_ = raw.ResetWithError(network.StreamProtocolNegotiationFailed)
 		c.m.stats.streamsRefused.Add(1)
 		return

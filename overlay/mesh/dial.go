@@ -174,7 +174,7 @@ func (m *Mesh) wanted(a attempt, got identity.ID) error {
 }
 
 func (m *Mesh) admitDialled(ctx context.Context, a attempt, raw transport.CapableConn) (*conn, error) {
-	got, err := admission.PeerOf(raw)
+	got, err := peerOf(raw)
 	if err == nil {
 		err = m.wanted(a, got)
 	}
@@ -182,7 +182,7 @@ func (m *Mesh) admitDialled(ctx context.Context, a attempt, raw transport.Capabl
 		_ = raw.CloseWithError(network.ConnNoError)
 		return nil, err
 	}
-	adm, err := m.gate.Admit(ctx, raw, admission.Dialled)
+	adm, err := m.admit(ctx, raw, admission.Dialled)
 	if err != nil {
 		return nil, err
 	}
@@ -226,12 +226,12 @@ func (m *Mesh) acceptLoop(l transport.Listener) {
 }
 
 func (m *Mesh) admitAccepted(raw transport.CapableConn) {
-	peer, err := admission.PeerOf(raw)
+	peer, err := peerOf(raw)
 	if err == nil && (!m.acceptable(remoteOf(raw).Addr()) || !m.allowed(peer)) {
 		_ = raw.CloseWithError(network.ConnNoError)
 		return
 	}
-	adm, err := m.gate.Admit(m.ctx, raw, admission.Accepted)
+	adm, err := m.admit(m.ctx, raw, admission.Accepted)
 	if err != nil {
 		m.log.Debug("connection refused", "addr", remoteOf(raw).String(), "err", err)
 		return

@@ -18,7 +18,7 @@ import (
 
 	"github.com/kairos-io/kairos/overlay/admission"
 	"github.com/kairos-io/kairos/overlay/identity"
-	"github.com/kairos-io/kairos/overlay/secret"
+	"github.com/kairos-io/kairos/overlay/token"
 )
 
 var transports = []string{quicName, tcpName}
@@ -111,7 +111,7 @@ func hungUp(t testing.TB, c transport.CapableConn) {
 func TestStrangerSeesNothing(t *testing.T) {
 	for _, via := range transports {
 		t.Run(via, func(t *testing.T) {
-			m := victim(t, Config{Keys: testKeys(t)})
+			m := victim(t, Config{Keys: testKeys(t), Timing: Timing{Admission: time.Second}})
 			h, err := libp2p.New(libp2p.NoListenAddrs, libp2p.DisableMetrics())
 			if err != nil {
 				t.Fatal(err)
@@ -136,7 +136,10 @@ func TestStrangerSeesNothing(t *testing.T) {
 			if agent, err := h.Peerstore().Get(pid, "AgentVersion"); err == nil {
 				t.Errorf("a stranger learned of the agent %v", agent)
 			}
-			until(t, "the refusal is counted", func() bool { return m.Stats().Admission.RefusedProof > 0 })
+			until(t, "it is counted", func() bool { return m.Stats().Admission.Left+m.Stats().Admission.RefusedTimeout > 0 })
+			if n := m.Stats().Admission.RefusedProof; n != 0 {
+				t.Errorf("somebody who proved nothing counts as %d other tokens", n)
+			}
 			if len(m.Peers()) != 0 {
 				t.Error("a stranger is a peer")
 			}
@@ -172,9 +175,10 @@ func TestHostileProofs(t *testing.T) {
 		t.Run(via, func(t *testing.T) {
 			m := victim(t, Config{Keys: keys, Limits: admission.Limits{Failures: 1 << 20}})
 			attacker := start(t, Config{Keys: testKeys(t)})
-			right, wrong := secret.NewKey(keys.Admission), secret.NewKey([32]byte{1})
-			prove := func(key secret.Key, hello []byte) []byte {
-				proof, err := admission.NewDialler(key, attacker.ID(), m.ID(), admission.Nonce{7}).Prove(hello)
+			right, wrong := keys.Doors, testKeys(t).Doors
+			prove := func(doors token.Doors, hello []byte) []byte {
+				side := admission.Side{Self: attacker.ID(), Peer: m.ID(), Nonce: admission.Nonce{7}, Doors: doors}
+				proof, err := admission.NewDialler(side).Prove(hello)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -182,18 +186,20 @@ func TestHostileProofs(t *testing.T) {
 			}
 			refused := func(what string, proof func(hello []byte) []byte) {
 				t.Helper()
-				before := m.Stats().Admission.RefusedProof
+				count := func() uint64 { return m.Stats().Admission.RefusedProof + m.Stats().Admission.Left }
+				before := count()
 				c := knock(t, attacker, m, via)
 				s, hello := greeted(t, c)
 				if _, err := s.Write(proof(hello)); err != nil {
 					t.Fatalf("%s: %v", what, err)
 				}
 				_ = s.CloseWrite() // fails when the victim was faster
-				if got, err := io.ReadAll(s); err == nil || len(got) > 0 {
+				// The stream ends, or the connection does: either is no answer.
+				if got, err := io.ReadAll(s); len(got) > 0 {
 					t.Errorf("%s: answered with %x (%v)", what, got, err)
 				}
 				hungUp(t, c)
-				until(t, what+" is counted", func() bool { return m.Stats().Admission.RefusedProof == before+1 })
+				until(t, what+" is counted", func() bool { return count() == before+1 })
 			}
 
 			var seen []byte
@@ -219,7 +225,10 @@ func TestHostileProofs(t *testing.T) {
 				}
 				return junk
 			})
-			for cut := range admission.ProofSize {
+			if n := m.Stats().Admission.RefusedProof; n != 3 {
+				t.Errorf("%d of 3 wrong proofs are counted as such", n)
+			}
+			for _, cut := range []int{0, 1, 31, 32, 47, 48, 49, 500, admission.ProofSize - 17, admission.ProofSize - 1} {
 				refused("truncated proof", func(h []byte) []byte { return prove(right, h)[:cut] })
 			}
 			if got := m.Stats().Admission.Admitted; got != 1 {
@@ -242,7 +251,7 @@ func TestFailuresAreLimited(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		c, err := attacker.under.tcp.Dial(ctx, at, pid)
 		if err == nil {
-			_, err = attacker.gate.Admit(ctx, c, admission.Dialled)
+			_, err = attacker.admit(ctx, c, admission.Dialled)
 		}
 		cancel()
 		if err == nil {
@@ -263,7 +272,7 @@ func TestWrongTokensLeaveNothing(t *testing.T) {
 		for i := range n {
 			via := transports[i%len(transports)]
 			c := knock(t, attacker, m, via)
-			if _, err := attacker.gate.Admit(t.Context(), c, admission.Dialled); !errors.Is(err, admission.ErrRefused) {
+			if _, err := attacker.admit(t.Context(), c, admission.Dialled); !errors.Is(err, admission.ErrRefused) {
 				t.Fatalf("try %d over %s: %v, want ErrRefused", i, via, err)
 			}
 		}

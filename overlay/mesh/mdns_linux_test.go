@@ -78,7 +78,7 @@ func TestNoIPv6(t *testing.T) {
 	both := []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:0"), netip.MustParseAddrPort("[::]:0")}
 	m := start(t, Config{Keys: testKeys(t), Listen: both})
 	for _, a := range m.Underlay() {
-		if !strings.HasPrefix(a, "127.0.0.1:") {
+		if !strings.HasPrefix(a.String(), "127.0.0.1:") {
 			t.Errorf("announces %s", a)
 		}
 	}

@@ -17,7 +17,6 @@ import (
 	"github.com/kairos-io/kairos/overlay/admission"
 	"github.com/kairos-io/kairos/overlay/discovery"
 	"github.com/kairos-io/kairos/overlay/identity"
-	"github.com/kairos-io/kairos/overlay/secret"
 	"github.com/kairos-io/kairos/overlay/socket"
 	"github.com/kairos-io/kairos/overlay/token"
 )
@@ -63,7 +62,6 @@ type Mesh struct {
 	run     admission.Run
 	gate    *admission.Gate
 	under   *underlay
-	service string // under which members look for each other
 	static  []discovery.Peer
 	exclude []netip.Prefix
 
@@ -90,6 +88,9 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 	if cfg.Key.IsZero() {
 		return nil, errors.New("start mesh: no identity key")
 	}
+	if cfg.Keys.IsZero() {
+		return nil, errors.New("start mesh: no keys of a network")
+	}
 	static, err := parsePeers(cfg.Peers)
 	if err != nil {
 		return nil, fmt.Errorf("start mesh: %w", err)
@@ -103,12 +104,9 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 			netip.AddrPortFrom(netip.IPv6Unspecified(), discovery.DefaultPort),
 		}
 	}
-	keys := cfg.Keys
-	cfg.Keys = token.Keys{} // the gate has what is secret in them
 	m := &Mesh{
 		cfg: cfg, self: cfg.Key.ID(), log: cfg.Log, timing: cfg.Timing.withDefaults(), start: time.Now(),
-		service: discovery.ServiceName(keys.Rendezvous),
-		static:  static, exclude: slices.Clone(cfg.Exclude),
+		static: static, exclude: slices.Clone(cfg.Exclude),
 		peers:    make(map[identity.ID]*peerState),
 		targets:  make(map[identity.ID]*target),
 		subs:     make(map[*subscription]struct{}),
@@ -118,7 +116,7 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 		return nil, fmt.Errorf("start mesh: draw run name: %w", err)
 	}
 	m.gate = admission.NewGate(admission.Config{
-		Key: secret.NewKey(keys.Admission), Self: m.self, Run: m.run, Rand: rand.Reader, Limits: cfg.Limits, Deadline: m.timing.Admission,
+		Doors: cfg.Keys.Doors, Self: m.self, Run: m.run, Rand: rand.Reader, Known: m.known, Limits: cfg.Limits, Deadline: m.timing.Admission,
 	})
 	if m.under, err = openUnderlay(m); err != nil {
 		return nil, fmt.Errorf("start mesh: %w", err)

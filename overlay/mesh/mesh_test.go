@@ -32,6 +32,14 @@ func testKey(t testing.TB) identity.Key {
 	return key
 }
 
+// texts is how a person would name addresses.
+func texts(addrs []netip.AddrPort) (out []string) {
+	for _, a := range addrs {
+		out = append(out, a.String())
+	}
+	return out
+}
+
 func testKeys(t testing.TB) token.Keys {
 	t.Helper()
 	tok, err := token.Generate(rand.Reader, 3)
@@ -171,7 +179,7 @@ func TestConnectTime(t *testing.T) {
 
 func TestWrongToken(t *testing.T) {
 	a := start(t, Config{Keys: testKeys(t)})
-	b := start(t, Config{Keys: testKeys(t), Peers: a.Underlay()})
+	b := start(t, Config{Keys: testKeys(t), Peers: texts(a.Underlay())})
 	deadline := time.After(patience)
 	for a.Stats().Admission.RefusedProof == 0 || b.Stats().Admission.RefusedByPeer == 0 {
 		select {

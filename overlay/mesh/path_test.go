@@ -180,14 +180,14 @@ func TestRestartReplaces(t *testing.T) {
 	a := start(t, Config{Keys: keys})
 	first := start(t, Config{Keys: keys, Key: key})
 	p := newProxy(t, first.under.bound[0])
-	a.Learn(key.ID(), []string{p.addr.String()})
+	a.Learn(key.ID(), []netip.AddrPort{p.addr})
 	events, cancel := a.Events()
 	defer cancel()
 	await(t, events, PeerUp, key.ID())
 	p.frozen.Store(true)
 
 	begin := time.Now()
-	second := start(t, Config{Keys: keys, Key: key, Peers: a.Underlay()})
+	second := start(t, Config{Keys: keys, Key: key, Peers: texts(a.Underlay())})
 	await(t, events, PeerDown, key.ID())
 	await(t, events, PeerUp, key.ID())
 	if took := time.Since(begin); took > 5*time.Second {

@@ -52,18 +52,12 @@ func (t *target) lost(now time.Duration) {
 }
 
 // Learn tells where a member says that it is: its record's underlay
-// addresses, host:port each. What cannot be read or dialled is passed over.
-// The mesh connects to every member that it learned of, until Forget.
-func (m *Mesh) Learn(id identity.ID, underlay []string) {
-	var addrs []netip.AddrPort
-	for _, text := range underlay {
-		if a, err := netip.ParseAddrPort(text); err == nil {
-			addrs = append(addrs, a)
-		}
-	}
+// addresses. What cannot be dialled is passed over. The mesh connects to every
+// member that it learned of, until Forget.
+func (m *Mesh) Learn(id identity.ID, underlay []netip.AddrPort) {
 	m.update(id, func(t *target) bool {
-		changed := !slices.Equal(t.record, addrs)
-		t.record = addrs
+		changed := !slices.Equal(t.record, underlay)
+		t.record = slices.Clone(underlay)
 		return changed
 	})
 }

@@ -19,7 +19,7 @@ func TestRumoursAreBounded(t *testing.T) {
 		t.Errorf("%d rumours believed, want %d", n, maxRumours)
 	}
 	known := testKey(t).ID()
-	m.Learn(known, []string{"127.0.0.1:1"})
+	m.Learn(known, []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1")})
 	if n := m.Stats().Members; n != maxRumours+1 {
 		t.Errorf("a member that another vouched for was not taken in: %d", n)
 	}
@@ -31,12 +31,12 @@ func TestRumoursAreBounded(t *testing.T) {
 
 func TestLearnIgnoresJunk(t *testing.T) {
 	m := start(t, Config{Keys: testKeys(t)})
-	m.Learn(m.ID(), []string{"127.0.0.1:1"})
-	m.Learn(identity.ID{}, []string{"127.0.0.1:1"})
+	m.Learn(m.ID(), []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1")})
+	m.Learn(identity.ID{}, []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1")})
 	if n := m.Stats().Members; n != 0 {
 		t.Errorf("%d members, want none: oneself and nobody are none", n)
 	}
-	m.Learn(testKey(t).ID(), []string{"", "host:1", "127.0.0.1", "127.0.0.1:99999", "[::1"})
+	m.Learn(testKey(t).ID(), []netip.AddrPort{{}, netip.MustParseAddrPort("127.0.0.1:0"), netip.MustParseAddrPort("224.0.0.1:1"), netip.MustParseAddrPort("[::]:1")})
 	if n := m.Stats().Dials; n != 0 {
 		t.Errorf("%d dials of junk", n)
 	}
@@ -50,7 +50,7 @@ func TestRumoursLeaveRoomForRecords(t *testing.T) {
 	for i := range 2 * maxAddrs {
 		forged = append(forged, netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(i + 1)}), 1))
 	}
-	m.Learn(id, []string{real.String()})
+	m.Learn(id, []netip.AddrPort{real})
 	m.found(id, forged)
 	m.mu.Lock()
 	known := m.targets[id]

@@ -309,7 +309,7 @@ func (u *underlay) learn(ctx context.Context, addr netip.AddrPort) (_ identity.I
 		return identity.ID{}, fmt.Errorf("shake hands: %w", err)
 	}
 	defer func() { _ = secured.Close() }()
-	return admission.PeerOf(secured)
+	return peerOf(secured)
 }
 
 // peerID is the libp2p name of a node; empty for the zero ID.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/kairos-io/kairos/overlay/discovery"
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/secret"
 )
 
 // watchNetwork looks at the machine's addresses now and then, which costs two
@@ -13,14 +14,14 @@ import (
 func (m *Mesh) watchNetwork() {
 	ticker := time.NewTicker(m.timing.Watch)
 	defer ticker.Stop()
-	before := m.underlayAddrs()
+	before := m.Underlay()
 	for {
 		select {
 		case <-ticker.C:
 		case <-m.ctx.Done():
 			return
 		}
-		after := m.underlayAddrs()
+		after := m.Underlay()
 		if slices.Equal(before, after) {
 			continue
 		}
@@ -35,13 +36,17 @@ func (m *Mesh) watchNetwork() {
 
 // runMDNS announces this node on the local network and listens for others.
 func (m *Mesh) runMDNS() {
+	var keys []secret.Key
+	for _, d := range m.cfg.Keys.Doors {
+		keys = append(keys, d.Find.MDNS)
+	}
 	mdns := &discovery.MDNS{
-		Service: m.service,
-		Self:    m.self,
-		Addrs:   m.underlayAddrs,
-		Usable:  m.acceptable,
-		Found:   m.found,
-		Log:     m.log,
+		Keys:   keys,
+		Self:   m.self,
+		Addrs:  m.Underlay,
+		Usable: m.acceptable,
+		Found:  m.found,
+		Log:    m.log,
 	}
 	mdns.Run(m.ctx)
 }

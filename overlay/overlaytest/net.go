@@ -62,7 +62,7 @@ type Node struct {
 // New starts n nodes, which stop at the end of the test.
 func New(t testing.TB, n int, opts Options) *Net {
 	t.Helper()
-	if opts.Keys == (token.Keys{}) {
+	if opts.Keys.IsZero() {
 		tok, err := token.Generate(rand.Reader, 3)
 		if err != nil {
 			t.Fatal(err)
@@ -117,7 +117,7 @@ func (n *Node) Start() {
 	if err != nil {
 		t.Fatalf("start node %d: %v", n.Index, err)
 	}
-	n.listen = netip.MustParseAddrPort(m.Underlay()[0])
+	n.listen = m.Underlay()[0]
 	n.starts++
 	n.Mesh, n.Table = m, member.New(n.ID(), member.Limits{})
 	gc := gossip.Config{Key: n.Key, Table: n.Table, Mesh: m, Incarnation: n.starts, Log: cfg.Log}

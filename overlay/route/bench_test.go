@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/rights"
+	"github.com/kairos-io/kairos/overlay/wire"
 )
 
 // crowd is a mesh of n members with an address and a pod range each.
@@ -14,7 +16,7 @@ func crowd(n int) (*Table, []Entry) {
 	for i := range n {
 		var who identity.ID
 		binary.BigEndian.PutUint32(who[:], uint32(i+1))
-		m := Entry{ID: who, NetworkID: "home",
+		m := Entry{ID: who, Rights: rights.OfWords(rights.Words{ID: who, Kind: wire.KindNode, NetworkID: "home"}),
 			Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, 77, byte(i >> 8), byte(i)}), network.V6Addr(who)}}
 		if i < 256 {
 			m.Prefixes = []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 42, byte(i), 0}), 24)}

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/rights"
 )
 
 // Reasons of a Refusal.
@@ -19,8 +20,8 @@ const (
 
 // Build decides who is behind what. Whoever is pinned comes first, then the
 // lower ID; the first claim counts, and a prefix counts only as a whole. A
-// member keeps the prefixes that Input.Before gave it for as long as it claims
-// them. Apart from that the result depends neither on the order of the members
+// member keeps the prefixes that Input.Before or Input.Kept gave it for as long
+// as it claims them. Apart from that the result depends neither on the order of the members
 // nor on time.
 func Build(in Input) *Table {
 	b := builder{in: in, table: &Table{self: in.Self, addrs: make(map[netip.Addr]identity.ID, 2*len(in.Members))}}
@@ -31,12 +32,18 @@ func Build(in Input) *Table {
 		}
 	}
 	// After all addresses: no prefix may take an address away.
-	for _, kept := range []bool{true, false} {
-		for _, m := range members {
-			for _, prefix := range m.Prefixes {
-				if in.Before.gave(m.ID, prefix) == kept {
-					b.claimPrefix(m, prefix)
-				}
+	for _, m := range members {
+		for _, prefix := range m.Prefixes {
+			if b.had(m.ID, prefix) {
+				b.claimPrefix(m, prefix)
+			}
+		}
+	}
+	b.holdForAbsent(members)
+	for _, m := range members {
+		for _, prefix := range m.Prefixes {
+			if !b.had(m.ID, prefix) {
+				b.claimPrefix(m, prefix)
 			}
 		}
 	}
@@ -46,6 +53,25 @@ func Build(in Input) *Table {
 type builder struct {
 	in    Input
 	table *Table
+}
+
+// had reports whether the member had the prefix before.
+func (b *builder) had(id identity.ID, prefix netip.Prefix) bool {
+	return b.in.Before.gave(id, prefix) || slices.Contains(b.in.Kept, Owned{Prefix: prefix, ID: id})
+}
+
+// holdForAbsent gives what was kept to owners of which nothing is heard yet. A
+// kept prefix is no claim of anybody, so that none of them is named as a loser.
+func (b *builder) holdForAbsent(members []Entry) {
+	for _, k := range b.in.Kept {
+		here := slices.ContainsFunc(members, func(m Entry) bool { return m.ID == k.ID })
+		if here || k.ID.IsZero() || b.reasonAgainst(k.Prefix) != "" {
+			continue
+		}
+		if at, free := b.place(k); free {
+			b.table.spans = slices.Insert(b.table.spans, at, spanOf(k))
+		}
+	}
 }
 
 // ranked returns the members in the order in which their claims count.
@@ -98,30 +124,47 @@ func (b *builder) claimAddr(id identity.ID, addr netip.Addr) {
 }
 
 func (b *builder) claimPrefix(m Entry, prefix netip.Prefix) {
+	reason := b.reasonAgainst(prefix)
+	if reason != ReasonForm && !m.Rights.May(rights.Route, b.in.Accept.NetworkID) {
+		reason = ReasonNetworkID
+	}
+	if reason != "" {
+		b.refuse(m.ID, prefix, reason)
+		return
+	}
+	claim := Owned{Prefix: prefix, ID: m.ID}
+	at, free := b.place(claim)
+	if !free {
+		// Every overlapping span follows from at on; name each owner once.
+		b.loseAll(b.table.spans[at:], spanOf(claim))
+		return
+	}
+	b.table.spans = slices.Insert(b.table.spans, at, spanOf(claim))
+}
+
+// reasonAgainst says why nobody may have the prefix; "" if somebody may.
+func (b *builder) reasonAgainst(prefix netip.Prefix) string {
 	accepted, network := b.in.Accept.Range, b.in.Network
 	switch {
 	case !prefix.IsValid() || prefix != prefix.Masked() || prefix.Addr().Is4In6():
-		b.refuse(m.ID, prefix, ReasonForm)
-		return
-	case m.NetworkID != b.in.Accept.NetworkID:
-		b.refuse(m.ID, prefix, ReasonNetworkID)
-		return
+		return ReasonForm
 	case !accepted.IsValid() || prefix.Bits() < accepted.Bits() || !accepted.Contains(prefix.Addr()):
-		b.refuse(m.ID, prefix, ReasonRange)
-		return
+		return ReasonRange
 	case network.V4.Overlaps(prefix) || network.V6.Overlaps(prefix):
-		b.refuse(m.ID, prefix, ReasonOverlay)
-		return
+		return ReasonOverlay
 	}
-	claim := span{first: prefix.Addr(), last: lastAddr(prefix), owner: Owned{Prefix: prefix, ID: m.ID}}
-	spans := b.table.spans
-	at := search(spans, claim.first)
-	if at < len(spans) && spans[at].first.Compare(claim.last) <= 0 {
-		// Every overlapping span follows from at on; name each owner once.
-		b.loseAll(spans[at:], claim)
-		return
-	}
-	b.table.spans = slices.Insert(spans, at, claim)
+	return ""
+}
+
+// place returns where in the spans o belongs, and whether nothing overlaps it.
+func (b *builder) place(o Owned) (at int, free bool) {
+	claim := spanOf(o)
+	at = search(b.table.spans, claim.first)
+	return at, at >= len(b.table.spans) || b.table.spans[at].first.Compare(claim.last) > 0
+}
+
+func spanOf(o Owned) span {
+	return span{first: o.Prefix.Addr(), last: lastAddr(o.Prefix), owner: o}
 }
 
 // loseAll records the conflicts of a claim with the spans that it overlaps.

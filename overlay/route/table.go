@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/rights"
 )
 
 // Input is everything that a Table follows from.
@@ -20,15 +21,19 @@ type Input struct {
 	// members' own choice: without it a newcomer could draw the traffic of pods
 	// that run already to itself.
 	Before *Table
+	// Kept are prefixes that were believed before this daemon started, by their
+	// owners: Before for a start. A prefix whose owner is not among Members is
+	// nobody else's meanwhile: who is heard first after a start must not win.
+	Kept []Owned
 }
 
 // Entry is one member as it describes itself.
 type Entry struct {
-	ID        identity.ID
-	Addrs     []netip.Addr   // overlay addresses
-	Pinned    bool           // Addrs will not change any more
-	Prefixes  []netip.Prefix // what lies behind the member
-	NetworkID string
+	ID       identity.ID
+	Addrs    []netip.Addr   // overlay addresses
+	Pinned   bool           // Addrs will not change any more
+	Prefixes []netip.Prefix // what lies behind the member
+	Rights   rights.Rights  // whether that may be believed
 }
 
 // Accept bounds which announced prefixes are believed.
@@ -129,6 +134,19 @@ func (t *Table) Refused() []Refusal {
 		return nil
 	}
 	return t.refused
+}
+
+// Prefixes lists the believed prefixes with their owners, in the order of their
+// addresses: what Input.Kept takes after a restart. The caller may keep it.
+func (t *Table) Prefixes() []Owned {
+	if t == nil {
+		return nil
+	}
+	out := make([]Owned, 0, len(t.spans))
+	for _, s := range t.spans {
+		out = append(out, s.owner)
+	}
+	return out
 }
 
 // Owned lists every destination with the member behind it, addresses and

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/rights"
+	"github.com/kairos-io/kairos/overlay/wire"
 )
 
 var (
@@ -18,8 +20,12 @@ var (
 // id returns an ID that orders by n.
 func id(n byte) identity.ID { return identity.ID(bytes.Repeat([]byte{n}, 32)) }
 
+func machine(n byte, cluster string) rights.Rights {
+	return rights.OfWords(rights.Words{ID: id(n), Kind: wire.KindNode, NetworkID: cluster})
+}
+
 func member(n byte, addr string, prefixes ...string) Entry {
-	e := Entry{ID: id(n), NetworkID: "home", Addrs: []netip.Addr{netip.MustParseAddr(addr), network.V6Addr(id(n))}}
+	e := Entry{ID: id(n), Rights: machine(n, "home"), Addrs: []netip.Addr{netip.MustParseAddr(addr), network.V6Addr(id(n))}}
 	for _, p := range prefixes {
 		e.Prefixes = append(e.Prefixes, netip.MustParsePrefix(p))
 	}
@@ -170,16 +176,58 @@ func TestPrefixInUseIsNotTaken(t *testing.T) {
 		})
 	}
 	foreign := victim
-	foreign.NetworkID = "other"
+	foreign.Rights = machine(5, "other")
 	table := Build(Input{Self: id(1), Network: network, Members: []Entry{foreign}, Accept: accept, Before: inUse})
 	if _, ok := table.Lookup(pod); ok {
 		t.Error("a prefix was kept that is not accepted any more")
 	}
 }
 
+// After a restart there is no table from before, but what was kept of it: the
+// member that is heard first must not win what another had.
+func TestPrefixIsKeptOverARestart(t *testing.T) {
+	victim, thief := member(5, "10.77.0.5", "10.42.1.0/24"), pinned(member(2, "10.77.0.2", "10.42.1.0/24"))
+	kept := build(victim, member(6, "10.77.0.6", "10.42.6.0/24")).Prefixes()
+	pod := netip.MustParseAddr("10.42.1.9")
+	in := Input{Self: id(1), Network: network, Accept: accept, Kept: kept}
+	for _, c := range []struct {
+		name    string
+		members []Entry
+		owner   byte
+	}{
+		{"both are heard", []Entry{victim, thief}, 5},
+		{"the thief is heard first", []Entry{thief}, 5},
+		{"the thief takes a part, alone", []Entry{member(2, "10.77.0.2", "10.42.1.0/25")}, 5},
+		{"the thief takes the whole range, alone", []Entry{member(2, "10.77.0.2", "10.42.0.0/16")}, 5},
+		{"the owner has come without it", []Entry{member(5, "10.77.0.5"), thief}, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			in.Members = c.members
+			table := Build(in)
+			if got, _ := table.Lookup(pod); got != id(c.owner) {
+				t.Errorf("%s went to %s", pod, got.Short())
+			}
+			if !table.SourceOK(id(c.owner), pod) {
+				t.Error("its owner may not send from it")
+			}
+			next := in
+			next.Before = table // of one turn to the next
+			if got, _ := Build(next).Lookup(pod); got != id(c.owner) {
+				t.Errorf("one turn later %s went to %s", pod, got.Short())
+			}
+		})
+	}
+	in.Members, in.Accept = []Entry{thief}, Accept{}
+	if _, ok := Build(in).Lookup(pod); ok {
+		t.Error("a kept prefix is believed that is not accepted any more")
+	}
+}
+
 func TestRefused(t *testing.T) {
 	foreign := member(2, "10.77.0.2", "10.42.1.0/24")
-	foreign.NetworkID = "other"
+	foreign.Rights = machine(2, "other")
+	laptop := member(2, "10.77.0.2", "10.42.1.0/24")
+	laptop.Rights = rights.OfWords(rights.Words{ID: id(2), Kind: wire.KindBridge, NetworkID: "home"})
 	thief := member(2, "10.77.0.2")
 	thief.Addrs = append(thief.Addrs, network.V6Addr(id(1)))
 	odd := member(2, "10.77.0.2")
@@ -197,6 +245,7 @@ func TestRefused(t *testing.T) {
 		{"no network", Input{Members: []Entry{member(2, "10.77.0.2")}}, ReasonOutside, 2},
 		{"IPv6 address of another", Input{Network: network, Members: []Entry{thief}}, ReasonNotOwn, 1},
 		{"odd addresses", Input{Network: network, Members: []Entry{odd}}, ReasonForm, 3},
+		{"prefix behind a laptop", Input{Network: network, Members: []Entry{laptop}, Accept: accept}, ReasonNetworkID, 1},
 		{"prefix of another cluster", Input{Network: network, Members: []Entry{foreign}, Accept: accept}, ReasonNetworkID, 1},
 		{"prefix outside", Input{Network: network, Members: []Entry{member(2, "10.77.0.2", "10.43.0.0/24", "0.0.0.0/0", "10.0.0.0/8", "10.42.0.0/15", "fd00::/48")},
 			Accept: accept}, ReasonRange, 5},

@@ -20,6 +20,9 @@ func NewKey(key [32]byte) Key {
 	return Key{&kept}
 }
 
+// IsZero reports whether there is no key.
+func (k Key) IsZero() bool { return k.key == nil }
+
 // Bytes is the key itself: for ciphers and MACs, and not to be kept. It panics for none.
 func (k Key) Bytes() []byte { return (**k.key)[:] }
 

@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kairos-io/kairos/overlay/internal/poll"
 )
 
 // Limits of one system call with UDP_SEGMENT: udp(7) and the size of an IP packet.
@@ -140,11 +143,8 @@ func (w *Sender) run(packets [][]byte) int {
 
 // send sends one run.
 func (w *Sender) send(packets [][]byte) error {
-	for i, p := range packets {
-		w.vectors[i].Base = unsafe.SliceData(p)
-		w.vectors[i].SetLen(len(p))
-	}
-	w.header.SetIovlen(len(packets))
+	n := poll.Vectors(w.vectors[:], packets)
+	w.header.SetIovlen(n)
 	w.header.Control = nil
 	w.header.SetControllen(0)
 	if len(packets) > 1 {
@@ -153,7 +153,8 @@ func (w *Sender) send(packets [][]byte) error {
 		w.header.SetControllen(unix.CmsgSpace(2))
 	}
 	err := w.socket.fd.Write(w.try)
-	clear(w.vectors[:len(packets)]) // what was sent is not kept alive
+	runtime.KeepAlive(packets)
+	clear(w.vectors[:n]) // what was sent is not kept alive
 	if err != nil {
 		return err
 	}

@@ -1,12 +1,12 @@
 package token
 
 import (
-	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 )
 
 const (
@@ -18,24 +18,28 @@ const (
 	redacted = "[redacted network token]"
 )
 
-// Token is the one secret of a mesh: 32 random bytes and the number of nodes
-// that its owner declared. It cannot be printed: every form of formatting,
-// logging and marshalling yields a placeholder; Reveal is the only way to the
-// text. The zero Token is no token. A Token is safe for concurrent use.
+// Token is the one secret of a mesh: the seed of its network, the secrets that let
+// machines in, and the number of nodes that its owner declared. It cannot be printed:
+// every form of formatting, logging and marshalling yields a placeholder; Reveal is the
+// only way to the text. The zero Token is no token. A Token is safe for concurrent use.
 type Token struct {
 	// Behind two pointers, because fmt does not call methods on unexported
 	// fields of other structs: it would print the bytes. One pointer is not
 	// enough: with a verb that does not fit, fmt follows it.
-	secret **secret
+	secret **content
 }
 
-type secret struct {
-	root  [secretSize]byte
-	nodes uint8
+// Pin tells one owner key from all others; it is public. The zero Pin is none.
+type Pin [16]byte
+
+// PinOf returns the pin of an Ed25519 public key.
+func PinOf(public [32]byte) Pin {
+	sum := sha256.Sum256(append([]byte("kairos/token/owner"), public[:]...))
+	return Pin(sum[:len(Pin{})])
 }
 
 // Generate makes a new token for a mesh of the given number of nodes, 1 to
-// MaxNodes (else ErrNodes), from 32 bytes of random; nil means crypto/rand.
+// MaxNodes (else ErrNodes), from 48 bytes of random; nil means crypto/rand.
 func Generate(random io.Reader, nodes int) (Token, error) {
 	if nodes < 1 || nodes > MaxNodes {
 		return Token{}, fmt.Errorf("generate a token for %d nodes: %w", nodes, ErrNodes)
@@ -43,14 +47,50 @@ func Generate(random io.Reader, nodes int) (Token, error) {
 	if random == nil {
 		random = rand.Reader
 	}
-	s := &secret{nodes: uint8(nodes)}
-	if _, err := io.ReadFull(random, s.root[:]); err != nil {
-		return Token{}, fmt.Errorf("read randomness for a token: %w", err)
+	c := &content{nodes: uint8(nodes), doors: []doorSecret{{gen: 1}}}
+	for _, part := range [][]byte{c.seed[:], c.doors[0].secret[:]} {
+		if _, err := io.ReadFull(random, part); err != nil {
+			return Token{}, fmt.Errorf("read randomness for a token: %w", err)
+		}
 	}
-	return wrap(s), nil
+	return wrap(c), nil
 }
 
-func wrap(s *secret) Token { return Token{&s} }
+func wrap(c *content) Token { return Token{&c} }
+
+// WithOwner returns t with the pin of its owner's key. It panics for the zero Token.
+func (t Token) WithOwner(owner Pin) Token {
+	c := **t.secret
+	c.owner = owner
+	return wrap(&c)
+}
+
+// WithPeers returns t with addresses, host:port each, at which machines of the network
+// can be found; the error wraps ErrPeers. It panics for the zero Token.
+func (t Token) WithPeers(peers []string) (Token, error) {
+	c := **t.secret
+	c.peers = slices.Clone(peers)
+	if !validPeers(peers) {
+		return Token{}, ErrPeers
+	}
+	return wrap(&c), nil
+}
+
+// Owner returns the pin of the owner's key; ok is false when there is none.
+func (t Token) Owner() (pin Pin, ok bool) {
+	if t.secret == nil {
+		return Pin{}, false
+	}
+	return (*t.secret).owner, (*t.secret).owner != Pin{}
+}
+
+// Peers returns the addresses that the token carries, host:port each.
+func (t Token) Peers() []string {
+	if t.secret == nil {
+		return nil
+	}
+	return slices.Clone((*t.secret).peers)
+}
 
 // IsZero reports whether there is no token.
 func (t Token) IsZero() bool { return t.secret == nil }
@@ -70,40 +110,6 @@ func (t Token) Quorum() int {
 		return 0
 	}
 	return t.Nodes()/2 + 1
-}
-
-// Keys are the sub-keys of a token. Knowing one says nothing about another or
-// about the token (HKDF-SHA256, RFC 5869). Keys cannot be printed as a whole.
-type Keys struct {
-	Admission  [32]byte // proves to a peer that one holds the token
-	Address    [32]byte // seed of the overlay's ranges, see identity.NetworkOf
-	Rendezvous [32]byte // names under which members look for each other
-	Genesis    [32]byte // public fingerprint of the network, bound into signatures
-}
-
-// Keys derives the sub-keys. It panics for the zero Token, whose keys the
-// whole world could compute.
-func (t Token) Keys() Keys {
-	if t.secret == nil {
-		panic("token: keys of the zero token")
-	}
-	return Keys{
-		Admission:  t.derive("admission"),
-		Address:    t.derive("address"),
-		Rendezvous: t.derive("rendezvous"),
-		Genesis:    t.derive("genesis"),
-	}
-}
-
-// derive includes the node count, so that two tokens with the same secret and
-// different counts, which would disagree on the quorum, never meet.
-func (t Token) derive(label string) [32]byte {
-	s := *t.secret
-	key, err := hkdf.Key(sha256.New, s.root[:], []byte{s.nodes}, "kairos/v1/"+label, 32)
-	if err != nil {
-		panic("token: derive: " + err.Error()) // only for lengths that are constants here
-	}
-	return [32]byte(key)
 }
 
 // String implements fmt.Stringer without revealing the token.
@@ -133,23 +139,3 @@ func (t *Token) UnmarshalText(text []byte) error {
 	*t = parsed
 	return nil
 }
-
-const redactedKeys = "[redacted token keys]"
-
-// String implements fmt.Stringer without revealing the keys.
-func (k Keys) String() string { return redactedKeys }
-
-// GoString implements fmt.GoStringer without revealing the keys.
-func (k Keys) GoString() string { return redactedKeys }
-
-// Format implements fmt.Formatter without revealing the keys, whatever the verb.
-func (k Keys) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redactedKeys) }
-
-// MarshalText implements encoding.TextMarshaler without revealing the keys.
-func (k Keys) MarshalText() ([]byte, error) { return []byte(redactedKeys), nil }
-
-// MarshalJSON implements json.Marshaler without revealing the keys.
-func (k Keys) MarshalJSON() ([]byte, error) { return []byte(`"` + redactedKeys + `"`), nil }
-
-// LogValue implements slog.LogValuer without revealing the keys.
-func (k Keys) LogValue() slog.Value { return slog.StringValue(redactedKeys) }

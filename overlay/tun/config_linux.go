@@ -35,10 +35,31 @@ func (i *Interface) configure(cfg Config) error {
 		}
 		i.noIPv6 = true
 	}
-	if err := i.nl.LinkSetUp(i.link); err != nil {
-		return explainConfig("bring it up", err)
+	if err := i.nl.LinkSetGSOMaxSegs(i.link, maxSegments(cfg.MTU)); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+		return explainConfig("set the most segments of a packet", err)
 	}
 	return i.SetAddrs(cfg.Addrs)
+}
+
+// maxSegments is how many segments TCP may hand over in one packet: as many as leave
+// with one system call (package socket) when each has its seal and header of up to 32
+// bytes. So one read here is one write there, and one write at the other end.
+func maxSegments(mtu int) int {
+	const sendBytes, sendSegments, perSegment = 65000, 64, 32
+	return min(sendBytes/(mtu+perSegment), sendSegments)
+}
+
+// up brings the interface up if somebody took it down. The kernel then has dropped
+// its routes and IPv6 addresses: they are to be set again.
+func (i *Interface) up() error {
+	link, err := i.nl.LinkByIndex(i.link.Attrs().Index)
+	if err != nil {
+		return fmt.Errorf("look at it: %w", err)
+	}
+	if link.Attrs().Flags&net.FlagUp != 0 {
+		return nil
+	}
+	return i.nl.LinkSetUp(i.link)
 }
 
 // IPv6 reports whether the host lets the interface have IPv6 addresses. Where
@@ -49,14 +70,17 @@ func (i *Interface) IPv6() bool {
 	return !i.noIPv6
 }
 
-// SetAddrs makes addrs the interface's addresses and routes each one's network
-// through the interface. New ones are there before old ones go. It does
+// SetAddrs brings the interface up, makes addrs its addresses and routes each
+// one's network through it. New ones are there before old ones go. It does
 // nothing where nothing differs.
 func (i *Interface) SetAddrs(addrs []netip.Prefix) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if err := i.opened(); err != nil {
 		return fmt.Errorf("set addresses: %w", err)
+	}
+	if err := i.up(); err != nil {
+		return explainConfig("bring it up", err)
 	}
 	have, err := i.addrs()
 	if err != nil {
@@ -179,10 +203,8 @@ func (i *Interface) routes(proto netlink.RouteProtocol) ([]Route, error) {
 		if r.Dst == nil {
 			continue // a default route is never ours
 		}
-		ip, _ := netip.AddrFromSlice(r.Dst.IP)
-		ones, _ := r.Dst.Mask.Size()
 		src, _ := netip.AddrFromSlice(r.Src)
-		routes = append(routes, Route{Prefix: netip.PrefixFrom(ip.Unmap(), ones), Src: src.Unmap()})
+		routes = append(routes, Route{Prefix: prefixOf(r.Dst), Src: src.Unmap()})
 	}
 	return routes, nil
 }
@@ -215,6 +237,13 @@ func hostAddr(a netip.Addr) *netlink.Addr {
 
 func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// prefixOf is what the kernel calls a destination.
+func prefixOf(n *net.IPNet) netip.Prefix {
+	ip, _ := netip.AddrFromSlice(n.IP)
+	ones, _ := n.Mask.Size()
+	return netip.PrefixFrom(ip.Unmap(), ones)
 }
 
 // isNoIPv6 tells the answers of a kernel without IPv6, or with IPv6 switched

@@ -15,8 +15,9 @@ import (
 // kernel. Its methods may be called from any goroutine, Read from one at a time.
 type Interface struct {
 	device
-	name string
-	mtu  int
+	name    string
+	mtu     int
+	watcher *watcher
 
 	mu     sync.Mutex // guards the configuration below
 	nl     *netlink.Handle
@@ -58,6 +59,9 @@ func (i *Interface) open(cfg Config) error {
 	var err error
 	if i.link, err = i.nl.LinkByName(cfg.Name); err != nil {
 		return fmt.Errorf("find it: %w", err)
+	}
+	if i.watcher, err = newWatcher(i.link.Attrs().Index); err != nil {
+		return err
 	}
 	return i.configure(cfg)
 }
@@ -123,6 +127,9 @@ func (i *Interface) MTU() int { return i.mtu }
 // and routes, for the next Open; any other is removed by the kernel.
 func (i *Interface) Close() error {
 	err := i.device.close()
+	if i.watcher != nil {
+		i.watcher.close()
+	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.nl != nil {

@@ -374,3 +374,92 @@ func check(t *testing.T, err error) {
 		t.Error(err)
 	}
 }
+
+// TestSetAgainAfterDown is fault T11: an interface that somebody set down says so at
+// once, and SetAddrs and SetRoutes bring back all that the kernel dropped with it.
+func TestSetAgainAfterDown(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		addrs := []netip.Prefix{pfx("10.7.0.1/16"), pfx("fd00:7::1/64")}
+		routes := []Route{{Prefix: pfx("10.42.0.0/16"), Src: addrs[0].Addr()}}
+		ifc := open(t, false, "10.7.0.1/16", "fd00:7::1/64")
+		defer ifc.Close()
+		if err := ifc.SetRoutes(routes); err != nil {
+			t.Error(err)
+		}
+		before := ip(t, "addr", "show", "kt0") + ip(t, "route") + ip(t, "-6", "route", "show", "dev", "kt0")
+		quiet(t, ifc)
+		ip(t, "link", "set", "kt0", "down")
+		news(t, ifc)
+		if err := errors.Join(ifc.SetAddrs(addrs), ifc.SetRoutes(routes)); err != nil {
+			t.Error(err)
+		}
+		after := ip(t, "addr", "show", "kt0") + ip(t, "route") + ip(t, "-6", "route", "show", "dev", "kt0")
+		if before != after {
+			t.Errorf("before:\n%s\nafter:\n%s", before, after)
+		}
+	})
+}
+
+// quiet waits until the kernel has no more news that this test has made.
+func quiet(t *testing.T, ifc *Interface) {
+	t.Helper()
+	for {
+		select {
+		case <-ifc.Changed():
+		case <-time.After(300 * time.Millisecond):
+			return
+		}
+	}
+}
+
+func news(t *testing.T, ifc *Interface) {
+	t.Helper()
+	select {
+	case <-ifc.Changed():
+	case <-time.After(10 * time.Second):
+		t.Error("the change was not told")
+	}
+}
+
+// TestShadows is fault T10: a route of the host inside the overlay's network is named,
+// and its coming and going is told; other routes are not.
+func TestShadows(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		ifc := open(t, false, "10.7.0.1/16")
+		defer ifc.Close()
+		ip(t, "link", "add", "lan0", "type", "veth", "peer", "name", "lan1")
+		ip(t, "addr", "add", "192.0.2.1/24", "dev", "lan0")
+		ip(t, "link", "set", "lan0", "up")
+		ip(t, "link", "set", "lan1", "up")
+		networks := []netip.Prefix{pfx("10.7.0.0/16")}
+		check := func(want ...Shadow) {
+			t.Helper()
+			if got, err := ifc.Shadows(networks); err != nil || !slices.Equal(got, want) {
+				t.Errorf("got %v, %v; want %v", got, err, want)
+			}
+		}
+		check()
+		quiet(t, ifc)
+		ip(t, "addr", "add", "10.7.9.1/24", "dev", "lan0")
+		news(t, ifc)
+		check(Shadow{Prefix: pfx("10.7.9.0/24"), Interface: "lan0"})
+		quiet(t, ifc)
+		ip(t, "addr", "del", "10.7.9.1/24", "dev", "lan0")
+		news(t, ifc)
+		check()
+	})
+}
+
+// TestMaxSegments: what TCP hands over at once leaves with one system call.
+func TestMaxSegments(t *testing.T) {
+	for mtu, want := range map[int]int{1280: 49, 1420: 44, 9000: 7, 500: 64} {
+		if got := maxSegments(mtu); got != want {
+			t.Errorf("mtu %d: %d segments instead of %d", mtu, got, want)
+		}
+	}
+	inNamespace(t, func(t *testing.T) {
+		ifc := open(t, false)
+		defer ifc.Close()
+		mustContain(t, ip(t, "-d", "link", "show", "kt0"), "gso_max_segs 44 ")
+	})
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"sync"
 	"unsafe"
 
@@ -144,13 +145,11 @@ func (d *device) Write(h offload.Header, parts [][]byte) error {
 	h.Encode(v.header[:])
 	v.parts[0].Base = &v.header[0]
 	v.parts[0].SetLen(len(v.header))
-	for i, p := range parts {
-		v.parts[i+1].Base = unsafe.SliceData(p)
-		v.parts[i+1].SetLen(len(p))
-	}
-	defer clear(v.parts[:len(parts)+1]) // what was written is not kept alive
+	n := 1 + poll.Vectors(v.parts[1:], parts)
+	defer clear(v.parts[:n]) // what was written is not kept alive
+	defer runtime.KeepAlive(parts)
 	for {
-		_, _, errno := unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&v.parts[0])), uintptr(len(parts)+1))
+		_, _, errno := unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&v.parts[0])), uintptr(n))
 		switch errno {
 		case 0:
 			return nil

@@ -7,7 +7,8 @@
 // kernel without telling the scheduler (package poll). Addresses and routes are
 // reconciled by netlink: SetAddrs and SetRoutes say what should be there, and only
 // the difference is done, so that a restart on a persistent device changes nothing
-// that open connections rely on.
+// that open connections rely on. Changed tells when somebody else has changed what
+// the kernel knows, so that it can be set again at once.
 //
 // What belongs to whom: every global address on the interface is ours, and so
 // are the routes that carry our protocol numbers (see protoAddr, protoRoute).
@@ -82,6 +83,12 @@ type Route struct {
 	// Src is the source address of packets that local programs send along the
 	// route without choosing one. The zero Addr leaves the choice to the kernel.
 	Src netip.Addr
+}
+
+// Shadow is a route of the host that takes packets away from the interface.
+type Shadow struct {
+	Prefix    netip.Prefix
+	Interface string // where it sends them; empty where nothing has that name any more
 }
 
 // maxName is IFNAMSIZ without its terminating zero.

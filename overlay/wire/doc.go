@@ -5,14 +5,24 @@
 //
 // # Signed record
 //
-//	byte 0        version, 1
+//	byte 0        version, 2
 //	bytes 1-32    ID of the author
 //	bytes 33-40   sequence number, big endian
-//	bytes 41-104  Ed25519 signature in context "record/v1" of all other bytes
-//	bytes 105-    body: flags, texts, addresses, prefixes, annotations
+//	bytes 41-104  Ed25519 signature in context "record/v2" of all other bytes
+//	bytes 105-    body: fields in ascending order of their tags
+//
+//	byte 0        tag of the field; from 128 on it is critical
+//	bytes 1-2     length of the value, big endian
+//	bytes 3-      value
 //
 // A record has one encoding only; Open refuses any other, after it verified the
 // signature. Head reads ID and sequence without trusting them.
+//
+// A later version says more by adding fields. One that does not know a field passes it
+// on as it came, since records travel as their author signed them, and keeps it in
+// Record.Unknown; a critical one makes it refuse the record. Thus a field is critical
+// only if whoever passes over it would do harm. A tag is never used again for something
+// else, and no field that every version reads changes its form.
 //
 // # Frame
 //

@@ -1,8 +1,10 @@
 package wire
 
-// Versions of the encodings. A reader refuses every other one.
+// Versions of the encodings. A reader refuses every other one, since it cannot know
+// where what ends. What is new in a record is a field, not a version: see the package
+// comment.
 const (
-	recordVersion  = 1
+	recordVersion  = 2
 	messageVersion = 1
 )
 
@@ -10,6 +12,8 @@ const (
 const (
 	// MaxRecord bounds a signed record.
 	MaxRecord = 8 << 10
+	// MaxKind bounds the word for what a member is.
+	MaxKind = 16
 	// MaxName bounds a node's name, which is one DNS label (RFC 1035).
 	MaxName = 63
 	// MaxNetworkID bounds the name of a cluster.
@@ -20,8 +24,6 @@ const (
 	MaxAddrs = 4
 	// MaxUnderlay bounds the number of underlay addresses of a member.
 	MaxUnderlay = 16
-	// MaxUnderlayLen bounds the text of one underlay address.
-	MaxUnderlayLen = 256
 	// MaxPrefixes bounds the number of prefixes behind a member.
 	MaxPrefixes = 8
 	// MaxAnnotations bounds the number of annotations of a member.
@@ -30,6 +32,10 @@ const (
 	MaxAnnotationKey = 64
 	// MaxAnnotationValue bounds the text of an annotation.
 	MaxAnnotationValue = 1024
+	// MaxCredential bounds what proves a member's rights.
+	MaxCredential = 512
+	// RunSize is the size of the name of a process's run.
+	RunSize = 16
 
 	// MaxPacket bounds a packet in a frame.
 	MaxPacket = 65535

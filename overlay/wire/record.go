@@ -1,21 +1,25 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 
 	"github.com/kairos-io/kairos/overlay/identity"
 )
 
-// Kinds of members.
+// Kinds of members. A member may be of a kind that this version does not know: it is
+// neither of these, and what is for one of them is not for it.
 const (
 	KindNode   = "node"   // a machine that may become part of a cluster
 	KindBridge = "bridge" // a person's laptop
 )
 
 // signContext separates these signatures from all others of the same key.
-const signContext = "record/v1"
+const signContext = "record/v2"
 
 // Offsets of the signed form, see the package comment.
 const (
@@ -32,15 +36,28 @@ type Record struct {
 	ID          identity.ID
 	Seq         uint64 // grows with every version of the record
 	Name        string // a DNS label
-	Kind        string // KindNode or KindBridge
+	Kind        string // KindNode, KindBridge or one that a later version knows
 	NetworkID   string // the cluster it belongs to; may be empty for a bridge
 	Version     string // of the software; may be empty
 	Addrs       []netip.Addr
-	Pinned      bool           // Addrs will not change any more
-	Underlay    []string       // where it can be dialled
-	Prefixes    []netip.Prefix // what lies behind it
+	Pinned      bool             // Addrs will not change any more
+	Underlay    []netip.AddrPort // where it can be dialled, see ValidUnderlay
+	Prefixes    []netip.Prefix   // what lies behind it
 	Annotations map[string]string
-	Left        bool // said goodbye
+	Left        bool          // said goodbye
+	Run         [RunSize]byte // random name of the author's process; zero: not said
+	Credential  []byte        // what proves the author's rights; opaque
+	// Unknown are the fields of a later version, as they came. Seal writes them again.
+	Unknown []byte
+}
+
+// Same reports whether two records say the same, whoever says it and in whichever version.
+func (r Record) Same(other Record) bool {
+	return r.Name == other.Name && r.Kind == other.Kind && r.NetworkID == other.NetworkID &&
+		r.Version == other.Version && r.Pinned == other.Pinned && r.Left == other.Left && r.Run == other.Run &&
+		slices.Equal(r.Addrs, other.Addrs) && slices.Equal(r.Underlay, other.Underlay) &&
+		slices.Equal(r.Prefixes, other.Prefixes) && maps.Equal(r.Annotations, other.Annotations) &&
+		bytes.Equal(r.Credential, other.Credential) && bytes.Equal(r.Unknown, other.Unknown)
 }
 
 // Signed is the encoded and signed form of a Record. Only Open tells whether it

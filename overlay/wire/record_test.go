@@ -27,9 +27,11 @@ func fullRecord(id identity.ID) Record {
 		ID: id, Seq: 1<<32 | 7, Name: "node-1-abcdef", Kind: KindNode, NetworkID: "home", Version: "v0.1.0",
 		Addrs:       []netip.Addr{netip.MustParseAddr("10.77.1.2"), netip.MustParseAddr("fd00::1")},
 		Pinned:      true,
-		Underlay:    []string{"192.0.2.1:4171", "/ip6/2001:db8::1/udp/4171/quic-v1"},
+		Underlay:    []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:4171"), netip.MustParseAddrPort("[2001:db8::1]:65535")},
 		Prefixes:    []netip.Prefix{netip.MustParsePrefix("10.42.1.0/24"), netip.MustParsePrefix("2001:db8:42::/64")},
 		Annotations: map[string]string{"role": "server", "waiting": "", "ca": strings.Repeat("ab", 32)},
+		Run:         [RunSize]byte{15: 1},
+		Credential:  bytes.Repeat([]byte{0xc5}, MaxCredential),
 	}
 }
 
@@ -48,9 +50,10 @@ func TestRecordRoundTrip(t *testing.T) {
 	left := full
 	left.Left, left.Pinned, left.Kind, left.Addrs = true, false, KindBridge, nil
 	for name, r := range map[string]Record{
-		"full":    full,
-		"left":    left,
-		"minimal": {ID: key.ID(), Name: "a", Kind: KindBridge},
+		"full":         full,
+		"left":         left,
+		"minimal":      {ID: key.ID(), Name: "a", Kind: KindBridge},
+		"another kind": {ID: key.ID(), Name: "a", Kind: "relay"},
 	} {
 		s := seal(t, key, r)
 		got, err := Open(s)
@@ -123,7 +126,9 @@ func badRecords(t *testing.T) []badRecord {
 		{"dotted name", func(r *Record) { r.Name = "a.b" }, ErrMalformed},
 		{"name ends in a dash", func(r *Record) { r.Name = "a-" }, ErrMalformed},
 		{"long name", func(r *Record) { r.Name = strings.Repeat("a", MaxName+1) }, ErrMalformed},
-		{"unknown kind", func(r *Record) { r.Kind = "router" }, ErrMalformed},
+		{"no kind", func(r *Record) { r.Kind = "" }, ErrMalformed},
+		{"kind of two words", func(r *Record) { r.Kind = "node bridge" }, ErrMalformed},
+		{"long kind", func(r *Record) { r.Kind = strings.Repeat("a", MaxKind+1) }, ErrMalformed},
 		{"long network id", func(r *Record) { r.NetworkID = strings.Repeat("a", MaxNetworkID+1) }, ErrLimit},
 		{"network id with a line break", func(r *Record) { r.NetworkID = "a\nb" }, ErrMalformed},
 		{"version with an escape sequence", func(r *Record) { r.Version = "\x1b[2J" }, ErrMalformed},
@@ -132,9 +137,11 @@ func badRecords(t *testing.T) []badRecord {
 		{"invalid address", func(r *Record) { r.Addrs = make([]netip.Addr, 1) }, ErrMalformed},
 		{"address with a zone", func(r *Record) { r.Addrs = []netip.Addr{netip.MustParseAddr("fe80::1%eth0")} }, ErrMalformed},
 		{"mapped address", func(r *Record) { r.Addrs = []netip.Addr{netip.MustParseAddr("::ffff:10.0.0.1")} }, ErrMalformed},
-		{"too many underlay addresses", func(r *Record) { r.Underlay = make([]string, MaxUnderlay+1) }, ErrLimit},
-		{"empty underlay address", func(r *Record) { r.Underlay = []string{""} }, ErrMalformed},
-		{"long underlay address", func(r *Record) { r.Underlay = []string{strings.Repeat("a", MaxUnderlayLen+1)} }, ErrLimit},
+		{"too many underlay addresses", func(r *Record) { r.Underlay = make([]netip.AddrPort, MaxUnderlay+1) }, ErrLimit},
+		{"invalid underlay address", func(r *Record) { r.Underlay = make([]netip.AddrPort, 1) }, ErrMalformed},
+		{"underlay address without a port", func(r *Record) { r.Underlay = []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:0")} }, ErrMalformed},
+		{"underlay address with a zone", func(r *Record) { r.Underlay = []netip.AddrPort{netip.MustParseAddrPort("[fe80::1%eth0]:1")} }, ErrMalformed},
+		{"mapped underlay address", func(r *Record) { r.Underlay = []netip.AddrPort{netip.MustParseAddrPort("[::ffff:10.0.0.1]:1")} }, ErrMalformed},
 		{"too many prefixes", func(r *Record) { r.Prefixes = make([]netip.Prefix, MaxPrefixes+1) }, ErrLimit},
 		{"invalid prefix", func(r *Record) { r.Prefixes = make([]netip.Prefix, 1) }, ErrMalformed},
 		{"prefix with host bits", func(r *Record) { r.Prefixes = []netip.Prefix{netip.MustParsePrefix("10.42.1.1/24")} }, ErrMalformed},
@@ -143,6 +150,12 @@ func badRecords(t *testing.T) []badRecord {
 		{"long annotation name", func(r *Record) { r.Annotations = map[string]string{strings.Repeat("a", MaxAnnotationKey+1): ""} }, ErrLimit},
 		{"long annotation", func(r *Record) { r.Annotations = map[string]string{"a": strings.Repeat("a", MaxAnnotationValue+1)} }, ErrLimit},
 		{"annotation with direction override", func(r *Record) { r.Annotations = map[string]string{"a": "x\u202ey"} }, ErrMalformed},
+		{"long credential", func(r *Record) { r.Credential = make([]byte, MaxCredential+1) }, ErrLimit},
+		{"unknown field that is known", func(r *Record) { r.Unknown = []byte{tagName, 0, 1, 'a'} }, ErrMalformed},
+		{"unknown field that is critical", func(r *Record) { r.Unknown = []byte{0x80, 0, 0} }, ErrMalformed},
+		{"unknown fields out of order", func(r *Record) { r.Unknown = []byte{21, 0, 0, 20, 0, 0} }, ErrMalformed},
+		{"unknown field cut short", func(r *Record) { r.Unknown = []byte{20, 0, 1} }, ErrMalformed},
+		{"unknown fields too large", func(r *Record) { r.Unknown = make([]byte, MaxRecord+1) }, ErrLimit},
 		{"all within limits but large", func(r *Record) { r.Annotations = large }, ErrLimit},
 	}
 }
@@ -157,7 +170,7 @@ func TestRecordLimits(t *testing.T) {
 				t.Errorf("seal: %v, want %v", err, c.want)
 			}
 			switch c.name {
-			case "another author", "unknown kind", "invalid address", "address with a zone":
+			case "another author", "invalid address", "address with a zone", "underlay address with a zone":
 				return // these have no encoding
 			}
 			if _, err := Open(rawSeal(t, key, appendBody(nil, r))); err == nil {
@@ -168,6 +181,12 @@ func TestRecordLimits(t *testing.T) {
 	if _, err := Seal(identity.Key{}, fullRecord(identity.ID{})); !errors.Is(err, ErrKey) {
 		t.Errorf("zero key: %v", err)
 	}
+}
+
+// tlv is one field of a body.
+func tlv(tag byte, value ...[]byte) []byte {
+	all := bytes.Join(value, nil)
+	return append(binary.BigEndian.AppendUint16([]byte{tag}, uint16(len(all))), all...)
 }
 
 // rawSeal signs any body, as a hostile member can.
@@ -187,9 +206,11 @@ func rawSeal(t testing.TB, key identity.Key, body []byte) Signed {
 func TestOpenHostileBodies(t *testing.T) {
 	key := testKey(t, 1)
 	good := appendBody(nil, fullRecord(key.ID()))
-	text := func(s string) []byte { return appendText(nil, s) }
 	join := func(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
-	head := join([]byte{0}, text("a"), text(""), text(""))
+	text := func(s string) []byte { return appendText(nil, s) }
+	with := func(tag byte, value ...[]byte) []byte {
+		return join(tlv(tagKind, []byte(KindNode)), tlv(tagName, []byte("a")), tlv(tag, value...))
+	}
 	for _, c := range []struct {
 		name string
 		body []byte
@@ -197,15 +218,28 @@ func TestOpenHostileBodies(t *testing.T) {
 	}{
 		{"empty", nil, ErrMalformed},
 		{"trailing byte", append(bytes.Clone(good), 0), ErrMalformed},
-		{"unknown flag", append([]byte{0x80}, good[1:]...), ErrMalformed},
-		{"text longer than the rest", []byte{0, 0, 60, 'a'}, ErrMalformed},
-		{"text over its limit", join([]byte{0, 0xff, 0xff}, bytes.Repeat([]byte{'a'}, 7000)), ErrLimit},
-		{"address of 5 bytes", join(head, []byte{1, 5, 1, 2, 3, 4, 5, 0, 0, 0}), ErrMalformed},
-		{"200 addresses", join(head, []byte{200}), ErrLimit},
-		{"prefix of 33 bits", join(head, []byte{0, 0, 1, 4, 10, 0, 0, 0, 33, 0}), ErrMalformed},
-		{"annotations twice", join(head, []byte{0, 0, 0, 2}, text("a"), text("1"), text("a"), text("2")), ErrMalformed},
-		{"annotations unsorted", join(head, []byte{0, 0, 0, 2}, text("b"), text("1"), text("a"), text("2")), ErrMalformed},
-		{"200 annotations", join(head, []byte{0, 0, 0, 200}), ErrLimit},
+		{"no kind", tlv(tagName, []byte("a")), ErrMalformed},
+		{"no name", tlv(tagKind, []byte(KindNode)), ErrMalformed},
+		{"tag 0", join(tlv(0, []byte("a")), good), ErrMalformed},
+		{"a field twice", with(tagName, []byte("a")), ErrMalformed},
+		{"fields out of order", join(tlv(tagName, []byte("a")), tlv(tagKind, []byte(KindNode))), ErrMalformed},
+		{"empty field", with(tagNetworkID), ErrMalformed},
+		{"field longer than the rest", []byte{tagKind, 0, 60, 'a'}, ErrMalformed},
+		{"text over its limit", with(tagVersion, bytes.Repeat([]byte{'a'}, 7000)), ErrLimit},
+		{"flag of 0", with(tagPinned, []byte{0}), ErrMalformed},
+		{"flag of two bytes", with(tagPinned, []byte{1, 1}), ErrMalformed},
+		{"address of 5 bytes", with(tagAddrs, []byte{5, 1, 2, 3, 4, 5}), ErrMalformed},
+		{"address cut short", with(tagAddrs, []byte{4, 1, 2, 3}), ErrMalformed},
+		{"200 addresses", with(tagAddrs, bytes.Repeat([]byte{4, 10, 0, 0, 1}, 200)), ErrLimit},
+		{"underlay address without a port", with(tagUnderlay, []byte{4, 10, 0, 0, 1}), ErrMalformed},
+		{"underlay address with port 0", with(tagUnderlay, []byte{4, 10, 0, 0, 1, 0, 0}), ErrMalformed},
+		{"200 underlay addresses", with(tagUnderlay, bytes.Repeat([]byte{4, 10, 0, 0, 1, 0, 1}, 200)), ErrLimit},
+		{"prefix of 33 bits", with(tagPrefixes, []byte{4, 10, 0, 0, 0, 33}), ErrMalformed},
+		{"annotations twice", with(tagAnnotations, text("a"), text("1"), text("a"), text("2")), ErrMalformed},
+		{"annotations unsorted", with(tagAnnotations, text("b"), text("1"), text("a"), text("2")), ErrMalformed},
+		{"run of zeros", with(tagRun, make([]byte, RunSize)), ErrMalformed},
+		{"short run", with(tagRun, []byte{1}), ErrMalformed},
+		{"credential over its limit", with(tagCredential, make([]byte, MaxCredential+1)), ErrLimit},
 		{"over the size of a record", bytes.Repeat([]byte{0}, MaxRecord), ErrLimit},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -253,8 +287,9 @@ func FuzzOpen(f *testing.F) {
 	good := seal(f, key, fullRecord(key.ID()))
 	f.Add([]byte(good), false)
 	f.Add([]byte(good[offsetBody:]), true)
-	f.Add([]byte{0, 0, 1, 'a', 0, 0, 0, 0, 0, 0, 0, 0}, true)
-	f.Add([]byte{7, 0, 1, 'a', 0, 0, 0, 0, 1, 4, 10, 0, 0, 1, 0, 1, 16}, true)
+	f.Add(bytes.Join([][]byte{tlv(tagKind, []byte(KindNode)), tlv(tagName, []byte("a"))}, nil), true)
+	f.Add(append(bytes.Clone(good[offsetBody:]), tlv(0x70, []byte("new"))...), true)
+	f.Add(append(bytes.Clone(good[offsetBody:]), tlv(0x90, []byte("new"))...), true)
 	f.Add([]byte{}, false)
 	f.Fuzz(func(t *testing.T, raw []byte, sign bool) {
 		s := Signed(raw)

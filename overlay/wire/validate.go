@@ -13,8 +13,8 @@ func (r Record) validate() error {
 	if !validName(r.Name) {
 		return fmt.Errorf("name: not a DNS label: %w", ErrMalformed)
 	}
-	if r.Kind != KindNode && r.Kind != KindBridge {
-		return fmt.Errorf("kind: neither %s nor %s: %w", KindNode, KindBridge, ErrMalformed)
+	if !validName(r.Kind) || len(r.Kind) > MaxKind {
+		return fmt.Errorf("kind: not a word: %w", ErrMalformed)
 	}
 	if err := checkText("network id", r.NetworkID, MaxNetworkID); err != nil {
 		return err
@@ -25,7 +25,26 @@ func (r Record) validate() error {
 	if err := r.validateAddrs(); err != nil {
 		return err
 	}
-	return ValidateAnnotations(r.Annotations)
+	if len(r.Credential) > MaxCredential {
+		return fmt.Errorf("credential: %d bytes instead of at most %d: %w", len(r.Credential), MaxCredential, ErrLimit)
+	}
+	if err := ValidateAnnotations(r.Annotations); err != nil {
+		return err
+	}
+	return validateUnknown(r.Unknown)
+}
+
+// validateUnknown admits whole fields that this version may pass on without knowing them.
+func validateUnknown(unknown []byte) error {
+	if len(unknown) > MaxRecord {
+		return fmt.Errorf("unknown fields: %d bytes: %w", len(unknown), ErrLimit)
+	}
+	return eachField(unknown, func(tag byte, _ []byte) error {
+		if tag <= tagLast || tag&tagCritical != 0 {
+			return fmt.Errorf("not one to pass on: %w", ErrMalformed)
+		}
+		return nil
+	})
 }
 
 func (r Record) validateAddrs() error {
@@ -43,11 +62,8 @@ func (r Record) validateAddrs() error {
 		}
 	}
 	for _, u := range r.Underlay {
-		if err := checkText("underlay address", u, MaxUnderlayLen); err != nil {
-			return err
-		}
-		if u == "" {
-			return fmt.Errorf("underlay address: empty: %w", ErrMalformed)
+		if !ValidUnderlay(u) {
+			return fmt.Errorf("underlay address: %w", ErrMalformed)
 		}
 	}
 	for _, p := range r.Prefixes {
@@ -128,6 +144,11 @@ func validName(s string) bool {
 	}
 	return true
 }
+
+// ValidUnderlay reports whether a record may name a as an address to dial: an address
+// with a port, not an IPv4 address in IPv6's clothes, and without a zone. A zone means
+// something on the machine that said it only, and is free text.
+func ValidUnderlay(a netip.AddrPort) bool { return validAddr(a.Addr()) && a.Port() != 0 }
 
 func validAddr(a netip.Addr) bool {
 	return a.IsValid() && a.Zone() == "" && !a.Is4In6()

@@ -17,7 +17,6 @@ import (
 	"github.com/kairos-io/kairos/overlay/datapath"
 	"github.com/kairos-io/kairos/overlay/identity"
 	"github.com/kairos-io/kairos/overlay/mesh"
-	"github.com/kairos-io/kairos/overlay/secret"
 	"github.com/kairos-io/kairos/overlay/session"
 	"github.com/kairos-io/kairos/overlay/token"
 	"github.com/kairos-io/kairos/overlay/wire"
@@ -218,7 +217,7 @@ func (l *liar) agree(ctx context.Context) (*session.Keys, error) {
 	}
 	defer s.Close()
 	handshake, message, err := session.Initiate(session.Party{
-		Self: l.ID(), Peer: l.victim, PSK: secret.NewKey(l.keys.Admission), Suites: session.Supported(true), Index: 1, Rand: rand.Reader,
+		Self: l.ID(), Peer: l.victim, PSK: l.keys.Doors[0].Join, Suites: session.Supported(true), Index: 1, Rand: rand.Reader,
 	})
 	if err != nil {
 		return nil, err

@@ -225,7 +225,7 @@ func (a *arrival) reboot(m *lab.Machine) {
 // lab's own seed is as open as the test made it.
 func (a *arrival) noTokenForOthers(m *lab.Machine) {
 	a.Helper()
-	_, token, _ := strings.Cut(a.kairos, "KAIROS1-")
+	_, token, _ := strings.Cut(a.kairos, "KAIROS2-")
 	token = strings.Trim(strings.Fields(token)[0], `"`)
 	found := a.exec(m, fmt.Sprintf("find /run /var /etc /oem /tmp -xdev -type f -perm /044 -not -path '/var/lib/cloud/seed/*' -exec grep -lF %s {} + || true", token))
 	for line := range strings.Lines(found) {

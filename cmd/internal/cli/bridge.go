@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"net/netip"
 	"os"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kairos-io/kairos/agent"
 	"github.com/kairos-io/kairos/agent/kubeconfig"
 	"github.com/kairos-io/kairos/agent/peer"
 	"github.com/kairos-io/kairos/overlay"
@@ -137,7 +137,7 @@ func sudoUID() int {
 func bridge(ctx context.Context, env *Env, opts overlay.Options) error {
 	local := api.NewClient(opts.Socket)
 	defer local.CloseIdle()
-	opts.Control = bridgeControl(local, opts.Log)
+	opts.Control = bridgeControl(local, opts)
 	node, err := overlay.Start(ctx, opts)
 	if err != nil {
 		return explainStart(err, opts)
@@ -163,9 +163,10 @@ func bridge(ctx context.Context, env *Env, opts overlay.Options) error {
 
 // bridgeControl is what a bridge answers on its socket besides the overlay's
 // own: it gets kubeconfigs for the person behind it, as a member among members.
-func bridgeControl(local *api.Client, log *slog.Logger) map[string]http.Handler {
-	agents := peer.New(peer.Options{Overlay: local, Log: log})
-	return map[string]http.Handler{"kubeconfig": kubeconfig.Client{Overlay: local, Peers: agents}.Handler()}
+func bridgeControl(local *api.Client, opts overlay.Options) map[string]http.Handler {
+	agents := peer.New(peer.Options{Overlay: local, Log: opts.Log})
+	client := kubeconfig.Client{Overlay: local, Peers: agents, Verify: agent.VerifyProof(opts.Token)}
+	return map[string]http.Handler{"kubeconfig": client.Handler()}
 }
 
 // explainStart adds the step that helps to why the network did not start.
@@ -175,6 +176,8 @@ func explainStart(err error, opts overlay.Options) error {
 		return usageError{err}
 	case errors.Is(err, overlay.ErrRunning):
 		return withHint(err, "this machine is on a network already: see `kairos status`; for a second one give --socket, --interface and --api")
+	case errors.Is(err, overlay.ErrNetwork):
+		return withHint(err, "give it the token back that it had, or take it out of that network with `kairos reset`; a bridge can have another --state-dir")
 	case errors.Is(err, overlay.ErrAPITaken):
 		return withHint(err, "choose another address with --api 127.0.0.1:PORT, or --api off")
 	case errors.Is(err, mesh.ErrPortTaken):

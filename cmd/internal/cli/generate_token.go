@@ -2,42 +2,88 @@ package cli
 
 import (
 	"crypto/rand"
+	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/spf13/cobra"
 
+	"github.com/kairos-io/kairos/overlay/identity"
 	"github.com/kairos-io/kairos/overlay/token"
 )
 
+type generateFlags struct {
+	nodes            int
+	output, ownerKey string
+	peers            []string
+}
+
 func newGenerateToken(env *Env) *cobra.Command {
-	var nodes int
-	var output string
+	var f generateFlags
 	cmd := &cobra.Command{
 		Use:   "generate-token",
 		Short: "Print a new network token",
 		Long: `Print a new network token: the one secret that all machines of a network share.
 
 It also says how many machines there will be, so that a part of them that cannot
-see the others never starts a second cluster. More may join later.`,
+see the others never starts a second cluster. More may join later.
+
+With --owner-key the network has an owner: the token names the key in FILE, which
+belongs on no machine of the network. It cannot be added to a token later.`,
 		Example: "  kairos generate-token --nodes 5\n  kairos generate-token -o yaml > config.yaml",
 	}
-	cmd.Flags().IntVar(&nodes, "nodes", token.DefaultNodes, fmt.Sprintf("how many machines will start the cluster, 1 to %d", token.MaxNodes))
-	cmd.Flags().StringVarP(&output, "output", "o", "text", "text: the token alone; yaml: a cloud-config to boot machines with")
-	cmd.RunE = func(*cobra.Command, []string) error {
-		if output != "text" && output != "yaml" {
-			return usagef("output must be text or yaml, not %q", output)
+	flags := cmd.Flags()
+	flags.IntVar(&f.nodes, "nodes", token.DefaultNodes, fmt.Sprintf("how many machines will start the cluster, 1 to %d", token.MaxNodes))
+	flags.StringVarP(&f.output, "output", "o", "text", "text: the token alone; yaml: a cloud-config to boot machines with")
+	flags.StringVar(&f.ownerKey, "owner-key", "", "new file for the key of the network's owner; only its fingerprint goes into the token")
+	flags.StringArrayVar(&f.peers, "peer", nil, "host:port where a machine can be found, for those that do not hear it on their local network")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := f.check(cmd); err != nil {
+			return err
 		}
-		if nodes < 1 || nodes > token.MaxNodes {
-			return usagef("nodes must be from 1 to %d, not %d", token.MaxNodes, nodes)
-		}
-		t, err := token.Generate(rand.Reader, nodes)
+		t, err := f.generate(env)
 		if err != nil {
 			return err
 		}
-		writeToken(env, t, output)
+		writeToken(env, t, f.output)
 		return nil
 	}
 	return cmd
+}
+
+func (f *generateFlags) check(cmd *cobra.Command) error {
+	switch {
+	case f.output != "text" && f.output != "yaml":
+		return usagef("output must be text or yaml, not %q", f.output)
+	case f.nodes < 1 || f.nodes > token.MaxNodes:
+		return usagef("nodes must be from 1 to %d, not %d", token.MaxNodes, f.nodes)
+	case cmd.Flags().Changed("owner-key") && f.ownerKey == "":
+		return usagef("--owner-key needs the name of a new file")
+	}
+	return nil
+}
+
+// generate makes the owner's key last: whatever is wrong with the rest leaves no file.
+func (f *generateFlags) generate(env *Env) (token.Token, error) {
+	t, err := token.Generate(rand.Reader, f.nodes)
+	if err != nil {
+		return t, err
+	}
+	if t, err = t.WithPeers(f.peers); err != nil {
+		return t, usagef("--peer: %w", err)
+	}
+	if f.ownerKey == "" {
+		return t, nil
+	}
+	key, err := identity.NewKeyFile(f.ownerKey, rand.Reader)
+	if errors.Is(err, fs.ErrExist) {
+		return t, withHint(usagef("--owner-key: %s is there already, and no key is ever overwritten", f.ownerKey), "name a file that does not exist yet")
+	}
+	if err != nil {
+		return t, fmt.Errorf("--owner-key: %w", err)
+	}
+	env.say("the owner's key is in %s: keep it, and a copy, where no machine of the network is", f.ownerKey)
+	return t.WithOwner(token.PinOf(key.ID())), nil
 }
 
 func writeToken(env *Env, t token.Token, output string) {

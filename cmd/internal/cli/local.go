@@ -10,6 +10,7 @@ import (
 
 	"github.com/kairos-io/kairos/agent"
 	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/overlay/rights"
 )
 
 // localTimeout bounds one question to a daemon of this machine that may hang.
@@ -71,7 +72,7 @@ func askAgent(ctx context.Context, c *api.Client) (agent.Status, error) {
 func (n *localNode) connected() []api.Node {
 	var out []api.Node
 	for _, o := range n.nodes {
-		if o.Kind == api.KindNode && o.Connected && !o.Self {
+		if o.Rights().May(rights.Return, n.status.NetworkID) && o.Connected && !o.Self {
 			out = append(out, o)
 		}
 	}
@@ -86,7 +87,8 @@ func (n *localNode) isServer(o api.Node) bool {
 	if len(c.Servers) > 0 {
 		return slices.Contains(c.Servers, o.ID)
 	}
-	return c.UID != "" && o.Annotations[api.NoteClusterUID] == c.UID && o.Annotations[api.NoteServer] != ""
+	claim, _ := o.Rights().Claim(c.NetworkID)
+	return c.UID != "" && claim.UID == c.UID && claim.Serves()
 }
 
 // ipv4 returns a node's overlay IPv4; invalid when it has none.

@@ -1,0 +1,132 @@
+package overlay
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/overlay/tun"
+)
+
+// Codes of conditions.
+const (
+	conditionAddress   = "address"
+	conditionAlone     = "alone"
+	conditionInterface = "interface"
+	conditionRoutes    = "routes"
+	conditionShadowed  = "shadowed"
+	conditionRecord    = "record"
+	conditionDNS       = "dns"
+)
+
+// defaultAloneAfter is how long a member looks for others before it tells a person
+// what may stand in the way. Members that can find each other take a second or two.
+const defaultAloneAfter = 15 * time.Second
+
+// advice is an error for a person, with what to do about it.
+type advice struct {
+	text, hint string
+}
+
+// Error implements error.
+func (a *advice) Error() string { return a.text }
+
+// condition notes or clears a condition, and logs only when it changes. What
+// fails because the node is being taken down is none.
+func (n *Node) condition(code, severity string, err error) {
+	if n.ctx.Err() != nil {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	old, had := n.conditions[code]
+	if err == nil {
+		if had {
+			n.opts.Log.Info("solved", "condition", code)
+		}
+		delete(n.conditions, code)
+		return
+	}
+	if had && old.Text == err.Error() {
+		return
+	}
+	c := api.Condition{Code: code, Severity: severity, Text: err.Error()}
+	var a *advice
+	if errors.As(err, &a) {
+		c.Hint = a.hint
+	}
+	n.conditions[code] = c
+	n.opts.Log.Warn("not well", "condition", code, "err", err)
+}
+
+func (n *Node) conditionsLocked() []api.Condition {
+	codes := slices.Sorted(maps.Keys(n.conditions))
+	out := make([]api.Condition, 0, len(codes))
+	for _, c := range codes {
+		out = append(out, n.conditions[c])
+	}
+	return out
+}
+
+// shadowed says which networks of this host take packets away from the overlay.
+func (n *Node) shadowed() error {
+	networks := prefixes(n.network)
+	shadows, err := n.device.Shadows(networks)
+	if err != nil || len(shadows) == 0 {
+		return err
+	}
+	return describeShadows(networks[0], shadows)
+}
+
+func describeShadows(network netip.Prefix, shadows []tun.Shadow) error {
+	var routes []string
+	for _, s := range shadows {
+		to := s.Interface
+		if to == "" {
+			to = "elsewhere"
+		}
+		routes = append(routes, fmt.Sprintf("%s to %s", s.Prefix, to))
+	}
+	return &advice{
+		text: fmt.Sprintf("this machine routes %s: packets to members with addresses in there do not take the overlay (%s)", strings.Join(routes, ", "), network),
+		hint: "remove the route, or choose another range on every machine: overlay.cidr",
+	}
+}
+
+// alone tells what may stand in the way of a member that has found nobody for a while.
+func (n *Node) alone() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.waitingLocked() == "" || time.Since(n.aloneSince) < n.opts.aloneAfter {
+		return nil
+	}
+	port := uint16(0)
+	if len(n.opts.Listen) > 0 {
+		port = n.opts.Listen[0].Port()
+	}
+	return describeAlone(port, n.opts)
+}
+
+// describeAlone names what was tried and what is left to try.
+func describeAlone(port uint16, opts Options) error {
+	open := "let its UDP and TCP port through the firewall of at least one machine"
+	if port != 0 {
+		open = fmt.Sprintf("let UDP and TCP port %d through the firewall of at least one machine", port)
+	}
+	name := "name that machine to the others (overlay.peers)"
+	if opts.Kind == api.KindBridge {
+		name = "name that machine here (--peer host:port)"
+	}
+	return &advice{
+		text: fmt.Sprintf("no other machine was found for %s", opts.aloneAfter),
+		hint: fmt.Sprintf("see that others are on and have the same token; %s, and %s", open, name),
+	}
+}
+
+// watchAlone has the loop look once the time is over; nothing else happens by then.
+func (n *Node) watchAlone() { time.AfterFunc(n.opts.aloneAfter, n.wake) }

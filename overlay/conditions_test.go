@@ -1,0 +1,118 @@
+package overlay
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/overlay/tun"
+)
+
+// awaitCondition waits until m has, or has not, the condition, and returns it.
+func (m *machine) awaitCondition(t *testing.T, code string, there bool) api.Condition {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		all := m.Status().Conditions
+		i := slices.IndexFunc(all, func(c api.Condition) bool { return c.Code == code })
+		switch {
+		case i >= 0 && there:
+			return all[i]
+		case i < 0 && !there:
+			return api.Condition{}
+		case time.Now().After(end):
+			t.Fatalf("condition %s: wanted %v, have %+v", code, there, all)
+		}
+	}
+}
+
+// TestTellsWhatKeepsOthersAway is fault T12: who finds nobody is told about ports and
+// peers after a while, and no longer once somebody is there.
+func TestTellsWhatKeepsOthersAway(t *testing.T) {
+	tok := newToken(t, 2)
+	a := boot(t, Options{Token: tok, Name: "alone-a", aloneAfter: 50 * time.Millisecond})
+	c := a.awaitCondition(t, conditionAlone, true)
+	for _, word := range []string{"UDP and TCP port", "firewall", "overlay.peers", "token"} {
+		if !strings.Contains(c.Hint, word) {
+			t.Errorf("%q is missing in %q", word, c.Hint)
+		}
+	}
+	b := boot(t, Options{Token: tok, Name: "alone-b"}, a)
+	a.awaitCondition(t, conditionAlone, false)
+	b.client.CloseIdle()
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a.awaitCondition(t, conditionAlone, true)
+}
+
+// TestOneIsNotAlone: a network of one waits for nobody.
+func TestOneIsNotAlone(t *testing.T) {
+	a := boot(t, Options{Token: newToken(t, 1), Name: "one", aloneAfter: time.Nanosecond})
+	a.reconcile()
+	if all := a.Status().Conditions; len(all) > 0 {
+		t.Errorf("conditions: %+v", all)
+	}
+}
+
+func TestDescribeAlone(t *testing.T) {
+	for name, c := range map[string]struct {
+		port uint16
+		kind string
+		want []string
+	}{
+		"node":          {4171, api.KindNode, []string{"UDP and TCP port 4171", "overlay.peers"}},
+		"bridge":        {4171, api.KindBridge, []string{"UDP and TCP port 4171", "--peer host:port"}},
+		"any free port": {0, api.KindNode, []string{"its UDP and TCP port through"}},
+	} {
+		hint := describeAlone(c.port, Options{Kind: c.kind, aloneAfter: defaultAloneAfter}).(*advice).hint
+		for _, w := range c.want {
+			if !strings.Contains(hint, w) {
+				t.Errorf("%s: %q is missing in %q", name, w, hint)
+			}
+		}
+	}
+}
+
+// TestNamesOtherRoutes is fault T10: a network of this host inside the overlay's range
+// is named as soon as the kernel tells, and no longer than it is there.
+func TestNamesOtherRoutes(t *testing.T) {
+	a := boot(t, Options{Token: newToken(t, 1), Name: "shadow"})
+	tell := func(s ...tun.Shadow) {
+		a.dev.mu.Lock()
+		a.dev.shadows = s
+		a.dev.mu.Unlock()
+		a.dev.changed <- struct{}{}
+	}
+	tell(tun.Shadow{Prefix: netip.MustParsePrefix("10.1.2.0/24"), Interface: "eth7"})
+	c := a.awaitCondition(t, conditionShadowed, true)
+	if !strings.Contains(c.Text, "10.1.2.0/24 to eth7") || !strings.Contains(c.Hint, "overlay.cidr") {
+		t.Errorf("told: %+v", c)
+	}
+	tell()
+	a.awaitCondition(t, conditionShadowed, false)
+}
+
+// TestSetsAgainWhatTheKernelLost is fault T11, this package's half: news of the
+// interface makes the loop set its addresses and routes.
+func TestSetsAgainWhatTheKernelLost(t *testing.T) {
+	a := boot(t, Options{Token: newToken(t, 1), Name: "down"})
+	a.dev.mu.Lock()
+	want := a.dev.addrs
+	a.dev.addrs = nil
+	a.dev.mu.Unlock()
+	a.dev.changed <- struct{}{}
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		a.dev.mu.Lock()
+		got := a.dev.addrs
+		a.dev.mu.Unlock()
+		if slices.Equal(got, want) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("addresses are %v, not %v", got, want)
+		}
+	}
+}

@@ -1,0 +1,16 @@
+package rights
+
+// The notes (annotations) that a node's agent puts into its record. The overlay
+// carries them and never interprets them; only this package does.
+const (
+	NoteRoleWanted = "role.wanted"   // master | worker, as configured; absent: automatic
+	NoteRole       = "role"          // server | worker; absent: not decided
+	NotePhase      = "phase"         // what the agent is doing
+	NoteClusterUID = "cluster.uid"   // the cluster this node belongs to
+	NoteEpoch      = "cluster.epoch" // decimal
+	NoteServer     = "server"        // address:port of the Kubernetes API that runs here
+	NoteCA         = "ca"            // hex SHA-256 of that API's CA
+	NoteWaiting    = "waiting"       // one line: what the node waits for
+	NoteReady      = "ready"         // "true" once the node serves
+	NoteImages     = "images"        // hex SHA-256 of the index of images it has to give; absent: none
+)
