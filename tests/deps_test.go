@@ -41,6 +41,7 @@ var rooms = []room{
 	{name: "overlay/offload", plain: true},
 	{name: "overlay/admission", may: network, plain: true},
 	{name: "overlay/mesh", may: slices.Concat(network, []string{"overlay/admission", "overlay/discovery", "overlay/socket"})},
+	{name: "overlay/underlay", may: slices.Concat(network, []string{"overlay/socket"})},
 	{name: "overlay/datapath", may: slices.Concat(network, []string{"overlay/session", "overlay/offload"})},
 	{name: "overlay/overlaytest", may: []string{"overlay/..."}},
 	{name: "overlay/tun", may: slices.Concat(network, []string{"overlay/offload"})},
@@ -66,13 +67,13 @@ var rooms = []room{
 
 // owners says who may import a heavy dependency. Tests of the whole may too.
 var owners = map[string][]string{
-	"github.com/libp2p/":                      {"overlay/mesh", "overlay/discovery", "overlay/overlaytest"},
-	"github.com/quic-go/":                     {"overlay/mesh", "overlay/socket"},
+	"github.com/libp2p/":                      {"overlay/mesh", "overlay/underlay", "overlay/discovery", "overlay/overlaytest"},
+	"github.com/quic-go/":                     {"overlay/mesh", "overlay/underlay", "overlay/socket"},
 	"github.com/flynn/noise":                  {"overlay/session"},
 	"golang.org/x/net/dns/":                   {"overlay/discovery"},
-	"github.com/multiformats/":                {"overlay/mesh", "overlay/discovery", "overlay/overlaytest"},
+	"github.com/multiformats/":                {"overlay/mesh", "overlay/underlay", "overlay/discovery", "overlay/overlaytest"},
 	"github.com/songgao/water":                {"overlay/tun"},
-	"github.com/vishvananda/":                 {"overlay/tun"},
+	"github.com/vishvananda/":                 {"overlay/tun", "overlay/underlay"},
 	"github.com/miekg/dns":                    {"overlay/dns"},
 	"github.com/godbus/":                      {"overlay/dns"},
 	"github.com/prometheus/":                  {"overlay/api"},
