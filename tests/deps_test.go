@@ -38,6 +38,7 @@ var rooms = []room{
 	{name: "overlay/member", may: pure, plain: true},
 	{name: "overlay/rights", may: []string{"overlay/identity", "overlay/wire"}, plain: true},
 	{name: "overlay/route", may: pure, plain: true},
+	{name: "overlay/dial", may: []string{"overlay/identity"}, plain: true},
 	{name: "overlay/offload", plain: true},
 	{name: "overlay/admission", may: network, plain: true},
 	{name: "overlay/mesh", may: slices.Concat(network, []string{"overlay/admission", "overlay/discovery", "overlay/socket"})},
