@@ -252,7 +252,7 @@ func (n *Node) connect() {
 	n.mesh.Handle(datapath.SessionProtocol, func(id identity.ID, s mesh.Stream) { n.datapath.HandleSession(id, s) })
 	n.mesh.HandleDatagrams(n.datapath.HandleDatagrams)
 	n.gossip = gossip.New(gossip.Config{
-		Key: n.key, Table: n.table, Mesh: n.mesh, Incarnation: n.state.Incarnation, Log: n.opts.Log,
+		Key: n.key, Table: n.table, Mesh: mesh.Plain{Mesh: n.mesh}, Incarnation: n.state.Incarnation, Log: n.opts.Log,
 	})
 	for _, s := range n.state.Seen {
 		n.mesh.Learn(s.ID, s.addrs())

@@ -112,7 +112,7 @@ func (n *Node) Nodes(ctx context.Context, after uint64) api.NodeList {
 func (n *Node) peerOf(p mesh.PeerInfo, stats datapath.Stats) api.Peer {
 	way := stats.Peers[p.ID].Path
 	peer := api.Peer{
-		ID: p.ID, Path: pathOf(p, stats), Why: way.Why, Endpoint: p.Remote, RTT: api.Duration(p.RTT), MTU: n.mtu,
+		ID: p.ID, Path: pathOf(p, stats), Why: way.Why, Endpoint: p.Remote.String(), RTT: api.Duration(p.RTT), MTU: n.mtu,
 	}
 	if peer.Path == datapath.KindDirect {
 		peer.RTT, peer.LastRTT, peer.Loss, peer.MTU = api.Duration(way.RTT), api.Duration(way.LastRTT), way.Loss, way.MTU

@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"net/netip"
 	"reflect"
 	"testing"
 	"time"
@@ -14,7 +15,7 @@ import (
 // What is said of a way is measured on that way.
 func TestPeerOf(t *testing.T) {
 	n, id := &Node{mtu: 1420}, identity.ID{7}
-	seen := mesh.PeerInfo{ID: id, Transport: "quic", Remote: "192.0.2.7:4171", RTT: 9 * time.Millisecond}
+	seen := mesh.PeerInfo{ID: id, Transport: "quic", Remote: netip.MustParseAddrPort("192.0.2.7:4171"), RTT: 9 * time.Millisecond}
 	tests := map[string]struct {
 		path datapath.PathInfo
 		want api.Peer
@@ -33,7 +34,7 @@ func TestPeerOf(t *testing.T) {
 		},
 	}
 	for name, tc := range tests {
-		tc.want.ID, tc.want.Endpoint = id, seen.Remote
+		tc.want.ID, tc.want.Endpoint = id, seen.Remote.String()
 		got := n.peerOf(seen, datapath.Stats{Peers: map[identity.ID]datapath.PeerStats{id: {Path: tc.path}}})
 		if !reflect.DeepEqual(got, tc.want) {
 			t.Errorf("%s: %+v, want %+v", name, got, tc.want)

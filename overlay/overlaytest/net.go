@@ -120,7 +120,7 @@ func (n *Node) Start() {
 	n.listen = m.Underlay()[0]
 	n.starts++
 	n.Mesh, n.Table = m, member.New(n.ID(), member.Limits{})
-	gc := gossip.Config{Key: n.Key, Table: n.Table, Mesh: m, Incarnation: n.starts, Log: cfg.Log}
+	gc := gossip.Config{Key: n.Key, Table: n.Table, Mesh: mesh.Plain{Mesh: m}, Incarnation: n.starts, Log: cfg.Log}
 	if n.net.opts.Gossip != nil {
 		n.net.opts.Gossip(n.Index, &gc)
 	}

@@ -134,7 +134,7 @@ func newLiar(ctx context.Context, args []string) (*liar, error) {
 	for e := range events {
 		// The address names one member; the mesh meets others as well.
 		for _, p := range l.Peers() {
-			if e.Kind == mesh.PeerUp && p.ID == e.Peer && p.Remote == args[1] {
+			if e.Kind == mesh.PeerUp && p.ID == e.Peer && p.Remote.String() == args[1] {
 				l.victim = e.Peer
 				return l, nil
 			}
