@@ -268,13 +268,13 @@ func (n *Node) connect() {
 	})
 	n.mesh.Handle(datapath.Protocol, func(id identity.ID, s mesh.Stream) { n.datapath.HandleStream(id, s) })
 	n.mesh.Handle(datapath.SessionProtocol, func(id identity.ID, s mesh.Stream) {
-		n.datapath.HandleSession(id, s.(datapath.SessionStream))
+		n.datapath.HandleSession(id, s)
 	})
 	n.mesh.HandleDatagrams(func(from socket.Source, packets [][]byte) {
 		n.datapath.HandleDatagrams(path.Path{Socket: from.Socket, Local: from.Local, Remote: from.Remote}, packets)
 	})
 	n.gossip = gossip.New(gossip.Config{
-		Key: n.key, Mesh: n.mesh, Incarnation: n.state.Incarnation, Run: newRun(), Log: n.opts.Log,
+		Key: n.key, Mesh: mesh.Plain{Mesh: n.mesh}, Incarnation: n.state.Incarnation, Run: newRun(), Log: n.opts.Log,
 	})
 	for _, s := range n.state.Seen {
 		n.mesh.Learn(s.ID, s.addrs())
@@ -295,11 +295,7 @@ type below struct{ *mesh.Mesh }
 
 // OpenSession implements datapath.Network.
 func (b below) OpenSession(ctx context.Context, id identity.ID) (datapath.SessionStream, error) {
-	s, err := b.Open(ctx, id, datapath.SessionProtocol)
-	if err != nil {
-		return nil, err
-	}
-	return s.(datapath.SessionStream), nil // the mesh's streams have the secret of their connection
+	return b.Open(ctx, id, datapath.SessionProtocol)
 }
 
 // Sender implements datapath.Network.
@@ -310,13 +306,14 @@ func (b below) Sender(p path.Path) (datapath.Sender, error) {
 	return b.Mesh.Sender(socket.Source{Socket: p.Socket, Local: p.Local, Remote: p.Remote})
 }
 
-// candidates are the paths that the connections of a peer take.
+// candidates are the paths that the connections of a peer take, as far as they are
+// over UDP.
 func (n *Node) candidates(id identity.ID) []path.Path {
-	from, err := n.mesh.Source(id)
-	if err != nil {
-		return nil // it is not over UDP
+	var out []path.Path
+	for _, from := range n.mesh.Sources(id) {
+		out = append(out, path.Path{Socket: from.Socket, Local: from.Local, Remote: from.Remote})
 	}
-	return []path.Path{{Socket: from.Socket, Local: from.Local, Remote: from.Remote}}
+	return out
 }
 
 // run starts the loops. Whichever ends first ends the node, and its error is Wait's.

@@ -307,7 +307,7 @@ func (n *Node) saveSeen() {
 		}
 		s := seenMember{ID: m.ID, Underlay: texts(m.Underlay)}
 		if p, ok := peers[m.ID]; ok {
-			s.Underlay = append([]string{p.Remote}, s.Underlay...)
+			s.Underlay = append([]string{p.Remote.String()}, s.Underlay...)
 		}
 		seen = append(seen, s)
 	}

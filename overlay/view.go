@@ -114,7 +114,7 @@ func (n *Node) Nodes(ctx context.Context, after uint64) api.NodeList {
 func (n *Node) peerOf(p mesh.PeerInfo, stats datapath.Stats) api.Peer {
 	chosen := stats.Peers[p.ID].Path
 	peer := api.Peer{
-		ID: p.ID, Path: pathOf(p, stats), Why: chosen.Why, Endpoint: p.Remote, RTT: api.Duration(p.RTT), MTU: n.mtu,
+		ID: p.ID, Path: pathOf(p, stats), Why: chosen.Why, Endpoint: p.Remote.String(), RTT: api.Duration(p.RTT), MTU: n.mtu,
 	}
 	if peer.Path == datapath.KindDirect {
 		peer.Endpoint = chosen.Remote.String()
@@ -138,7 +138,7 @@ func (n *Node) apiPath(p mesh.PeerInfo, info datapath.PathInfo) api.Path {
 		out.Heard = &age
 	}
 	if info.Kind == datapath.KindStream {
-		out.Kind, out.Remote, out.RTT, out.MTU, out.State = p.Transport, p.Remote, api.Duration(p.RTT), n.mtu, path.Alive.String()
+		out.Kind, out.Remote, out.RTT, out.MTU, out.State = p.Transport, p.Remote.String(), api.Duration(p.RTT), n.mtu, path.Alive.String()
 	}
 	return out
 }

@@ -16,7 +16,7 @@ import (
 // What is said of a path is measured on that path.
 func TestPeerOf(t *testing.T) {
 	n, id := &Node{mtu: 1420}, identity.ID{7}
-	seen := mesh.PeerInfo{ID: id, Transport: "quic", Remote: "192.0.2.7:4171", RTT: 9 * time.Millisecond}
+	seen := mesh.PeerInfo{ID: id, Transport: "quic", Remote: netip.MustParseAddrPort("192.0.2.7:4171"), RTT: 9 * time.Millisecond}
 	at := path.Path{Socket: 3, Local: netip.MustParseAddr("192.0.2.1"), Remote: netip.MustParseAddrPort("192.0.2.8:4171")}
 	direct := datapath.PathInfo{Kind: datapath.KindDirect, Age: 2 * time.Second, Info: path.Info{
 		Path: at, State: path.Alive, Chosen: true, Why: "it answers", MTU: 1340, RTT: 5 * time.Millisecond, LastRTT: 4 * time.Millisecond, Loss: 3,
@@ -37,13 +37,13 @@ func TestPeerOf(t *testing.T) {
 		},
 		"a stream takes what the interface takes": {
 			[]datapath.PathInfo{stream},
-			api.Peer{Path: "quic", Why: "no keys", Endpoint: seen.Remote, RTT: api.Duration(9 * time.Millisecond), MTU: 1420, Paths: []api.Path{
+			api.Peer{Path: "quic", Why: "no keys", Endpoint: seen.Remote.String(), RTT: api.Duration(9 * time.Millisecond), MTU: 1420, Paths: []api.Path{
 				{Kind: "quic", Remote: "192.0.2.7:4171", State: "alive", Why: "no keys", RTT: api.Duration(9 * time.Millisecond), MTU: 1420},
 			}},
 		},
 		"not known to the data path yet": {
 			[]datapath.PathInfo{{}},
-			api.Peer{Path: "quic", Endpoint: seen.Remote, RTT: api.Duration(9 * time.Millisecond), MTU: 1420},
+			api.Peer{Path: "quic", Endpoint: seen.Remote.String(), RTT: api.Duration(9 * time.Millisecond), MTU: 1420},
 		},
 	}
 	for name, tc := range tests {

@@ -4,16 +4,26 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
+	"net/netip"
 	"sync"
 	"time"
 )
 
-// A beat on the wire: kind, number, and the sender's last round trip in
-// microseconds, so that the side that only answers knows it too.
+// A message of the beat stream is its kind, the length of the rest, and the rest.
+// Unknown kinds are passed over, and so is what follows the fields of known ones.
+//
+//	ping   number 4 bytes, the sender's last round trip in µs 4 bytes, so that the
+//	       side that only answers knows it too
+//	pong   number 4 bytes
+//	clone  IP address 16 bytes, port 2 bytes: another machine with the receiver's
+//	       key called from there
 const (
-	beatSize = 9
-	beatPing = 1
-	beatPong = 2
+	beatPing  = 1
+	beatPong  = 2
+	beatClone = 3
+
+	beatHead = 2
+	beatMax  = beatHead + 255
 )
 
 // lateBy is how late, as a part of Timing.Dead, our own timer must fire for
@@ -28,10 +38,14 @@ type beat struct {
 	s       *stream
 	timer   *time.Timer
 	due     time.Duration // mesh time at which timer should fire
-	number  uint32
-	sentAt  time.Duration // of the ping in flight
-	pending bool          // a ping is in flight
+	number  uint32        // of the last ping
+	sentAt  time.Duration // when that was
+	owed    bool          // it waits for the stream
+	ponged  uint32        // number of the last pong
+	waiting []chan struct{}
 	stopped bool
+
+	writing sync.Mutex // a message is written whole
 }
 
 // open starts the pulse on the dialling side.
@@ -48,10 +62,6 @@ func (b *beat) open(c *conn) {
 func (b *beat) arm(c *conn) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.armLocked(c)
-}
-
-func (b *beat) armLocked(c *conn) {
 	if b.stopped {
 		return
 	}
@@ -102,31 +112,62 @@ func (b *beat) tick(c *conn) {
 	b.arm(c)
 }
 
-// ping sends a beat. Where the stream is not there yet, the peer's dial of it
-// is still on its way, and the next tick tries again.
-func (b *beat) ping(c *conn) {
+// ping sends a beat and returns its number. Where the stream is not there yet, the
+// peer's dial of it is still on its way, and the ping follows when it comes.
+func (b *beat) ping(c *conn) uint32 {
 	b.mu.Lock()
 	s := b.s
 	b.number++
 	number := b.number
-	b.sentAt, b.pending = c.m.now(), true
+	b.sentAt, b.owed = c.m.now(), s == nil
+	b.mu.Unlock()
+	if s != nil {
+		b.sendPing(c, s, number)
+	}
+	return number
+}
+
+// answered reports whether a ping was answered.
+func (b *beat) answered(number uint32) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return int32(b.ponged-number) >= 0 && b.ponged != 0
+}
+
+// pong returns a channel that the next pong closes.
+func (b *beat) pong() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	ch := make(chan struct{})
+	b.waiting = append(b.waiting, ch)
+	return ch
+}
+
+func (b *beat) sendPing(c *conn, s *stream, number uint32) {
+	body := binary.BigEndian.AppendUint32(nil, number)
+	b.send(c, s, beatPing, binary.BigEndian.AppendUint32(body, uint32(min(time.Duration(c.rtt.Load()).Microseconds(), 1<<32-1))))
+}
+
+// tellClone tells the peer of a machine that has its key.
+func (b *beat) tellClone(c *conn, at netip.AddrPort) {
+	b.mu.Lock()
+	s := b.s
 	b.mu.Unlock()
 	if s == nil {
 		return
 	}
-	b.send(c, s, beatPing, number)
+	ip := at.Addr().As16()
+	b.send(c, s, beatClone, binary.BigEndian.AppendUint16(ip[:], at.Port()))
 }
 
-func (b *beat) send(c *conn, s *stream, kind byte, number uint32) {
-	var msg [beatSize]byte
-	msg[0] = kind
-	binary.BigEndian.PutUint32(msg[1:], number)
-	binary.BigEndian.PutUint32(msg[5:], uint32(min(time.Duration(c.rtt.Load()).Microseconds(), 1<<32-1)))
+func (b *beat) send(c *conn, s *stream, kind byte, body []byte) {
+	b.writing.Lock()
+	defer b.writing.Unlock()
 	if err := s.SetWriteDeadline(time.Now().Add(c.m.timing.Dead)); err != nil {
 		c.close(err)
 		return
 	}
-	if _, err := s.Write(msg[:]); err != nil {
+	if _, err := s.Write(append([]byte{kind, byte(len(body))}, body...)); err != nil {
 		c.close(err)
 	}
 }
@@ -141,31 +182,58 @@ func (b *beat) read(c *conn, s *stream) {
 		return
 	}
 	b.s = s
+	owed, number := b.owed, b.number
 	b.mu.Unlock()
-	var msg [beatSize]byte
+	if owed {
+		b.sendPing(c, s, number)
+	}
+	var buf [beatMax]byte
 	for {
-		if _, err := io.ReadFull(s, msg[:]); err != nil {
+		if _, err := io.ReadFull(s, buf[:beatHead]); err != nil {
 			c.close(err)
 			return
 		}
-		number := binary.BigEndian.Uint32(msg[1:])
-		switch msg[0] {
-		case beatPing:
-			if theirs := time.Duration(binary.BigEndian.Uint32(msg[5:])) * time.Microsecond; theirs > 0 {
-				c.rtt.Store(int64(theirs))
-			}
-			b.send(c, s, beatPong, number)
-		case beatPong:
-			b.pong(c, number)
+		body := buf[beatHead : beatHead+int(buf[1])]
+		if _, err := io.ReadFull(s, body); err != nil {
+			c.close(err)
+			return
 		}
+		b.take(c, buf[0], body)
 	}
 }
 
-func (b *beat) pong(c *conn, number uint32) {
+// take acts on one message.
+func (b *beat) take(c *conn, kind byte, body []byte) {
+	switch {
+	case kind == beatPing && len(body) >= 8:
+		if theirs := time.Duration(binary.BigEndian.Uint32(body[4:])) * time.Microsecond; theirs > 0 {
+			c.rtt.Store(int64(theirs))
+		}
+		b.mu.Lock()
+		s := b.s
+		b.mu.Unlock()
+		b.send(c, s, beatPong, body[:4])
+	case kind == beatPong && len(body) >= 4:
+		b.takePong(c, binary.BigEndian.Uint32(body))
+	case kind == beatClone && len(body) >= 18:
+		at := netip.AddrPortFrom(netip.AddrFrom16([16]byte(body[:16])).Unmap(), binary.BigEndian.Uint16(body[16:]))
+		c.m.toldOfClone(c, at)
+	}
+}
+
+func (b *beat) takePong(c *conn, number uint32) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.pending && number == b.number {
-		b.pending = false
+	if number == b.number && b.ponged != number {
 		c.rtt.Store(int64(c.m.now() - b.sentAt))
 	}
+	if int32(number-b.ponged) > 0 && int32(b.number-number) >= 0 {
+		b.ponged = number
+	}
+	waiting := b.waiting
+	b.waiting = nil
+	b.mu.Unlock()
+	for _, ch := range waiting {
+		close(ch)
+	}
+	c.m.trust(c)
 }

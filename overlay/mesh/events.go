@@ -13,9 +13,6 @@ type (
 	Event = link.Event
 	// EventKind says what happened.
 	EventKind = link.EventKind
-	// Stream is one bidirectional flow to or from a peer. One goroutine may
-	// read while another writes.
-	Stream = link.Stream
 )
 
 // The kinds of events. For one peer they come in this order:
@@ -27,7 +24,9 @@ const (
 	PeerUp          = link.PeerUp          // the first connection of a peer was admitted
 	PeerDown        = link.PeerDown        // its last connection ended
 	PathChanged     = link.PathChanged     // another connection is the best now: move long-lived streams
+	PathsChanged    = link.PathsChanged    // Mesh.Paths of the peer changed
 	UnderlayChanged = link.UnderlayChanged // this node's own addresses changed; Peer is zero
+	CloneSeen       = link.CloneSeen       // two machines have the peer's key, or this node's: Mesh.Clones
 )
 
 // subscription queues events for one reader without a bound, so that a slow
@@ -104,30 +103,5 @@ func (s *subscription) pump() {
 				return
 			}
 		}
-	}
-}
-
-// broadcast wakes everybody who waits. The zero value is ready.
-type broadcast struct {
-	mu sync.Mutex
-	ch chan struct{}
-}
-
-// wait returns a channel that the next fire closes.
-func (b *broadcast) wait() <-chan struct{} {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.ch == nil {
-		b.ch = make(chan struct{})
-	}
-	return b.ch
-}
-
-func (b *broadcast) fire() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.ch != nil {
-		close(b.ch)
-		b.ch = nil
 	}
 }

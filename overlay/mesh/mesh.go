@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
+	mathrand "math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync"
@@ -15,17 +15,19 @@ import (
 	"time"
 
 	"github.com/kairos-io/kairos/overlay/admission"
+	"github.com/kairos-io/kairos/overlay/dial"
 	"github.com/kairos-io/kairos/overlay/discovery"
 	"github.com/kairos-io/kairos/overlay/identity"
 	"github.com/kairos-io/kairos/overlay/socket"
 	"github.com/kairos-io/kairos/overlay/token"
+	"github.com/kairos-io/kairos/overlay/underlay"
 )
 
 // Errors of a Mesh; they may come wrapped.
 var (
 	ErrNotConnected = errors.New("peer is not connected")
 	ErrClosed       = errors.New("mesh is closed")
-	ErrPortTaken    = errors.New("the port is taken; another kairos may be running, or choose one with overlay.listen")
+	ErrPortTaken    = underlay.ErrPortTaken
 )
 
 // Config of a Mesh. Key and Keys are required.
@@ -40,7 +42,8 @@ type Config struct {
 
 	// Allow, when set, decides which nodes this one connects to, beside the
 	// token. It is asked before a dial and after a handshake, must be fast and
-	// safe for concurrent use.
+	// safe for concurrent use. A node that it begins to allow is dialled after
+	// the pause that is under way for it.
 	Allow func(identity.ID) bool
 	// Limits of the admission gate, see there.
 	Limits admission.Limits
@@ -54,32 +57,34 @@ type Config struct {
 
 // Mesh is one node's end of the network. It is safe for concurrent use.
 type Mesh struct {
-	cfg     Config
-	self    identity.ID
-	log     *slog.Logger
-	timing  Timing
-	start   time.Time
-	run     admission.Run
-	gate    *admission.Gate
-	under   *underlay
-	static  []discovery.Peer
-	exclude []netip.Prefix
+	cfg    Config
+	self   identity.ID
+	log    *slog.Logger
+	timing Timing
+	start  time.Time
+	gate   *admission.Gate
+	under  *underlay.Underlay
 
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+	ended  error         // of closing the underlay; set before wg is done
+	look   chan struct{} // the scheduler may have something to do
+
+	changes chan struct{} // of the network, for discovery
 
 	mu       sync.Mutex
 	closed   bool
-	peers    map[identity.ID]*peerState
-	targets  map[identity.ID]*target
+	peers    map[identity.ID]*peer
+	sched    *dial.Scheduler
+	dials    map[uint64]context.CancelFunc
+	hosts    map[string]discovery.Peer // configured, by name
+	clones   []Clone                   // seen lately
 	subs     map[*subscription]struct{}
 	handlers map[string]func(identity.ID, Stream)
 	stats    counters
 
 	datagrams atomic.Pointer[socket.Receiver]
-
-	kick broadcast // network changed: try everything again
 }
 
 // New opens the underlay and starts to look for peers. The mesh lives until
@@ -88,10 +93,7 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 	if cfg.Key.IsZero() {
 		return nil, errors.New("start mesh: no identity key")
 	}
-	if cfg.Keys.IsZero() {
-		return nil, errors.New("start mesh: no keys of a network")
-	}
-	static, err := parsePeers(cfg.Peers)
+	hosts, err := parsePeers(cfg.Peers)
 	if err != nil {
 		return nil, fmt.Errorf("start mesh: %w", err)
 	}
@@ -104,54 +106,79 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 			netip.AddrPortFrom(netip.IPv6Unspecified(), discovery.DefaultPort),
 		}
 	}
+	keys := cfg.Keys
+	cfg.Keys = token.Keys{} // the gate has what is secret in them
+	cfg.Exclude = slices.Clone(cfg.Exclude)
 	m := &Mesh{
 		cfg: cfg, self: cfg.Key.ID(), log: cfg.Log, timing: cfg.Timing.withDefaults(), start: time.Now(),
-		static: static, exclude: slices.Clone(cfg.Exclude),
-		peers:    make(map[identity.ID]*peerState),
-		targets:  make(map[identity.ID]*target),
+		look: make(chan struct{}, 1), changes: make(chan struct{}, 1),
+		peers:    make(map[identity.ID]*peer),
+		dials:    make(map[uint64]context.CancelFunc),
+		hosts:    hosts,
 		subs:     make(map[*subscription]struct{}),
 		handlers: make(map[string]func(identity.ID, Stream)),
 	}
-	if _, err := io.ReadFull(rand.Reader, m.run[:]); err != nil {
-		return nil, fmt.Errorf("start mesh: draw run name: %w", err)
-	}
-	m.gate = admission.NewGate(admission.Config{
-		Doors: cfg.Keys.Doors, Self: m.self, Run: m.run, Rand: rand.Reader, Known: m.known, Limits: cfg.Limits, Deadline: m.timing.Admission,
+	m.sched = dial.New(dial.Config{
+		Self: m.self, QUIC: !cfg.NoQUIC, TCP: !cfg.NoTCP, Rand: mathrand.Float64,
+		Timing: dial.Timing{
+			Dial: m.timing.Dial, TCPDelay: m.timing.TCPDelay, Deference: m.timing.Deference, Upgrade: m.timing.Upgrade,
+		},
 	})
-	if m.under, err = openUnderlay(m); err != nil {
+	if err := m.openGate(keys); err != nil {
+		return nil, fmt.Errorf("start mesh: %w", err)
+	}
+	m.under, err = underlay.Open(underlay.Config{
+		Key: cfg.Key, Listen: cfg.Listen, Allow: m.callable, Datagrams: m.receive,
+		NoQUIC: cfg.NoQUIC, NoTCP: cfg.NoTCP, Log: cfg.Log,
+	})
+	if err != nil {
 		return nil, fmt.Errorf("start mesh: %w", err)
 	}
 	m.ctx, m.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	context.AfterFunc(ctx, m.cancel)
-	m.startAll()
+	m.startAll(keys)
 	return m, nil
 }
 
-func parsePeers(texts []string) ([]discovery.Peer, error) {
-	var out []discovery.Peer
+// openGate makes the door.
+func (m *Mesh) openGate(keys token.Keys) error {
+	var run admission.Run
+	if _, err := io.ReadFull(rand.Reader, run[:]); err != nil {
+		return fmt.Errorf("draw run name: %w", err)
+	}
+	m.gate = admission.NewGate(admission.Config{
+		Doors: keys.Doors, Self: m.self, Run: run, Rand: rand.Reader, Known: m.knows,
+		Limits: m.cfg.Limits, Deadline: m.timing.Admission,
+	})
+	return nil
+}
+
+func parsePeers(texts []string) (map[string]discovery.Peer, error) {
+	out := make(map[string]discovery.Peer, len(texts))
 	for _, text := range texts {
 		p, err := discovery.ParsePeer(text)
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, p)
+		name := p.String()
+		if !p.ID.IsZero() {
+			name += " " + p.ID.Short()
+		}
+		out[name] = p
 	}
 	return out, nil
 }
 
 // startAll starts the goroutines that live as long as the mesh.
-func (m *Mesh) startAll() {
-	for _, l := range m.under.listeners {
-		m.wg.Go(func() { m.acceptLoop(l) })
-	}
-	for _, p := range m.static {
-		m.wg.Go(func() { m.runStatic(p) })
-	}
+func (m *Mesh) startAll(keys token.Keys) {
+	m.configureHosts()
+	m.wg.Go(m.accept)
+	m.wg.Go(m.runDials)
 	m.wg.Go(m.watchNetwork)
 	if m.cfg.MDNS {
-		m.wg.Go(m.runMDNS)
+		m.startMDNS(keys)
 	}
-	// Whoever ends ctx instead of calling Close gets the sockets closed too.
+	// Whoever ends ctx instead of calling Close gets the connections closed too.
 	m.wg.Go(func() {
 		<-m.ctx.Done()
 		m.shutdown()
@@ -169,13 +196,13 @@ func (m *Mesh) shutdown() {
 	subs := m.subs
 	m.subs = nil
 	m.mu.Unlock()
-	m.under.closeListeners()
 	for _, c := range conns {
 		c.close(errShutdown)
 	}
 	for s := range subs {
 		s.close()
 	}
+	m.ended = m.under.Close()
 }
 
 // Close disconnects from everybody and waits until nothing of the mesh runs
@@ -183,7 +210,7 @@ func (m *Mesh) shutdown() {
 func (m *Mesh) Close() error {
 	m.cancel()
 	m.wg.Wait()
-	return m.under.close()
+	return m.ended
 }
 
 // ID returns this node's ID.
@@ -208,7 +235,7 @@ func (m *Mesh) Handle(protocol string, handler func(identity.ID, Stream)) {
 func (m *Mesh) Open(ctx context.Context, peer identity.ID, protocol string) (Stream, error) {
 	checkProtocol(protocol)
 	c := m.best(peer)
-	if c == nil {
+	if c == nil || !c.adm.Standing.May(protocol) {
 		return nil, fmt.Errorf("open %s to %s: %w", protocol, peer.Short(), ErrNotConnected)
 	}
 	s, err := c.open(ctx, protocol)
@@ -218,27 +245,17 @@ func (m *Mesh) Open(ctx context.Context, peer identity.ID, protocol string) (Str
 	return s, nil
 }
 
-// PeerInfo is one connected peer.
-type PeerInfo struct {
-	ID        identity.ID
-	Transport string         // "quic" or "tcp"
-	Remote    string         // underlay address in use, host:port
-	Endpoint  netip.AddrPort // the same
-	RTT       time.Duration  // last measured round trip; at most a beat old on an idle connection
-	Since     time.Time      // of the peer, over all its connections
-	Heard     time.Duration  // since the last byte from it
+// Learn tells where a member's record says that it is. The mesh connects to
+// every member that it learned of, until Forget.
+func (m *Mesh) Learn(id identity.ID, addrs []netip.AddrPort) {
+	addrs = m.dialable(addrs)
+	m.schedule(func(now time.Duration) { m.sched.Learn(now, id, addrs) })
 }
 
-// Peers returns the connected peers, sorted by ID.
-func (m *Mesh) Peers() []PeerInfo {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	out := make([]PeerInfo, 0, len(m.peers))
-	for _, p := range m.peers {
-		out = append(out, p.info(m.now()))
-	}
-	slices.SortFunc(out, func(a, b PeerInfo) int { return a.ID.Compare(b.ID) })
-	return out
+// Forget stops dialling a member that left or expired. A connection that is
+// there stays.
+func (m *Mesh) Forget(id identity.ID) {
+	m.schedule(func(now time.Duration) { m.sched.Forget(now, id) })
 }
 
 // Connected reports whether there is an admitted connection to the peer.
@@ -246,6 +263,3 @@ func (m *Mesh) Connected(peer identity.ID) bool { return m.best(peer) != nil }
 
 // now is the monotonic time of the mesh.
 func (m *Mesh) now() time.Duration { return time.Since(m.start) }
-
-// resolver looks up the names of configured peers.
-func (m *Mesh) resolver() discovery.Resolver { return net.DefaultResolver }

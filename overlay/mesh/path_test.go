@@ -1,15 +1,17 @@
 package mesh
 
 import (
+	"context"
 	"errors"
-	"log/slog"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/kairos-io/kairos/overlay/discovery"
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/internal/link"
+	"github.com/kairos-io/kairos/overlay/underlay"
 )
 
 // A peer configured as host:port, of which nothing else is known, is reached
@@ -17,54 +19,43 @@ import (
 func TestStaticPeer(t *testing.T) {
 	for _, tc := range []struct {
 		name string
-		peer func(addr netip.AddrPort, id identity.ID) string
+		peer func(addr netip.AddrPort, b *Mesh) string
 	}{
-		{"host:port", func(a netip.AddrPort, _ identity.ID) string { return a.String() }},
-		{"name:port", func(a netip.AddrPort, _ identity.ID) string {
+		{"host:port", func(a netip.AddrPort, _ *Mesh) string { return a.String() }},
+		{"name:port", func(a netip.AddrPort, _ *Mesh) string {
 			return strings.Replace(a.String(), "127.0.0.1", "localhost", 1)
 		}},
-		{"multiaddr", func(a netip.AddrPort, _ identity.ID) string {
-			at, err := multiaddr(a, tcpName)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return at.String()
+		{"multiaddr", func(a netip.AddrPort, _ *Mesh) string {
+			return fmt.Sprintf("/ip4/%s/tcp/%d", a.Addr(), a.Port())
 		}},
-		{"multiaddr with ID", func(a netip.AddrPort, id identity.ID) string {
-			at, err := multiaddr(a, quicName)
-			if err != nil {
-				t.Fatal(err)
-			}
-			pid, err := peerID(id)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return at.String() + "/p2p/" + pid.String()
+		{"multiaddr with ID", func(a netip.AddrPort, b *Mesh) string {
+			pid, _ := door(t, b, underlay.QUIC)
+			return fmt.Sprintf("/ip4/%s/udp/%d/quic-v1/p2p/%s", a.Addr(), a.Port(), pid)
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			keys := testKeys(t)
 			b := start(t, Config{Keys: keys, Timing: quick})
-			p := newProxy(t, b.under.bound[0])
+			p := newProxy(t, b.under.Bound()[0])
 			p.udp.Store(false)
 			timing := quick
 			timing.Dial = 200 * time.Millisecond
-			a := start(t, Config{Keys: keys, Peers: []string{tc.peer(p.addr, b.ID())}, Timing: timing})
+			a := start(t, Config{Keys: keys, Peers: []string{tc.peer(p.addr, b)}, Timing: timing})
 			events, cancel := a.Events()
 			defer cancel()
 			await(t, events, PeerUp, b.ID())
-			if got := a.Peers()[0]; got.Transport != tcpName || got.Endpoint.Port() != p.addr.Port() {
+			if got := a.Peers()[0]; got.Transport != "tcp" || got.Remote.Port() != p.addr.Port() {
 				t.Errorf("connected over %s to %s, want TCP to %s", got.Transport, got.Remote, p.addr)
 			}
 			p.udp.Store(true)
 			await(t, events, PathChanged, b.ID())
-			if got := a.Peers()[0].Transport; got != quicName {
+			if got := a.Peers()[0].Transport; got != "quic" {
 				t.Errorf("moved to %s, want QUIC", got)
 			}
 			until(t, "the TCP connection is closed", func() bool { return conns(a, b.ID()) == 1 && conns(b, a.ID()) == 1 })
 			until(t, "the other end follows", func() bool {
 				c := b.best(a.ID())
-				return c != nil && c.transport == quicName
+				return c != nil && c.raw.Transport() == underlay.QUIC
 			})
 		})
 	}
@@ -76,7 +67,7 @@ func TestUpgradeAgain(t *testing.T) {
 	keys, timing := testKeys(t), quick
 	timing.Dial, timing.Grace = 200*time.Millisecond, time.Hour
 	b := start(t, Config{Keys: keys, Timing: timing})
-	p := newProxy(t, b.under.bound[0])
+	p := newProxy(t, b.under.Bound()[0])
 	p.udp.Store(false)
 	a := start(t, Config{Keys: keys, Peers: []string{p.addr.String()}, Timing: timing})
 	events, cancel := a.Events()
@@ -84,16 +75,12 @@ func TestUpgradeAgain(t *testing.T) {
 	await(t, events, PeerUp, b.ID())
 	p.udp.Store(true)
 	await(t, events, PathChanged, b.ID())
-	a.mu.Lock()
-	known := a.targets[b.ID()]
-	a.mu.Unlock()
-	for range 5 { // also when the mesh has turned to nothing else meanwhile
-		until(t, "the mesh has settled", func() bool { return len(known.wake) == 0 })
+	for range 5 {
 		last := a.best(b.ID())
 		last.close(errDead)
 		until(t, "QUIC again", func() bool {
 			c := a.best(b.ID())
-			return c != nil && c != last && c.transport == quicName
+			return c != nil && c != last && c.raw.Transport() == underlay.QUIC
 		})
 	}
 }
@@ -120,26 +107,31 @@ func TestDefaultTiming(t *testing.T) {
 // connected again by itself when it is back.
 func TestSilenceIsNoticed(t *testing.T) {
 	for _, via := range transports {
-		t.Run(via, func(t *testing.T) {
+		t.Run(via.String(), func(t *testing.T) {
 			keys := testKeys(t)
 			b := start(t, Config{Keys: keys, Timing: quick})
-			p := newProxy(t, b.under.bound[0])
-			p.udp.Store(via == quicName)
-			a := start(t, Config{Keys: keys, Peers: []string{p.addr.String()}, Timing: quick, NoQUIC: via == tcpName})
+			p := newProxy(t, b.under.Bound()[0])
+			p.udp.Store(via == underlay.QUIC)
+			a := start(t, Config{Keys: keys, Peers: []string{p.addr.String()}, Timing: quick, NoQUIC: via == underlay.TCP})
 			ea, cancelA := a.Events()
 			defer cancelA()
 			eb, cancelB := b.Events()
 			defer cancelB()
 			await(t, ea, PeerUp, b.ID())
 			await(t, eb, PeerUp, a.ID())
-			if got := a.Peers()[0].Transport; got != via {
+			if got := a.Peers()[0].Transport; got != via.String() {
 				t.Fatalf("connected over %s, want %s", got, via)
 			}
-			idle := time.NewTimer(2 * quick.Dead) // idle, but alive: beats keep it
-			select {
-			case e := <-ea:
-				t.Fatalf("%s while all was well", e.Kind)
-			case <-idle.C:
+			idle := time.After(2 * quick.Dead) // idle, but alive: beats keep it
+			for quiet := false; !quiet; {
+				select {
+				case e := <-ea:
+					if e.Kind == PeerDown {
+						t.Fatalf("%s while all was well", e.Kind)
+					}
+				case <-idle:
+					quiet = true
+				}
 			}
 			p.frozen.Store(true)
 			begin := time.Now()
@@ -179,7 +171,7 @@ func TestRestartReplaces(t *testing.T) {
 	keys, key := testKeys(t), testKey(t)
 	a := start(t, Config{Keys: keys})
 	first := start(t, Config{Keys: keys, Key: key})
-	p := newProxy(t, first.under.bound[0])
+	p := newProxy(t, first.under.Bound()[0])
 	a.Learn(key.ID(), []netip.AddrPort{p.addr})
 	events, cancel := a.Events()
 	defer cancel()
@@ -243,13 +235,15 @@ func TestExclude(t *testing.T) {
 		t.Errorf("announces %v", got)
 	}
 	shut.Learn(open.ID(), open.Underlay())
-	if got := shut.dialable([]netip.AddrPort{open.under.bound[0]}); len(got) != 0 {
+	if got := shut.dialable([]netip.AddrPort{open.under.Bound()[0]}); len(got) != 0 {
 		t.Errorf("would dial %v", got)
 	}
 	for _, via := range transports {
-		a := attempt{want: shut.ID(), addr: shut.under.bound[0], via: via}
-		if c, err := open.dial(t.Context(), a); err == nil {
-			c.close(errShutdown)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		c, err := open.under.Dial(ctx, via, shut.under.Bound()[0], shut.ID())
+		cancel()
+		if err == nil {
+			_ = c.Close(link.ReasonNone)
 			t.Errorf("was accepted over %s", via)
 		}
 	}
@@ -259,26 +253,37 @@ func TestExclude(t *testing.T) {
 }
 
 func TestDialable(t *testing.T) {
-	m := &Mesh{exclude: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16"), netip.MustParsePrefix("fd00:1::/64")}}
+	m := &Mesh{cfg: Config{Exclude: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16"), netip.MustParsePrefix("fd00:1::/64")}}}
 	for _, tc := range []struct {
-		addr string
-		want bool
+		addr             string
+		usable, dialable bool // when a person names it, when somebody else does
 	}{
-		{"192.0.2.1:4171", true},
-		{"10.42.1.1:4171", false},
-		{"[::ffff:10.42.1.1]:4171", false},
-		{"[fd00:1::5]:4171", false},
-		{"[fd00:1::5%eth0]:4171", false},
-		{"[fd00:2::5]:4171", true},
-		{"0.0.0.0:4171", false},
-		{"[::]:4171", false},
-		{"192.0.2.1:0", false},
-		{"224.0.0.251:4171", false},
-		{"127.0.0.1:4171", true},
+		{"192.0.2.1:4171", true, true},
+		{"10.42.1.1:4171", false, false},
+		{"[::ffff:10.42.1.1]:4171", false, false},
+		{"[fd00:1::5]:4171", false, false},
+		{"[fd00:1::5%eth0]:4171", false, false},
+		{"[fe80::5%eth0]:4171", false, false},
+		{"[fe80::1%lo/ip6/::1/tcp/22]:4171", false, false},
+		{"[fe80::1%lo/ip4/127.0.0.1/tcp/22/http/ip6zone/lo]:4171", false, false},
+		{"[::1%lo]:22", false, false},
+		{"[fd00:2::5]:4171", true, true},
+		{"0.0.0.0:4171", false, false},
+		{"[::]:4171", false, false},
+		{"192.0.2.1:0", false, false},
+		{"224.0.0.251:4171", false, false},
+		// Nobody else sends this node to services of its own machine.
+		{"127.0.0.1:4171", true, false},
+		{"[::1]:22", true, false},
+		{"[::ffff:127.0.0.1]:22", true, false},
 	} {
 		t.Run(tc.addr, func(t *testing.T) {
-			if got := len(m.dialable([]netip.AddrPort{netip.MustParseAddrPort(tc.addr)})) == 1; got != tc.want {
-				t.Errorf("dialable %v, want %v", got, tc.want)
+			addr := []netip.AddrPort{netip.MustParseAddrPort(tc.addr)}
+			if got := len(m.usable(addr)) == 1; got != tc.usable {
+				t.Errorf("usable %v, want %v", got, tc.usable)
+			}
+			if got := len(m.dialable(addr)) == 1; got != tc.dialable {
+				t.Errorf("dialable %v, want %v", got, tc.dialable)
 			}
 		})
 	}
@@ -287,23 +292,8 @@ func TestDialable(t *testing.T) {
 // A taken port is told as such, whoever has it.
 func TestPortTaken(t *testing.T) {
 	first := start(t, Config{Keys: testKeys(t)})
-	cfg := Config{Key: testKey(t), Keys: testKeys(t), Listen: []netip.AddrPort{first.under.bound[0]}}
+	cfg := Config{Key: testKey(t), Keys: testKeys(t), Listen: []netip.AddrPort{first.under.Bound()[0]}}
 	if _, err := New(t.Context(), cfg); !errors.Is(err, ErrPortTaken) {
 		t.Errorf("error %v, want ErrPortTaken", err)
-	}
-}
-
-// What others say never leads to this machine's own services.
-func TestNoLoopbackForOthers(t *testing.T) {
-	m := &Mesh{log: slog.New(slog.DiscardHandler)}
-	local := netip.MustParseAddrPort("127.0.0.1:8080")
-	far := netip.MustParseAddrPort("192.0.2.1:4171")
-	tg := &target{record: []netip.AddrPort{local, far}, heard: []netip.AddrPort{netip.MustParseAddrPort("[::1]:1")}}
-	if got := m.addrs(t.Context(), tg); len(got) != 1 || got[0] != far {
-		t.Errorf("would dial %v", got)
-	}
-	tg.hosts = []discovery.Peer{{Host: "127.0.0.1", Port: 8080}}
-	if got := m.addrs(t.Context(), tg); len(got) != 2 {
-		t.Errorf("a configured peer is left out: %v", got)
 	}
 }

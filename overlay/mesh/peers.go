@@ -3,124 +3,86 @@ package mesh
 import (
 	"bytes"
 	"fmt"
+	"net/netip"
 	"slices"
-	"sync/atomic"
 	"time"
 
-	"github.com/kairos-io/kairos/overlay/admission"
+	"github.com/kairos-io/kairos/overlay/dial"
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/internal/link"
+	"github.com/kairos-io/kairos/overlay/underlay"
 )
 
-// peerState is a connected peer: it has at least one connection.
-type peerState struct {
+// peer is a connected peer: it has at least one connection. All are of the same run.
+type peer struct {
 	id    identity.ID
 	since time.Time
 	conns []*conn
 	best  *conn
+	calls int // connections of other runs that wait for their verdict
 }
 
-func (p *peerState) info(now time.Duration) PeerInfo {
-	c := p.best
-	return PeerInfo{
-		ID: p.id, Transport: c.transport, Remote: c.remote.String(), Endpoint: c.remote,
-		RTT: time.Duration(c.rtt.Load()), Since: p.since, Heard: now - time.Duration(c.heard.Load()),
-	}
+// PeerInfo is one connected peer.
+type PeerInfo struct {
+	ID        identity.ID
+	Transport string         // "quic" or "tcp"
+	Local     netip.AddrPort // of the best connection; see underlay.Conn.Local
+	Remote    netip.AddrPort // of the same
+	RTT       time.Duration  // last measured round trip; at most a beat old on an idle connection
+	Since     time.Time      // of the peer, over all its connections
+	Heard     time.Duration  // since the last byte from it
 }
 
-type counters struct {
-	dials, dialsFailed, streamsRefused, lost atomic.Uint64
-}
-
-// Stats counts since the start of the mesh.
-type Stats struct {
-	Admission      admission.Stats
-	Dials          uint64 // connections tried
-	DialsFailed    uint64 // of these, not admitted
-	StreamsRefused uint64 // unknown protocol, or too many at once
-	Lost           uint64 // connections closed because the peer fell silent
-	Members        int    // peers known, connected or not
-	Peers          int    // peers connected
-	KernelDrops    uint64 // packets that did not fit into the buffers of the UDP sockets
-	QUICDrops      uint64 // packets that QUIC had no time to read from them
-	Unsegmented    int    // UDP sockets that send packets one by one: socket.Stats
-}
-
-// Stats returns the counters.
-func (m *Mesh) Stats() Stats {
-	s := Stats{
-		Admission:      m.gate.Stats(),
-		Dials:          m.stats.dials.Load(),
-		DialsFailed:    m.stats.dialsFailed.Load(),
-		StreamsRefused: m.stats.streamsRefused.Load(),
-		Lost:           m.stats.lost.Load(),
-	}
-	m.under.socketStats(&s)
+// Peers returns the connected peers, sorted by ID.
+func (m *Mesh) Peers() []PeerInfo {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s.Members, s.Peers = len(m.targets), len(m.peers)
-	return s
+	out := make([]PeerInfo, 0, len(m.peers))
+	for _, p := range m.peers {
+		c := p.best
+		out = append(out, PeerInfo{
+			ID: p.id, Transport: c.raw.Transport().String(), Local: c.raw.Local(), Remote: c.raw.Remote(),
+			RTT: time.Duration(c.rtt.Load()), Since: p.since, Heard: c.silence(),
+		})
+	}
+	slices.SortFunc(out, func(a, b PeerInfo) int { return a.ID.Compare(b.ID) })
+	return out
 }
 
 // better reports whether a is to be kept rather than b. Both ends of the two
-// connections come to the same answer.
+// connections come to the same answer, unless one doubts a connection.
 func better(a, b *conn) bool {
-	if a.transport != b.transport {
-		return a.transport == quicName
+	if a.doubted != b.doubted {
+		return b.doubted
 	}
-	if gap := a.admitted - b.admitted; gap > settle || gap < -settle {
+	if ta, tb := a.raw.Transport(), b.raw.Transport(); ta != tb {
+		return ta == underlay.QUIC
+	}
+	if gap := a.admitted - b.admitted; gap > simultaneous || gap < -simultaneous {
 		return gap > 0
 	}
 	return bytes.Compare(a.adm.Session[:], b.adm.Session[:]) < 0
 }
 
 // best returns the connection to use for a peer, or nil.
-func (m *Mesh) best(peer identity.ID) *conn {
+func (m *Mesh) best(id identity.ID) *conn {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if p := m.peers[peer]; p != nil {
+	if p := m.peers[id]; p != nil {
 		return p.best
 	}
 	return nil
 }
 
-// add puts an admitted connection on the table and starts it. It is the only
-// way there.
+// add puts an admitted connection on the table and starts it. It is the only way
+// there. A connection of another run of a connected peer waits until it is clear
+// that the earlier run is gone. On an error the connection has been closed.
 func (m *Mesh) add(c *conn) error {
-	m.mu.Lock()
-	if m.closed {
-		m.mu.Unlock()
-		c.close(errShutdown)
-		return ErrClosed
+	if err := m.replaceRuns(c); err != nil {
+		c.close(err)
+		return err
 	}
-	p := m.peers[c.peer()]
-	var earlier, spare []*conn
-	if p != nil {
-		earlier = m.dropEarlierLocked(p, c)
-		if len(p.conns) == 0 {
-			p = nil
-		}
-	}
-	if p == nil {
-		p = &peerState{id: c.peer(), since: c.since, conns: []*conn{c}, best: c}
-		m.peers[p.id] = p
-		m.emitLocked(PeerUp, p.id)
-	} else {
-		spare = m.rankLocked(p, c)
-	}
-	m.rememberLocked(c)
-	m.wg.Go(func() {
-		c.serve()
-		m.remove(c)
-	})
-	m.mu.Unlock()
-
-	m.log.Debug("peer connected", "peer", c.peer().Short(), "addr", c.remote.String(), "transport", c.transport)
-	for _, old := range earlier {
-		old.close(errEarlierRun)
-	}
-	for _, s := range spare {
-		m.retire(s)
-	}
+	m.log.Debug("peer connected", "peer", c.adm.Peer.Short(), "addr", c.raw.Remote().String(), "transport", c.raw.Transport().String())
 	c.beat.arm(c)
 	if c.dialled {
 		m.wg.Go(func() { c.beat.open(c) })
@@ -128,50 +90,69 @@ func (m *Mesh) add(c *conn) error {
 	return nil
 }
 
-// dropEarlierLocked takes the connections of another run than c's off the
-// table; the caller closes them after unlocking.
-func (m *Mesh) dropEarlierLocked(p *peerState, c *conn) []*conn {
-	var earlier []*conn
-	p.conns = slices.DeleteFunc(p.conns, func(o *conn) bool {
-		if o.adm.Run == c.adm.Run {
-			return false
-		}
-		earlier = append(earlier, o)
-		return true
-	})
-	if len(p.conns) == 0 {
-		delete(m.peers, p.id)
-		m.emitLocked(PeerDown, p.id)
+// enterLocked puts a connection on the table; there is none of another run.
+func (m *Mesh) enterLocked(c *conn) {
+	p := m.peers[c.adm.Peer]
+	if p == nil {
+		p = &peer{id: c.adm.Peer, since: c.since, best: c}
+		m.peers[p.id] = p
+		m.emitLocked(PeerUp, p.id)
 	}
-	return earlier
+	p.conns = append(p.conns, c)
+	m.rankLocked(p)
+	m.wg.Go(func() {
+		c.serve()
+		m.remove(c)
+	})
 }
 
-// rankLocked adds c to a peer's connections and returns those to retire.
-func (m *Mesh) rankLocked(p *peerState, c *conn) (spare []*conn) {
-	p.conns = append(p.conns, c)
-	if better(c, p.best) {
-		p.best = c
+// rankLocked chooses a peer's best connection, and has the others closed after a
+// time in which long-lived streams can move.
+func (m *Mesh) rankLocked(p *peer) {
+	before := p.best
+	p.best = p.conns[0]
+	for _, c := range p.conns[1:] {
+		if better(c, p.best) {
+			p.best = c
+		}
+	}
+	if p.best != before {
 		m.emitLocked(PathChanged, p.id)
 	}
-	for _, o := range p.conns {
-		if o != p.best {
-			spare = append(spare, o)
+	m.emitLocked(PathsChanged, p.id)
+	for _, c := range p.conns {
+		if c != p.best && c.spare == nil {
+			c.spare = time.AfterFunc(m.timing.Grace, func() { m.retire(c) })
 		}
 	}
-	return spare
+	over, at := dial.QUIC, netip.AddrPort{}
+	if p.best.raw.Transport() == underlay.TCP {
+		over = dial.TCP
+	}
+	if remote := p.best.raw.Remote(); p.best.dialled || over == dial.QUIC {
+		at = remote
+	}
+	if !m.reachable(at) {
+		at = netip.AddrPort{}
+	}
+	now := m.now()
+	m.sched.Connected(now, p.id, over, at)
+	if p.best.doubted {
+		m.sched.Doubt(now, p.id, true)
+	}
+	m.wakeDials()
 }
 
-// retire closes a connection after the grace period, unless it is the best again.
+// retire closes a connection unless it is the best again.
 func (m *Mesh) retire(c *conn) {
-	timer := time.AfterFunc(m.timing.Grace, func() {
-		if m.best(c.peer()) != c {
-			c.close(errReplaced)
-		}
-	})
-	m.wg.Go(func() {
-		<-c.done
-		timer.Stop()
-	})
+	m.mu.Lock()
+	c.spare = nil
+	p := m.peers[c.adm.Peer]
+	best := p != nil && p.best == c
+	m.mu.Unlock()
+	if !best {
+		c.close(errReplaced)
+	}
 }
 
 // remove takes an ended connection off the table.
@@ -179,10 +160,24 @@ func (m *Mesh) remove(c *conn) {
 	if c.reason == errDead {
 		m.stats.lost.Add(1)
 	}
-	m.log.Debug("connection ended", "peer", c.peer().Short(), "addr", c.remote.String(), "err", c.reason)
+	clone := c.reason != errClone && c.raw.CloseReason() == link.ReasonClone
+	m.log.Debug("connection ended", "peer", c.adm.Peer.Short(), "addr", c.raw.Remote().String(), "err", c.reason, "clone", clone)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	p := m.peers[c.peer()]
+	if c.spare != nil {
+		c.spare.Stop()
+	}
+	m.takeOffLocked(c)
+	if clone {
+		m.turnedAwayLocked(c.raw)
+		m.sched.Refused(m.now(), c.adm.Peer)
+		m.wakeDials()
+	}
+}
+
+// takeOffLocked takes a connection off the table if it is there.
+func (m *Mesh) takeOffLocked(c *conn) {
+	p := m.peers[c.adm.Peer]
 	if p == nil {
 		return
 	}
@@ -191,27 +186,14 @@ func (m *Mesh) remove(c *conn) {
 		return
 	}
 	p.conns = slices.Delete(p.conns, i, i+1)
-	if len(p.conns) == 0 {
-		delete(m.peers, p.id)
-		m.emitLocked(PeerDown, p.id)
-		if t := m.targets[p.id]; t != nil {
-			t.lost(m.now())
-		}
+	if len(p.conns) > 0 {
+		m.rankLocked(p)
 		return
 	}
-	if p.best != c {
-		return
-	}
-	p.best = p.conns[0]
-	for _, o := range p.conns[1:] {
-		if better(o, p.best) {
-			p.best = o
-		}
-	}
-	m.emitLocked(PathChanged, p.id)
-	if t := m.targets[p.id]; t != nil {
-		t.nudge() // what is left is the worse path: look for a better one again
-	}
+	delete(m.peers, p.id)
+	m.emitLocked(PeerDown, p.id)
+	m.sched.Disconnected(m.now(), p.id)
+	m.wakeDials()
 }
 
 // Disconnect closes all connections to a peer. It is dialled again unless
@@ -231,4 +213,11 @@ func (m *Mesh) Disconnect(peer identity.ID) {
 // allowed asks Config.Allow.
 func (m *Mesh) allowed(peer identity.ID) bool {
 	return m.cfg.Allow == nil || m.cfg.Allow(peer)
+}
+
+// knows reports whether a peer is no stranger: it has a record, or was here.
+func (m *Mesh) knows(peer identity.ID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.sched.Knows(peer)
 }

@@ -33,7 +33,7 @@ func newProxy(t testing.TB, to netip.AddrPort) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.addr = addrPortOf(l.Addr())
+	p.addr = l.Addr().(*net.TCPAddr).AddrPort()
 	pc, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(p.addr))
 	if err != nil {
 		t.Fatal(err)
@@ -140,5 +140,5 @@ func (p *proxy) answers(out, pc *net.UDPConn, to netip.AddrPort) {
 // quick is a clockwork for tests: everything ten times sooner or so.
 var quick = Timing{
 	Beat: 400 * time.Millisecond, Dead: 1600 * time.Millisecond, Grace: 50 * time.Millisecond,
-	Upgrade: 20 * time.Millisecond, Watch: 50 * time.Millisecond, Dial: time.Second,
+	Upgrade: 20 * time.Millisecond, Dial: time.Second,
 }

@@ -118,7 +118,7 @@ func (n *Node) Start() {
 	n.listen = m.Underlay()[0]
 	n.starts++
 	n.Mesh = m
-	gc := gossip.Config{Key: n.Key, Mesh: m, Incarnation: n.starts, Log: cfg.Log}
+	gc := gossip.Config{Key: n.Key, Mesh: mesh.Plain{Mesh: m}, Incarnation: n.starts, Log: cfg.Log}
 	if n.net.opts.Gossip != nil {
 		n.net.opts.Gossip(n.Index, &gc)
 	}

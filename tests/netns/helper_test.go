@@ -134,7 +134,7 @@ func newLiar(ctx context.Context, args []string) (*liar, error) {
 	for e := range events {
 		// The address names one member; the mesh meets others as well.
 		for _, p := range l.Peers() {
-			if e.Kind == mesh.PeerUp && p.ID == e.Peer && p.Remote == args[1] {
+			if e.Kind == mesh.PeerUp && p.ID == e.Peer && p.Remote.String() == args[1] {
 				l.victim = e.Peer
 				return l, nil
 			}
@@ -181,11 +181,11 @@ func spoofDirectly(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	to, err := l.Source(l.victim)
-	if err != nil {
-		return err
+	to := l.Sources(l.victim)
+	if len(to) == 0 {
+		return errors.New("the victim is not connected over udp")
 	}
-	out, err := l.Sender(to)
+	out, err := l.Sender(to[0])
 	if err != nil {
 		return err
 	}

@@ -40,6 +40,8 @@ const (
 	PeerDown                             // its last connection ended
 	PathChanged                          // another connection is the best now: move long-lived streams
 	UnderlayChanged                      // this node's own addresses changed; Peer is zero
+	PathsChanged                         // the peer has other connections now, whichever is the best
+	CloneSeen                            // two machines have this peer's key; Peer may be this node itself
 )
 
 // String implements fmt.Stringer.
@@ -53,6 +55,10 @@ func (k EventKind) String() string {
 		return "path changed"
 	case UnderlayChanged:
 		return "underlay changed"
+	case PathsChanged:
+		return "paths changed"
+	case CloneSeen:
+		return "clone seen"
 	}
 	return "unknown"
 }
