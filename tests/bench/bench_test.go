@@ -315,7 +315,10 @@ func TestFlags(t *testing.T) {
 		ok   bool
 		only int
 	}{
-		{"none", nil, true, len(contenders)},
+		{"none", nil, true, len(contenders) - 1},
+		{"before", []string{"-before", "HEAD"}, true, len(contenders)},
+		{"before what", []string{"-only", nameBefore}, false, 0},
+		{"before, not asked for", []string{"-before", "HEAD", "-only", nameFast}, false, 0},
 		{"quick", []string{"-rounds", "1", "-seconds", "2", "-only", "wireguard-go, ours (fast)", "-figures", "tcp1,ping"}, true, 2},
 		{"no such contender", []string{"-only", "wireguard"}, false, 0},
 		{"no such figure", []string{"-figures", "tcp9"}, false, 0},
@@ -327,5 +330,32 @@ func TestFlags(t *testing.T) {
 		if (err == nil) != tc.ok || tc.ok && len(b.only) != tc.only {
 			t.Errorf("%s: %+v, %v", tc.name, b, err)
 		}
+	}
+}
+
+func TestPingSequence(t *testing.T) {
+	out := "PING 10.0.0.2 (10.0.0.2) 56(84) bytes of data.\n64 bytes from 10.0.0.2: icmp_seq=1 ttl=64 time=0.1 ms\n" +
+		"From 10.0.0.1 icmp_seq=2 Destination Host Unreachable\n64 bytes from 10.0.0.2: icmp_seq=3 ttl=64 time=0.1 ms\n" +
+		"64 bytes from 10.0.0.2: icmp_seq=3 ttl=64 time=0.1 ms (DUP!)\n64 bytes from 10.0.0.2: icmp_seq=7"
+	if got := pingSequence(out); !slices.Equal(got, []int{1, 3}) {
+		t.Errorf("got %v", got)
+	}
+	for _, c := range []struct {
+		numbers []int
+		want    int
+	}{{nil, 0}, {[]int{5}, 0}, {[]int{1, 2, 3}, 0}, {[]int{1, 7, 5}, 3}} {
+		if got := longestGap(c.numbers); got != c.want {
+			t.Errorf("%v: %d, want %d", c.numbers, got, c.want)
+		}
+	}
+}
+
+func TestParseTxPackets(t *testing.T) {
+	text := "Inter-|   Receive | Transmit\n face |bytes packets\n    lo: 1 2 3 4 5 6 7 8 9 10 11\n veth0: 11 12 13 14 15 16 17 18 19 20 21 22\n"
+	if n, err := parseTxPackets(text, "veth0"); n != 20 || err != nil {
+		t.Errorf("got %d, %v", n, err)
+	}
+	if _, err := parseTxPackets(text, "veth1"); err == nil {
+		t.Error("a card that is not there has sent something")
 	}
 }

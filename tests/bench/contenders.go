@@ -36,6 +36,7 @@ const (
 	nameNebula = "nebula"
 	nameStream = "ours (stream)"
 	nameFast   = "ours (fast)"
+	nameBefore = "ours (before)" // with -before
 )
 
 // contenders in the order of the table.
@@ -46,6 +47,7 @@ var contenders = []contender{
 	{nameNebula, startNebula},
 	{nameStream, startStream},
 	{nameFast, startFast},
+	{nameBefore, startBefore},
 }
 
 // Addresses of the two sides on the overlays that let the bench choose.

@@ -36,6 +36,7 @@ type bench struct {
 	overload        int // seconds
 	only, figures   []string
 	out             string
+	before          string // a revision
 	check           bool
 	samples         []sample
 	failed          []string
@@ -67,6 +68,7 @@ func parseFlags(args []string) (*bench, error) {
 	flags.IntVar(&b.overload, "overload", 60, "how long the flood before the last look at memory takes, in seconds")
 	flags.StringVar(&only, "only", "", "contenders, separated by commas: "+strings.Join(contenderNames(), ","))
 	flags.StringVar(&wanted, "figures", "", "what to measure, separated by commas: "+strings.Join(figureNames(), ","))
+	flags.StringVar(&b.before, "before", "", "a git revision: ours as it was then is one of the contenders")
 	flags.StringVar(&b.out, "out", "", "file for the figures as JSON (default build/bench.json of the repository)")
 	flags.BoolVar(&b.check, "check", false, "fail if a goal is not reached")
 	if err := flags.Parse(args); err != nil {
@@ -78,6 +80,12 @@ func parseFlags(args []string) (*bench, error) {
 		}
 		if b.figures, err = choose(wanted, figureNames()); err != nil {
 			return err
+		}
+		if only == "" && b.before == "" {
+			b.only = slices.DeleteFunc(b.only, func(name string) bool { return name == nameBefore })
+		}
+		if slices.Contains(b.only, nameBefore) != (b.before != "") {
+			return errors.New("-before names the revision of the contender " + nameBefore)
 		}
 		if b.rounds < 1 || b.seconds < 1 || b.overload < 2 || flags.NArg() > 0 {
 			return errors.New("want at least one round, one second and two seconds of overload, and no arguments")
@@ -120,6 +128,9 @@ func figureNames() []string {
 		if !slices.Contains(names, f.name) {
 			names = append(names, f.name)
 		}
+	}
+	for _, r := range recoveries {
+		names = append(names, r.figure)
 	}
 	return append(names, figureLoss)
 }
@@ -167,7 +178,7 @@ func (b *bench) build(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return b.buildBefore(ctx)
 }
 
 // try measures one contender once. What fails is noted, and the rest goes on.
@@ -205,6 +216,17 @@ func (b *bench) try(ctx context.Context, c contender, round int) {
 				note(lossColumn(percent), nil, err)
 			} else {
 				note(lossColumn(percent), map[string]float64{lossColumn(percent): speed / 1e6}, nil)
+			}
+		}
+	}
+	// Nobody else is said to find another path.
+	for _, r := range recoveries {
+		if slices.Contains(b.figures, r.figure) && slices.Contains([]string{nameFast, nameBefore}, c.name) {
+			ms, err := b.measureRecovery(ctx, c, r)
+			if err != nil {
+				note(r.figure, nil, err)
+			} else {
+				note(r.figure, map[string]float64{r.figure: ms}, nil)
 			}
 		}
 	}

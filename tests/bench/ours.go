@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -26,7 +27,7 @@ const noUDP = `table inet bench {
 `
 
 func startFast(ctx context.Context, b *bench, w *world) (*network, error) {
-	return startOurs(ctx, b, w, pathDirect)
+	return startOurs(ctx, w, ours{programs: b.program(""), path: pathDirect})
 }
 
 // startStream takes UDP away before the daemons start, so that they have to get along without.
@@ -40,11 +41,14 @@ func startStream(ctx context.Context, b *bench, w *world) (*network, error) {
 			return nil, err
 		}
 	}
-	return startOurs(ctx, b, w, pathTCP)
+	return startOurs(ctx, w, ours{programs: b.program(""), path: pathTCP})
 }
 
-func startOurs(ctx context.Context, b *bench, w *world, path string) (*network, error) {
-	token, err := run.Out(ctx, b.program("kairos"), "generate-token")
+// ours is which programs are to run, and by which path packets then have to go.
+type ours struct{ programs, path string }
+
+func startOurs(ctx context.Context, w *world, o ours) (*network, error) {
+	token, err := run.Out(ctx, filepath.Join(o.programs, "kairos"), "generate-token")
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +59,7 @@ func startOurs(ctx context.Context, b *bench, w *world, path string) (*network, 
 		if err != nil {
 			return nil, err
 		}
-		p, err := s.start(b.program("kairos-agent"), "overlay", "--config", config, "--state-dir", "/run/bench/state", "--name", s.name)
+		p, err := s.start(filepath.Join(o.programs, "kairos-agent"), "overlay", "--config", config, "--state-dir", "/run/bench/state", "--name", s.name)
 		if err != nil {
 			return nil, err
 		}
@@ -77,7 +81,7 @@ func startOurs(ctx context.Context, b *bench, w *world, path string) (*network, 
 	}
 	n.check = func(ctx context.Context) error {
 		for _, c := range clients {
-			if err := onPath(ctx, c, path); err != nil {
+			if err := onPath(ctx, c, o.path); err != nil {
 				return err
 			}
 		}
@@ -91,7 +95,7 @@ func startOurs(ctx context.Context, b *bench, w *world, path string) (*network, 
 		return n.check(ctx)
 	})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("get the path %s: %w", path, err), n.daemons[0].complain("wrote"), n.daemons[1].complain("wrote"))
+		return nil, errors.Join(fmt.Errorf("get the path %s: %w", o.path, err), n.daemons[0].complain("wrote"), n.daemons[1].complain("wrote"))
 	}
 	return n, nil
 }

@@ -136,3 +136,31 @@ func parseRSS(text string) (float64, error) {
 	}
 	return 0, errors.New("read the memory: the process has none")
 }
+
+// pingSequence is the numbers of the pings that were answered, as ping wrote them so far.
+func pingSequence(out string) []int {
+	var numbers []int
+	for line := range strings.Lines(out) {
+		_, rest, ok := strings.Cut(line, " icmp_seq=")
+		number, _, whole := strings.Cut(rest, " ttl=")
+		if !ok || !whole || strings.Contains(line, "DUP!") {
+			continue
+		}
+		if n, err := strconv.Atoi(number); err == nil { // other lines are about errors
+			numbers = append(numbers, n)
+		}
+	}
+	return numbers
+}
+
+// parseTxPackets is how many packets a card has sent by /proc/net/dev.
+func parseTxPackets(text, dev string) (int, error) {
+	for line := range strings.Lines(text) {
+		name, rest, ok := strings.Cut(strings.TrimSpace(line), ":")
+		f := strings.Fields(rest)
+		if ok && name == dev && len(f) > 9 {
+			return strconv.Atoi(f[9]) // after eight of what was received: bytes, packets
+		}
+	}
+	return 0, fmt.Errorf("read how much %s has sent: it is not there", dev)
+}

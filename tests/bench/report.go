@@ -27,6 +27,8 @@ var columns = []column{
 	{"loadping", "loaded\nms", 2},
 	{"rss", "RSS\nMB", 1},
 	{"rssload", "flooded\nMB", 1},
+	{figureRoam, "roam\nms", 0},
+	{figureDead, "dead path\nms", 0},
 	{"loss0.1", "0.1% loss\nMbit/s", 1},
 	{"loss1", "1% loss\nMbit/s", 1},
 }
@@ -142,6 +144,14 @@ var goals = []goal{
 	{"RSS after overload", nameFast, "rssload", nameFast, "rss", false, 1.2},
 	{"TCP at 0.1 % loss", nameFast, "loss0.1", nameWG, "", true, 0.95},
 	{"TCP at 1 % loss", nameFast, "loss1", nameWG, "", true, 0.95},
+	{"new address, ms", nameFast, figureRoam, "", "", false, 1000},
+	{"dead path, ms", nameFast, figureDead, "", "", false, 2000},
+	{"TCP, one stream", nameFast, "tcp1", nameBefore, "", true, 0.97},
+	{"TCP, four streams", nameFast, "tcp4", nameBefore, "", true, 0.97},
+	{"CPU per GB", nameFast, "tcp1cpu", nameBefore, "", false, 0.94},
+	{"UDP, 64 bytes", nameFast, "udp64", nameBefore, "", true, 0.97},
+	{"ping", nameFast, "ping", nameBefore, "", false, 1.03},
+	{"ping under load", nameFast, "loadping", nameBefore, "", false, 1.03},
 	{"TCP by the stream", nameStream, "tcp1", nameFast, "", true, 0.8},
 }
 
