@@ -39,13 +39,13 @@ var recoveries = []recovery{
 // roamed is where the first side is after it has moved.
 var roamed = netip.MustParsePrefix("10.99.0.77/24")
 
-// roam gives the first side another address, and takes the one it had.
+// roam takes the address of the first side, and gives it another one.
 func roam(ctx context.Context, w *world) error {
 	a := w.sides[0]
-	if err := a.exec(ctx, "ip", "addr", "add", roamed.String(), "dev", nic); err != nil {
+	if err := a.exec(ctx, "ip", "addr", "del", netip.PrefixFrom(a.addr, underlayBits).String(), "dev", nic); err != nil {
 		return err
 	}
-	return a.exec(ctx, "ip", "addr", "del", netip.PrefixFrom(a.addr, underlayBits).String(), "dev", nic)
+	return a.exec(ctx, "ip", "addr", "add", roamed.String(), "dev", nic)
 }
 
 // secondNIC and secondAddr are the other cable of twoCables.
