@@ -56,8 +56,12 @@ func (p *packed) opened() (all [][]arrived) {
 	p.t.Helper()
 	for _, d := range p.datagrams {
 		flags := session.Flags(d)
-		_, payload := p.to.dp.open(d)
 		var r receiver
+		r.open.reset()
+		if p.to.dp.openNext(&r, nil, d) == nil {
+			p.t.Fatal("a datagram is not opened")
+		}
+		payload := r.open.settle()
 		other := &peer{account: &account{}}
 		other.account.count.total = new(drops)
 		if other.unpack(&r, payload, flags); len(payload) == 0 || other.account.count.drops[DropBadFrame].Load() > 0 {

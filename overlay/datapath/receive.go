@@ -12,6 +12,7 @@ import (
 	"github.com/kairos-io/kairos/overlay/internal/poll"
 	"github.com/kairos-io/kairos/overlay/offload"
 	"github.com/kairos-io/kairos/overlay/path"
+	"github.com/kairos-io/kairos/overlay/route"
 	"github.com/kairos-io/kairos/overlay/session"
 	"github.com/kairos-io/kairos/overlay/wire"
 )
@@ -19,10 +20,13 @@ import (
 // receiver is what one goroutine needs on the way in.
 type receiver struct {
 	pkts   []arrived
+	open   opener // of datagrams
 	merger offload.Merger
 	memo   memo
+	routes *route.Table
 
-	datagrams int // since the last yield
+	packets, bytes int // that have passed and are not counted yet
+	datagrams      int // since the last yield
 }
 
 // arrived is one IP packet.
@@ -31,15 +35,20 @@ type arrived struct {
 	src, dst netip.Addr
 }
 
+// arrive looks at what should be one IP packet of that shape, and reports whether it is.
+func arrive(data []byte, shape offload.Shape) (a arrived, ok bool) {
+	a = arrived{Packet: offload.Packet{Data: data, Shape: shape}}
+	a.src, a.dst, ok = parse(data)
+	return a, ok && a.Valid()
+}
+
 // take adds what should be one IP packet of that shape, and reports whether it is.
 func (r *receiver) take(data []byte, shape offload.Shape) bool {
-	a := arrived{Packet: offload.Packet{Data: data, Shape: shape}}
-	var ok bool
-	if a.src, a.dst, ok = parse(data); !ok || !a.Valid() {
-		return false
+	a, ok := arrive(data, shape)
+	if ok {
+		r.pkts = append(r.pkts, a)
 	}
-	r.pkts = append(r.pkts, a)
-	return true
+	return ok
 }
 
 // HandleStream delivers what the authenticated peer id sends on a stream of
@@ -116,14 +125,15 @@ var errBadPacket = errors.New("frame is not one ip packet")
 // HandleDatagrams delivers datagrams that are not QUIC's, and that came by one path:
 // its Via is zero, and its Local is not valid where nobody knows it. What no member has
 // sealed for this node is counted and nothing else. It runs on one goroutine for each
-// socket, and overwrites packets.
+// socket.
 func (d *Datapath) HandleDatagrams(from path.Path, datagrams [][]byte) {
 	r := d.receivers.get()
 	defer d.receivers.put(r)
-	r.pkts = r.pkts[:0]
+	r.routes = d.routes.Load()
+	r.open.reset()
 	var sender, heard *peer
 	for _, datagram := range datagrams {
-		p, payload := d.open(datagram)
+		p := d.openNext(r, sender, datagram)
 		if p == nil {
 			continue
 		}
@@ -131,55 +141,82 @@ func (d *Datapath) HandleDatagrams(from path.Path, datagrams [][]byte) {
 			p.hearFrom(from, d.now())
 			heard = p
 		}
-		if payload[0] == controlProbe || payload[0] == controlAnswer {
-			if session.Flags(datagram)&(flagHead|flagTail) == 0 {
-				p.hear(from, payload)
-				continue
-			}
+		flags := session.Flags(datagram)
+		if kind := r.open.payload[0]; (kind == controlProbe || kind == controlAnswer) && flags&(flagHead|flagTail) == 0 {
+			p.hear(from, r.open.settle())
+			r.open.drop()
+			continue
 		}
 		if p != sender && sender != nil {
-			_ = d.deliver(sender.account, r) // counted there; a device that is closed ends Run
-			r.pkts = r.pkts[:0]
+			_ = d.flush(sender.account, r) // counted there; a device that is closed ends Run
 		}
 		sender = p
-		p.unpack(r, payload, session.Flags(datagram))
+		d.receiveNext(p, r, flags)
 	}
 	if sender != nil {
-		_ = d.deliver(sender.account, r)
+		_ = d.flush(sender.account, r)
 	}
 }
 
-// open returns who has sealed a datagram, and its payload, which is not empty; nil where
-// nobody has.
-func (d *Datapath) open(datagram []byte) (*peer, []byte) {
+// openNext opens a datagram, behind those before it, and returns who has sealed it; its
+// payload, which is not empty, is r.open.payload. It returns nil where nobody has. sender
+// is who has sent the packets that wait to be written.
+func (d *Datapath) openNext(r *receiver, sender *peer, datagram []byte) *peer {
 	index, ok := session.Index(datagram)
 	a, known := (*d.arrivals.Load())[index]
 	if !ok || !known {
 		d.drops[DropJunk].Add(1)
-		return nil, nil
+		return nil
 	}
-	payload, err := a.keys.Open(datagram[session.HeaderSize:session.HeaderSize], datagram)
+	lap := 0
+	if a.to == sender {
+		lap = r.merger.Headers()
+	}
+	if !r.open.fits(len(datagram)) {
+		if sender != nil {
+			_ = d.flush(sender.account, r)
+		}
+		r.open.reset()
+		lap = 0
+	}
+	err := r.open.next(a.keys, datagram, lap)
 	if errors.Is(err, session.ErrReplay) {
 		a.to.account.count.drop(DropReplay, 1)
-		return nil, nil
+		return nil
 	}
-	if err != nil || len(payload) == 0 {
+	if err != nil {
 		d.drops[DropJunk].Add(1)
-		return nil, nil
+		return nil
 	}
 	if first, done := a.to.session.Opened(a.keys); first {
 		d.dropKeys(done)
 		a.to.restart() // it could not probe before
 	}
-	return a.to, payload
+	return a.to
+}
+
+// receiveNext takes in what is in the datagram that was opened last.
+func (d *Datapath) receiveNext(p *peer, r *receiver, flags byte) {
+	if d.join(p.account, r, flags) {
+		return
+	}
+	r.pkts = r.pkts[:0]
+	p.unpack(r, r.open.settle(), flags)
+	for _, pkt := range r.pkts {
+		_ = d.pass(p.account, r, pkt) // counted there; a device that is closed ends Run
+	}
+}
+
+// shapeOf is the shape of the packets in a datagram with these flags.
+func shapeOf(flags byte) offload.Shape {
+	if flags&flagPartial != 0 {
+		return offload.Partial
+	}
+	return offload.Whole
 }
 
 // unpack takes the packets out of a datagram.
 func (p *peer) unpack(r *receiver, payload []byte, flags byte) {
-	shape := offload.Whole
-	if flags&flagPartial != 0 {
-		shape = offload.Partial
-	}
 	if flags&(flagHead|flagTail) != 0 {
 		pkt, ok := p.pieces.join(payload, flags)
 		if payload = pkt; !ok {
@@ -192,11 +229,27 @@ func (p *peer) unpack(r *receiver, payload []byte, flags byte) {
 			p.account.count.drop(DropBadFrame, 1) // and where the next one begins is not known
 			return
 		}
-		if !r.take(payload[:n:n], shape) {
+		if !r.take(payload[:n:n], shapeOf(flags)) {
 			p.account.count.drop(DropBadFrame, 1)
 		}
 		payload = payload[n:]
 	}
+}
+
+// join puts the datagram that was opened last to the packets before it, if it holds one
+// packet that is their next segment.
+func (d *Datapath) join(a *account, r *receiver, flags byte) bool {
+	payload := r.open.payload
+	if r.open.lap == 0 || flags&(flagHead|flagTail) != 0 || size(payload) != len(payload) {
+		return false
+	}
+	pkt, ok := arrive(payload, shapeOf(flags))
+	if !ok || !r.mayPass(d.self, a, pkt) || !r.merger.Join(pkt.Packet) {
+		return false
+	}
+	r.open.join()
+	r.count(pkt)
+	return true
 }
 
 // size is the length of the IP packet that b begins with; 0 if it is none.
@@ -210,28 +263,50 @@ func size(b []byte) int {
 	return 0
 }
 
-// deliver hands the packets of a member that may pass to the device. The error is that the
-// device is closed.
+// deliver hands the packets of a stream that may pass to the device. The error is that
+// the device is closed.
 func (d *Datapath) deliver(a *account, r *receiver) error {
-	routes := d.routes.Load()
-	packets, bytes := 0, 0
+	r.routes = d.routes.Load()
 	for _, pkt := range r.pkts {
-		r.memo.ask(routes, a.id, pkt.src, pkt.dst)
-		switch {
-		case !r.memo.genuine:
-			a.count.drop(DropSpoofed, pkt.Segments())
-			continue
-		case !r.memo.known || r.memo.to != d.self:
-			a.count.drop(DropNotOurs, pkt.Segments())
-			continue
-		}
-		packets += pkt.Segments()
-		bytes += len(pkt.Data)
-		if err := d.add(a, r, pkt.Packet); err != nil {
+		if err := d.pass(a, r, pkt); err != nil {
 			return err
 		}
 	}
-	a.count.received(packets, bytes)
+	return d.flush(a, r)
+}
+
+// mayPass reports whether a packet of a member is from where it says, and for here.
+func (r *receiver) mayPass(self identity.ID, a *account, pkt arrived) bool {
+	r.memo.ask(r.routes, a.id, pkt.src, pkt.dst)
+	return r.memo.genuine && r.memo.known && r.memo.to == self
+}
+
+// count notes a packet that has passed.
+func (r *receiver) count(pkt arrived) {
+	r.packets += pkt.Segments()
+	r.bytes += len(pkt.Data)
+}
+
+// pass puts a packet to those for the device if it may pass, and counts why not. The
+// error is that the device is closed.
+func (d *Datapath) pass(a *account, r *receiver, pkt arrived) error {
+	if !r.mayPass(d.self, a, pkt) {
+		reason := DropNotOurs
+		if !r.memo.genuine {
+			reason = DropSpoofed
+		}
+		a.count.drop(reason, pkt.Segments())
+		return nil
+	}
+	r.count(pkt)
+	return d.add(a, r, pkt.Packet)
+}
+
+// flush counts the packets of a member that have passed, and hands the device the last
+// of them.
+func (d *Datapath) flush(a *account, r *receiver) error {
+	a.count.received(r.packets, r.bytes)
+	r.packets, r.bytes = 0, 0
 	return d.write(a, r)
 }
 

@@ -25,11 +25,27 @@ type Merger struct {
 	flags  byte // and of the last
 }
 
+// Headers is how many bytes of headers a packet has that Join would take; 0 if there is
+// none that it would.
+func (m *Merger) Headers() int {
+	if len(m.parts) == 0 || !m.open {
+		return 0
+	}
+	return m.layout.payload
+}
+
+// Join takes a valid packet if it is the next segment of what was added before, and
+// reports whether it is. Of its memory only what is behind the headers is then the
+// Merger's until Take.
+func (m *Merger) Join(p Packet) bool {
+	return len(m.parts) > 0 && m.open && p.Shape == Partial && m.join(p.Data)
+}
+
 // Add takes a valid packet. It reports false if that has to wait until what was added
 // before has been taken. The memory of the packet is the Merger's until then.
 func (m *Merger) Add(p Packet) bool {
 	if len(m.parts) > 0 {
-		return m.open && p.Shape == Partial && m.join(p.Data)
+		return m.Join(p)
 	}
 	m.parts = append(m.parts, p.Data)
 	m.shape, m.total, m.open, m.flags = p.Shape, len(p.Data), false, 0
