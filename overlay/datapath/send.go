@@ -71,7 +71,7 @@ func (s *sender) fill() error {
 		return nil
 	}
 	s.since, s.now = 0, s.d.now()
-	for range fairSlots {
+	for s.fair.bytes < fairAhead {
 		slot := s.fair.room()
 		if slot == nil {
 			return nil
