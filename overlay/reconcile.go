@@ -121,8 +121,9 @@ func (n *Node) event(e mesh.Event) {
 	case mesh.PeerDown:
 		n.datapath.PeerDown(e.Peer)
 		n.opts.Log.Info("peer disconnected", "peer", e.Peer.Short())
-	case mesh.PathChanged:
+	case mesh.PathsChanged:
 		n.datapath.Candidates(e.Peer, n.candidates(e.Peer)...)
+	case mesh.PathChanged:
 		n.datapath.ConnectionChanged(e.Peer)
 	case mesh.UnderlayChanged:
 		n.datapath.NetworkChanged()

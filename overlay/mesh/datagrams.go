@@ -22,7 +22,7 @@ func (m *Mesh) receive(from socket.Source, packets [][]byte) {
 }
 
 // Sources returns where datagrams of a peer come from if they take the ways of its
-// connections over UDP, the best first. PathChanged tells when to ask again.
+// connections over UDP, the best first. PathsChanged tells when to ask again.
 func (m *Mesh) Sources(id identity.ID) []socket.Source {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -24,7 +24,7 @@ const (
 	PeerUp          = link.PeerUp          // the first connection of a peer was admitted
 	PeerDown        = link.PeerDown        // its last connection ended
 	PathChanged     = link.PathChanged     // another connection is the best now: move long-lived streams
-	PathsChanged    = link.PathsChanged    // Mesh.Paths of the peer changed
+	PathsChanged    = link.PathsChanged    // Mesh.Sources of the peer changed
 	UnderlayChanged = link.UnderlayChanged // this node's own addresses changed; Peer is zero
 	CloneSeen       = link.CloneSeen       // two machines have the peer's key, or this node's: Mesh.Clones
 )
