@@ -31,7 +31,14 @@ func (b *bench) buildBefore(ctx context.Context) error {
 			return fmt.Errorf("build ours at %s: %w", b.before, err)
 		}
 	}
-	return nil
+	if !slices.Contains(b.figures, figureMembers) {
+		return nil
+	}
+	const program = "overlay/overlaytest/members_test.go"
+	if err := copyFile(filepath.Join(b.root, program), filepath.Join(tree, program)); err != nil {
+		return err
+	}
+	return buildMembers(ctx, tree, filepath.Join(b.program("before"), "members.test"))
 }
 
 func startBefore(ctx context.Context, b *bench, w *world) (*network, error) {

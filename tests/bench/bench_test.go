@@ -359,3 +359,21 @@ func TestParseTxPackets(t *testing.T) {
 		t.Error("a card that is not there has sent something")
 	}
 }
+
+func TestMembers(t *testing.T) {
+	out := "goos: linux\nBenchmarkMembers/16-2   1  90000 ns/op  12.5 goroutines/member  300 KiB/member  7 KiB/min/member  0.5 s-to-connect\nPASS\n"
+	got, err := parseBenchmark(out, "BenchmarkMembers/16")
+	if err != nil || got["goroutines/member"] != 12.5 || got["KiB/member"] != 300 || got["s-to-connect"] != 0.5 {
+		t.Errorf("got %v, %v", got, err)
+	}
+	if _, err := parseBenchmark(out, "BenchmarkMembers/1"); err == nil {
+		t.Error("another benchmark is taken for it")
+	}
+	if text := membersTable(medians{}); text != "" {
+		t.Errorf("nothing measured: %q", text)
+	}
+	m := medians{nameFast: {memberColumn(64, "goroutines/member"): 9, memberColumn(64, "KiB/member"): 1234.56}}
+	if text := membersTable(m); !strings.Contains(text, "64, ours (fast)") || !strings.Contains(text, "1234.6") || strings.Contains(text, "250") {
+		t.Errorf("table:\n%s", text)
+	}
+}

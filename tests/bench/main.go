@@ -132,7 +132,7 @@ func figureNames() []string {
 	for _, r := range recoveries {
 		names = append(names, r.figure)
 	}
-	return append(names, figureLoss)
+	return append(names, figureLoss, figureMembers)
 }
 
 func (b *bench) run(ctx context.Context) error {
@@ -161,6 +161,11 @@ func (b *bench) run(ctx context.Context) error {
 			}
 		}
 	}
+	if slices.Contains(b.figures, figureMembers) {
+		b.tryMembers(ctx, func(who, figure string, values map[string]float64, err error) {
+			b.note(ctx, sample{Round: 1, Contender: who, Figure: figure}, values, err)
+		})
+	}
 	return errors.Join(b.tell(), context.Cause(ctx))
 }
 
@@ -178,6 +183,11 @@ func (b *bench) build(ctx context.Context) error {
 			return err
 		}
 	}
+	if slices.Contains(b.figures, figureMembers) {
+		if err := buildMembers(ctx, b.root, filepath.Join(to, "members.test")); err != nil {
+			return err
+		}
+	}
 	return b.buildBefore(ctx)
 }
 
@@ -185,14 +195,7 @@ func (b *bench) build(ctx context.Context) error {
 func (b *bench) try(ctx context.Context, c contender, round int) {
 	began := time.Now()
 	note := func(figure string, values map[string]float64, err error) {
-		if err != nil && ctx.Err() == nil {
-			line := fmt.Sprintf("%s, round %d: %s: %v", c.name, round+1, figure, err)
-			fmt.Fprintln(os.Stderr, "FAILED", line)
-			b.failed = append(b.failed, line)
-		}
-		for column, v := range values {
-			b.samples = append(b.samples, sample{Round: round + 1, Contender: c.name, Figure: column, Value: v})
-		}
+		b.note(ctx, sample{Round: round + 1, Contender: c.name, Figure: figure}, values, err)
 	}
 	wanted := func(f figure) bool { return slices.Contains(b.figures, f.name) }
 	if slices.ContainsFunc(figures, wanted) {
@@ -233,6 +236,18 @@ func (b *bench) try(ctx context.Context, c contender, round int) {
 	fmt.Fprintf(os.Stderr, "round %d/%d: %s (%s)\n", round+1, b.rounds, c.name, time.Since(began).Round(time.Second))
 }
 
+// note keeps the values of a figure, by column, or why there are none.
+func (b *bench) note(ctx context.Context, of sample, values map[string]float64, err error) {
+	if err != nil && ctx.Err() == nil {
+		line := fmt.Sprintf("%s, round %d: %s: %v", of.Contender, of.Round, of.Figure, err)
+		fmt.Fprintln(os.Stderr, "FAILED", line)
+		b.failed = append(b.failed, line)
+	}
+	for column, v := range values {
+		b.samples = append(b.samples, sample{Round: of.Round, Contender: of.Contender, Figure: column, Value: v})
+	}
+}
+
 // with runs f while a contender runs in a world of its own.
 func (b *bench) with(ctx context.Context, c contender, join underlay, f func(*trial) error) error {
 	w, err := newWorld(ctx, join)
@@ -263,6 +278,9 @@ func (b *bench) tell() error {
 	verdicts := judge(m)
 	if len(b.samples) > 0 {
 		fmt.Printf("Medians of %d rounds of %d s, and ratios to %s.\n\n%s\n", b.rounds, b.seconds, nameWG, table(m))
+	}
+	if members := membersTable(m); members != "" {
+		fmt.Println(members)
 	}
 	short := 0
 	for _, v := range verdicts {

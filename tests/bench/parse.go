@@ -164,3 +164,24 @@ func parseTxPackets(text, dev string) (int, error) {
 	}
 	return 0, fmt.Errorf("read how much %s has sent: it is not there", dev)
 }
+
+// parseBenchmark is what a benchmark of Go has reported, by unit: pairs of a value and
+// its unit behind the name and the count.
+func parseBenchmark(out, name string) (map[string]float64, error) {
+	for line := range strings.Lines(out) {
+		f := strings.Fields(line)
+		if len(f) < 4 || f[0] != name && !strings.HasPrefix(f[0], name+"-") {
+			continue
+		}
+		values := map[string]float64{}
+		for i := 2; i+1 < len(f); i += 2 {
+			v, err := strconv.ParseFloat(f[i], 64)
+			if err != nil {
+				return nil, fmt.Errorf("read the benchmark's line %q: %w", line, err)
+			}
+			values[f[i+1]] = v
+		}
+		return values, nil
+	}
+	return nil, fmt.Errorf("read the benchmark %s: it has reported nothing", name)
+}

@@ -1,0 +1,102 @@
+package overlaytest
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// BenchmarkMembers is what members cost that are all connected to each other and have
+// nothing to say, N of them in one process: memory, goroutines, and what they send in a
+// minute. Traffic is that of the loopback interface: run it in a network namespace of its
+// own, as `make bench` does, which runs this file in an older tree as well.
+func BenchmarkMembers(b *testing.B) {
+	for _, n := range []int{16, 64, 250} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			for b.Loop() {
+				measureMembers(b, n)
+			}
+		})
+	}
+}
+
+const (
+	membersPatience = 10 * time.Minute
+	membersSettle   = 30 * time.Second // connections that others replaced are closed by then
+	membersIdle     = time.Minute
+)
+
+func measureMembers(b *testing.B, n int) {
+	before := footprint()
+	net := New(b, n, Options{})
+	defer func() { // the next size starts with nothing
+		for _, node := range net.Nodes {
+			node.Stop()
+		}
+	}()
+	begin := time.Now()
+	for deadline := begin.Add(membersPatience); !allConnected(net); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			b.Fatalf("%d members are not connected after %s", n, membersPatience)
+		}
+	}
+	connected := time.Since(begin)
+	time.Sleep(membersSettle)
+	after, sent := footprint(), loopbackBytes(b)
+	time.Sleep(membersIdle)
+	sent = loopbackBytes(b) - sent
+	if !allConnected(net) {
+		b.Fatalf("%d members do not stay connected", n)
+	}
+	per := func(value float64, unit string) { b.ReportMetric(value/float64(n), unit+"/member") }
+	per(float64(after.goroutines-before.goroutines), "goroutines")
+	per(float64(after.memory-before.memory)/1024, "KiB")
+	per(float64(sent)/1024, "KiB/min")
+	b.ReportMetric(connected.Seconds(), "s-to-connect")
+}
+
+func allConnected(net *Net) bool {
+	for _, node := range net.Nodes {
+		if len(node.Mesh.Peers()) != len(net.Nodes)-1 {
+			return false
+		}
+	}
+	return true
+}
+
+type measured struct {
+	goroutines int
+	memory     int64 // bytes of heap and stacks in use
+}
+
+func footprint() measured {
+	runtime.GC()
+	runtime.GC() // what finalizers have let go
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return measured{runtime.NumGoroutine(), int64(m.HeapInuse + m.StackInuse)}
+}
+
+// loopbackBytes is what the loopback interface has carried so far.
+func loopbackBytes(b *testing.B) int64 {
+	b.Helper()
+	text, err := os.ReadFile("/proc/net/dev")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if name, rest, ok := strings.Cut(strings.TrimSpace(line), ":"); ok && name == "lo" {
+			n, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+			if err != nil {
+				b.Fatal(err)
+			}
+			return n
+		}
+	}
+	b.Fatal("there is no loopback interface")
+	return 0
+}
