@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/overlay/dial"
 	"github.com/kairos-io/kairos/overlay/dns"
 	"github.com/kairos-io/kairos/overlay/tun"
 )
@@ -135,11 +136,27 @@ func (n *Node) alone() error {
 	if len(n.opts.Listen) > 0 {
 		port = n.opts.Listen[0].Port()
 	}
-	return describeAlone(port, n.opts)
+	return describeAlone(port, n.opts, n.mesh.Missing(calledMost))
 }
 
-// describeAlone names what was tried and what is left to try.
-func describeAlone(port uint16, opts Options) error {
+// calledMost bounds how many that do not answer are named.
+const calledMost = 3
+
+// describeAlone names who was called without an answer, and what is left to try.
+func describeAlone(port uint16, opts Options, missing []dial.Missing) error {
+	text := fmt.Sprintf("no other machine was found for %s", opts.aloneAfter)
+	var called []string
+	for _, m := range missing {
+		switch {
+		case m.Host != "":
+			called = append(called, m.Host)
+		case m.Addr.IsValid():
+			called = append(called, m.Addr.String())
+		}
+	}
+	if slices.Sort(called); len(called) > 0 {
+		text += "; called without an answer: " + strings.Join(slices.Compact(called), ", ")
+	}
 	open := "let its UDP and TCP port through the firewall of at least one machine"
 	if port != 0 {
 		open = fmt.Sprintf("let UDP and TCP port %d through the firewall of at least one machine", port)
@@ -149,7 +166,7 @@ func describeAlone(port uint16, opts Options) error {
 		name = "name that machine here (--peer host:port)"
 	}
 	return &advice{
-		text: fmt.Sprintf("no other machine was found for %s", opts.aloneAfter),
+		text: text,
 		hint: fmt.Sprintf("see that others are on and have the same token; %s, and %s", open, name),
 	}
 }

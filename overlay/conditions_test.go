@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/overlay/dial"
 	"github.com/kairos-io/kairos/overlay/dns"
 	"github.com/kairos-io/kairos/overlay/tun"
 )
@@ -72,7 +73,12 @@ func TestDescribeAlone(t *testing.T) {
 		"bridge":        {4171, api.KindBridge, []string{"UDP and TCP port 4171", "--peer host:port"}},
 		"any free port": {0, api.KindNode, []string{"its UDP and TCP port through"}},
 	} {
-		hint := describeAlone(c.port, Options{Kind: c.kind, aloneAfter: defaultAloneAfter}).(*advice).hint
+		missing := []dial.Missing{{Host: "b.example:4171"}, {}, {Addr: netip.MustParseAddrPort("192.0.2.7:4171")}}
+		told := describeAlone(c.port, Options{Kind: c.kind, aloneAfter: defaultAloneAfter}, missing).(*advice)
+		if want := "found for 15s; called without an answer: 192.0.2.7:4171, b.example:4171"; !strings.HasSuffix(told.text, want) {
+			t.Errorf("%s: %q does not end in %q", name, told.text, want)
+		}
+		hint := told.hint
 		for _, w := range c.want {
 			if !strings.Contains(hint, w) {
 				t.Errorf("%s: %q is missing in %q", name, w, hint)
