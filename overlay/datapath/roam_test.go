@@ -58,6 +58,7 @@ func TestRoaming(t *testing.T) {
 				one, two := a.members[0], a.members[1]
 				a.wantKind(KindDirect)
 				time.Sleep(3 * time.Second) // both may have begun a handshake
+				a.exchange(2, 100)          // and each uses the other one's keys now
 				keys, shaken := one.keys(two), a.shaken
 				// The streams lead nowhere, so that only datagrams count.
 				a.network.mu.Lock()
@@ -96,6 +97,7 @@ func TestChangesKeepKeysAndPackets(t *testing.T) {
 		one, two := a.members[0], a.members[1]
 		a.wantKind(KindDirect)
 		time.Sleep(3 * time.Second) // both may have begun a handshake
+		a.exchange(2, 100)          // and each uses the other one's keys now
 		keys, chosen := one.keys(two), one.path(two).Path
 		for range 5 {
 			one.dp.NetworkChanged()

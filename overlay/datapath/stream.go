@@ -54,14 +54,17 @@ func (l *streamPath) take(p offload.Packet) bool {
 	if !l.queue.push(p) {
 		l.count.drop(DropQueueFull, p.Segments())
 	}
+	if l.broken() {
+		l.discard() // run may have ended before
+	}
 	return true
 }
 
 // limit implements outlet.
 func (l *streamPath) limit() int { return wire.MaxPacket }
 
-// broken implements outlet: another stream replaces one that breaks.
-func (l *streamPath) broken() bool { return false }
+// broken implements outlet: the peer was stopped. Another stream replaces one that breaks.
+func (l *streamPath) broken() bool { return l.ctx.Err() != nil }
 
 // flush implements outlet: run does that.
 func (l *streamPath) flush() {}
