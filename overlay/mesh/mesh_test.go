@@ -52,13 +52,19 @@ func testKeys(t testing.TB) token.Keys {
 // start runs a mesh on loopback until the end of the test.
 func start(t testing.TB, cfg Config) *Mesh {
 	t.Helper()
+	cfg.Loopback = true
+	return startAs(t, cfg)
+}
+
+// startAs is start for a mesh that does as it is told about loopback.
+func startAs(t testing.TB, cfg Config) *Mesh {
+	t.Helper()
 	if cfg.Key.IsZero() {
 		cfg.Key = testKey(t)
 	}
 	if cfg.Listen == nil {
 		cfg.Listen = loopback
 	}
-	cfg.Loopback = true
 	if testing.Verbose() {
 		cfg.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}

@@ -92,8 +92,7 @@ func TestDoubtGoes(t *testing.T) {
 // What is said on the local network or in a record leads neither to services of this
 // machine nor, by the zone of an IPv6 address, to anything else.
 func TestNothingSmuggled(t *testing.T) {
-	m := start(t, Config{Keys: testKeys(t)})
-	m.cfg.Loopback = false
+	m := startAs(t, Config{Keys: testKeys(t)}) // as outside of tests: loopback is not dialled
 	var addrs []netip.AddrPort
 	for _, text := range []string{"[fe80::1%lo/ip6/::1/tcp/22]:4171", "[::1]:22", "127.0.0.1:22", "[fe80::1%lo]:4171"} {
 		addrs = append(addrs, netip.MustParseAddrPort(text))
