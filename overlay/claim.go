@@ -27,14 +27,14 @@ func (c claim) addrs() []netip.Addr {
 	return []netip.Addr{c.addr(), c.network.V6Addr(c.id)}
 }
 
-// settle returns the claim that holds given what the other members claim, and
+// resolve returns the claim that holds given what the other members claim, and
 // who took the address if this member lost it and is pinned to it: then two
 // members were pinned while they could not see each other, which only a person
 // can solve.
 //
 // Whoever is pinned keeps, then the lower ID; the loser takes its next choice
 // that nobody has. Both sides compute this alike, from each other's records.
-func (c claim) settle(t *route.Table) (claim, identity.ID) {
+func (c claim) resolve(t *route.Table) (claim, identity.ID) {
 	winner, lost := c.lostTo(t)
 	if !lost {
 		return c, identity.ID{}

@@ -139,7 +139,7 @@ func (n *Node) reconcile() {
 	n.mu.Lock()
 	gone := departed(n.world.members, members)
 	n.world.underlay = underlay
-	table := n.settleLocked(members)
+	table := n.moveLocked(members)
 	n.world.before = table
 	w := n.world
 	w.members = members
@@ -184,13 +184,13 @@ func (n *Node) hangUp(gone []identity.ID) {
 	}
 }
 
-// settleLocked moves to another address if this one was lost to one of the
+// moveLocked moves to another address if this one was lost to one of the
 // members, and returns the table that follows.
-func (n *Node) settleLocked(members []*member.Member) *route.Table {
+func (n *Node) moveLocked(members []*member.Member) *route.Table {
 	w := n.world
 	w.members = members
 	table := w.table()
-	next, rival := n.world.claim.settle(table)
+	next, rival := n.world.claim.resolve(table)
 	delete(n.conditions, conditionAddress)
 	if !rival.IsZero() {
 		n.conditions[conditionAddress] = api.Condition{

@@ -61,7 +61,7 @@ func TestSettle(t *testing.T) {
 			c := mine
 			c.pinned = tc.pinned
 			w := world{claim: c, name: "me", kind: api.KindNode, members: []*member.Member{tc.other}}
-			next, rival := c.settle(w.table())
+			next, rival := c.resolve(w.table())
 			if (next != c) != tc.moves {
 				t.Errorf("moved from %s to %s", c.addr(), next.addr())
 			}
@@ -90,7 +90,7 @@ func TestSettleConverges(t *testing.T) {
 		}
 		moved := 0
 		for i, c := range claims {
-			next, _ := c.settle(world{claim: c, members: members}.table())
+			next, _ := c.resolve(world{claim: c, members: members}.table())
 			if next != c {
 				moved++
 			}

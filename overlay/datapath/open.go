@@ -20,7 +20,7 @@ const longestHeaders = 40 + 60
 //	before   | headers | payload 1 |
 //	next     | headers | payl| headers | payload 2 |       what was there is kept
 //	join     | headers | payload 1 | payload 2 |
-//	settle   | headers | payload 1 | headers | payload 2 |
+//	keep     | headers | payload 1 | headers | payload 2 |
 //
 // It is for one goroutine. Its memory is good until reset.
 type opener struct {
@@ -69,8 +69,8 @@ func (o *opener) join() {
 	o.room, o.payload, o.lap = o.room[:end], nil, 0
 }
 
-// settle keeps all of it, behind what was there, and returns it.
-func (o *opener) settle() []byte {
+// keep leaves all of it, behind what was there, and returns it.
+func (o *opener) keep() []byte {
 	end := len(o.room)
 	at := end - o.lap
 	room := o.room[: end+len(o.payload) : cap(o.room)]
@@ -82,7 +82,7 @@ func (o *opener) settle() []byte {
 	return o.payload
 }
 
-// drop gives up what settle has kept.
+// drop gives up what keep has kept.
 func (o *opener) drop() {
 	o.room, o.payload = o.room[:len(o.room)-len(o.payload)], nil
 }

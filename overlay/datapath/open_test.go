@@ -73,12 +73,12 @@ func TestOpener(t *testing.T) {
 				o.join()
 				want = append(want, payload[headers:]...)
 			case kind == 1:
-				if got := o.settle(); !bytes.Equal(got, payload) || cap(got) != len(got) {
+				if got := o.keep(); !bytes.Equal(got, payload) || cap(got) != len(got) {
 					t.Fatal("another payload is kept")
 				}
 				o.drop()
 			default:
-				if got := o.settle(); !bytes.Equal(got, payload) || cap(got) != len(got) {
+				if got := o.keep(); !bytes.Equal(got, payload) || cap(got) != len(got) {
 					t.Fatal("another payload is kept")
 				}
 				want = append(want, payload...)
@@ -112,7 +112,7 @@ func TestOpenerOfNothing(t *testing.T) {
 	if err := o.next(opening, first, 0); err != nil {
 		t.Fatal(err)
 	}
-	o.settle()
+	o.keep()
 	if err := o.next(opening, empty, 4); !errors.Is(err, session.ErrPacket) {
 		t.Errorf("got %v", err)
 	}

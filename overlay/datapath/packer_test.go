@@ -61,7 +61,7 @@ func (p *packed) opened() (all [][]arrived) {
 		if p.to.dp.openNext(&r, nil, d) == nil {
 			p.t.Fatal("a datagram is not opened")
 		}
-		payload := r.open.settle()
+		payload := r.open.keep()
 		other := &peer{account: &account{}}
 		other.account.count.total = new(drops)
 		if other.unpack(&r, payload, flags); len(payload) == 0 || other.account.count.drops[DropBadFrame].Load() > 0 {

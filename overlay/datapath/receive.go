@@ -143,7 +143,7 @@ func (d *Datapath) HandleDatagrams(from path.Path, datagrams [][]byte) {
 		}
 		flags := session.Flags(datagram)
 		if kind := r.open.payload[0]; (kind == controlProbe || kind == controlAnswer) && flags&(flagHead|flagTail) == 0 {
-			p.hear(from, r.open.settle())
+			p.hear(from, r.open.keep())
 			r.open.drop()
 			continue
 		}
@@ -201,7 +201,7 @@ func (d *Datapath) receiveNext(p *peer, r *receiver, flags byte) {
 		return
 	}
 	r.pkts = r.pkts[:0]
-	p.unpack(r, r.open.settle(), flags)
+	p.unpack(r, r.open.keep(), flags)
 	for _, pkt := range r.pkts {
 		_ = d.pass(p.account, r, pkt) // counted there; a device that is closed ends Run
 	}

@@ -179,15 +179,15 @@ func (g *Gossip) do(f func(*owned)) {
 	select {
 	case o := <-g.idle:
 		f(o)
-		g.settle(o)
+		g.apply(o)
 		g.idle <- o
-	case g.commands <- func(o *owned) { f(o); g.settle(o); close(done) }:
+	case g.commands <- func(o *owned) { f(o); g.apply(o); close(done) }:
 		<-done
 	}
 }
 
-// settle does what the core has decided. It blocks on nobody.
-func (g *Gossip) settle(o *owned) {
+// apply does what the core has decided. It blocks on nobody.
+func (g *Gossip) apply(o *owned) {
 	c := o.core
 	if c.pending() {
 		c.work(g.cfg.Now())
@@ -304,7 +304,7 @@ func (g *Gossip) own(ctx context.Context, o *owned, events <-chan link.Event) {
 			g.event(ctx, o, e)
 		case <-sweep.C:
 			c.sweep(g.cfg.Now())
-			g.settle(o)
+			g.apply(o)
 			g.members.Store(c.table.Snapshot()) // with what no revision shows
 			g.inbound.sweep(g.cfg.Now())
 			continue
@@ -314,7 +314,7 @@ func (g *Gossip) own(ctx context.Context, o *owned, events <-chan link.Event) {
 		case <-work.C:
 			armed = false
 		}
-		g.settle(o)
+		g.apply(o)
 	}
 }
 

@@ -94,8 +94,8 @@ func (s *sim) add(cfg Config) *simNode {
 	n := &simNode{core: newCore(cfg, rand.New(rand.NewPCG(3, uint64(i)))), sim: s, index: i, peers: make(map[identity.ID]*simNode)}
 	s.nodes = append(s.nodes, n)
 	n.say("")
-	s.every(20*time.Second, func() { n.sweep(s.now); n.settle() })
-	s.every(time.Minute, func() { n.compare(); n.settle() })
+	s.every(20*time.Second, func() { n.sweep(s.now); n.apply() })
+	s.every(time.Minute, func() { n.compare(); n.apply() })
 	return n
 }
 
@@ -146,8 +146,8 @@ func (s *sim) connect(a, b *simNode) {
 	a.peers[b.self], b.peers[a.self] = b, a
 	a.up(b.self, s.now)
 	b.up(a.self, s.now)
-	a.settle()
-	b.settle()
+	a.apply()
+	b.apply()
 }
 
 func (s *sim) cut(a, b *simNode) {
@@ -155,8 +155,8 @@ func (s *sim) cut(a, b *simNode) {
 	delete(b.peers, a.self)
 	a.down(b.self, s.now)
 	b.down(a.self, s.now)
-	a.settle()
-	b.settle()
+	a.apply()
+	b.apply()
 }
 
 // connectAll connects everybody with everybody of the other, or of the same, group.
@@ -190,7 +190,7 @@ func (n *simNode) say(text string) {
 	if err := n.publish(r, n.sim.now); err != nil {
 		n.sim.t.Fatal(err)
 	}
-	n.settle()
+	n.apply()
 }
 
 // note is what another member says, as this node knows it.
@@ -202,14 +202,14 @@ func (n *simNode) note(of *simNode) string {
 	return m.Annotations["note"]
 }
 
-// settle does for a core what a Gossip does.
-func (n *simNode) settle() {
+// apply does for a core what a Gossip does.
+func (n *simNode) apply() {
 	s := n.sim
 	if n.pending() {
 		n.work(s.now)
 		if n.pending() && !n.timer {
 			n.timer = true
-			s.after(workEvery, func() { n.timer = false; n.settle() })
+			s.after(workEvery, func() { n.timer = false; n.apply() })
 		}
 	}
 	n.out.tell = nil
@@ -238,7 +238,7 @@ func (n *simNode) settle() {
 				}
 			})
 		}
-		s.after(s.latency, func() { n.sent(p, b, nil, s.now); n.settle() })
+		s.after(s.latency, func() { n.sent(p, b, nil, s.now); n.apply() })
 	}
 	clear(n.out.due)
 }
@@ -277,5 +277,5 @@ func (n *simNode) receive(from identity.ID, m wire.Message) {
 			n.heard(from, v, s.now)
 		}
 	}
-	n.settle()
+	n.apply()
 }

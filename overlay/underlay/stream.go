@@ -64,7 +64,7 @@ type quicMuxer struct{ conn *quic.Conn }
 func (m quicMuxer) open(ctx context.Context) (link.Stream, error) {
 	s, err := m.conn.OpenStreamSync(ctx)
 	if err != nil {
-		return nil, m.settled(err)
+		return nil, m.afterEnd(err)
 	}
 	return quicStream{s, m}, nil
 }
@@ -72,7 +72,7 @@ func (m quicMuxer) open(ctx context.Context) (link.Stream, error) {
 func (m quicMuxer) accept(ctx context.Context) (link.Stream, error) {
 	s, err := m.conn.AcceptStream(ctx)
 	if err != nil {
-		return nil, m.settled(err)
+		return nil, m.afterEnd(err)
 	}
 	return quicStream{s, m}, nil
 }
@@ -84,9 +84,9 @@ func (m quicMuxer) close(code uint32) {
 
 func (m quicMuxer) ended() error { return context.Cause(m.conn.Context()) }
 
-// settled returns err once ended is true, where it says that the connection has ended:
+// afterEnd returns err once ended is true, where it says that the connection has ended:
 // quic-go tells its streams a moment before.
-func (m quicMuxer) settled(err error) error {
+func (m quicMuxer) afterEnd(err error) error {
 	var app *quic.ApplicationError
 	if errors.As(err, &app) {
 		<-m.conn.Context().Done()
@@ -103,13 +103,13 @@ type quicStream struct {
 // Read implements link.Stream.
 func (s quicStream) Read(b []byte) (int, error) {
 	n, err := s.Stream.Read(b)
-	return n, s.mux.settled(err)
+	return n, s.mux.afterEnd(err)
 }
 
 // Write implements link.Stream.
 func (s quicStream) Write(b []byte) (int, error) {
 	n, err := s.Stream.Write(b)
-	return n, s.mux.settled(err)
+	return n, s.mux.afterEnd(err)
 }
 
 // Close implements link.Stream.
