@@ -15,7 +15,6 @@ const (
 	fairBytes  = 2 << 20 // of them
 	fairFlows  = 64      // queues
 	fairTurn   = 16 << 10
-	fairAhead  = 128 << 10              // read at most: what has waited long in here is cold in the cache
 	codelAim   = 5 * time.Millisecond   // what a queue may stand at
 	codelGrace = 100 * time.Millisecond // for so long it may be more
 )

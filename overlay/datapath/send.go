@@ -71,7 +71,7 @@ func (s *sender) fill() error {
 		return nil
 	}
 	s.since, s.now = 0, s.d.now()
-	for s.fair.bytes < fairAhead {
+	for range fairSlots {
 		slot := s.fair.room()
 		if slot == nil {
 			return nil
