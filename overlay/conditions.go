@@ -127,9 +127,11 @@ func describeShadows(network netip.Prefix, shadows []tun.Shadow) error {
 
 // alone tells what may stand in the way of a member that has found nobody for a while.
 func (n *Node) alone() error {
+	refused := n.refused()
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.waitingLocked() == "" || time.Since(n.aloneSince) < n.opts.aloneAfter {
+	alone := n.waitingLocked(refused) != "" && time.Since(n.aloneSince) >= n.opts.aloneAfter
+	n.mu.Unlock()
+	if !alone {
 		return nil
 	}
 	port := uint16(0)

@@ -17,6 +17,7 @@ var _ api.View = (*Node)(nil)
 
 // Status implements api.View.
 func (n *Node) Status() api.Status {
+	refused := n.refused()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	w := n.world
@@ -27,7 +28,7 @@ func (n *Node) Status() api.Status {
 		Networks: prefixes(w.claim.network),
 		Underlay: texts(w.underlay),
 		Declared: n.opts.Token.Nodes(), Quorum: n.opts.Token.Quorum(),
-		Waiting:    n.waitingLocked(),
+		Waiting:    n.waitingLocked(refused),
 		Conditions: n.conditionsLocked(),
 		Uptime:     api.Duration(time.Since(n.started)),
 	}
@@ -43,9 +44,16 @@ func texts(addrs []netip.AddrPort) []string {
 
 func prefixes(net identity.Network) []prefix { return []prefix{net.V4, net.V6} }
 
+// refused reports whether somebody with another token was there. It asks the mesh, and
+// so is not to be called under mu.
+func (n *Node) refused() bool {
+	s := n.mesh.Stats().Admission
+	return s.RefusedProof+s.RefusedByPeer > 0
+}
+
 // waitingLocked says what this member waits for. A member of a network of
 // several is of no use alone; what else is missing the agents know.
-func (n *Node) waitingLocked() string {
+func (n *Node) waitingLocked(refused bool) string {
 	others := max(0, len(n.world.members)-1)
 	if n.connected > 0 || n.opts.Token.Nodes() == 1 && n.opts.Kind == api.KindNode {
 		return ""
@@ -63,7 +71,7 @@ func (n *Node) waitingLocked() string {
 		where = "to call here, since this one looks for nobody"
 	}
 	text := "another machine with the same token " + where
-	if s := n.mesh.Stats().Admission; s.RefusedProof+s.RefusedByPeer > 0 {
+	if refused {
 		text += "; one with another token was there"
 	}
 	return text
