@@ -31,8 +31,9 @@
 //
 // An authenticated packet that comes by a path says that it is. Where packets are sent
 // and nothing comes back for some round trips the path is probed; what stays silent then
-// is suspect at once and dead within two seconds. A path that nobody uses is left in
-// peace.
+// is suspect at once and dead within two seconds. That packets come says nothing of the
+// way there: a path that is used is asked every second as well. One that nobody uses is
+// left in peace.
 //
 // # How large may packets be?
 //

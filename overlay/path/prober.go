@@ -20,8 +20,9 @@ const (
 	pressFor    = 30 * time.Second        // how long that is just now
 	probeSlow   = 10 * time.Second        // between those of other paths that do not answer, at most
 	probeNarrow = 10 * time.Minute        // until a path that is too narrow is tried again, at most
-	probeSteady = 10 * time.Second        // between those of one that is used
-	probeLarge  = 2500 * time.Millisecond // of one that is used by large packets: does that size still get through?
+	probePulse  = time.Second             // between small ones of one that is used: do packets still get there?
+	probeSteady = 10 * time.Second        // between those of a packet's size: does that still get through?
+	probeLarge  = 2500 * time.Millisecond // likewise, of one that is used by large packets
 	probePace   = 200 * time.Millisecond  // between those of one that owes an answer, at least
 	probeWait   = time.Second             // likewise, at most
 	probeAgain  = 10 * time.Minute        // until larger packets are tried again
@@ -145,7 +146,7 @@ func (p *Prober) observe(a Activity, now time.Duration) {
 	}
 	if a.Used && p.mtu > 0 {
 		if p.used = true; p.next == never {
-			p.next = max(now, p.asked+probeSteady)
+			p.next = max(now, p.asked+probePulse)
 		}
 	}
 	if a.Large && !p.large && p.mtu > p.floor {
@@ -278,6 +279,8 @@ func (p *Prober) choose(now time.Duration) (size, second int, wait time.Duration
 		return p.testing, second, p.pace()
 	case p.doubting && p.tries == 0:
 		return Small, 0, probePace
+	case p.owing && !p.doubting: // a small one is lost: no word on the size of packets
+		return Small, Small, p.pace()
 	case p.owing:
 		p.test(p.mtu)
 		if p.mtu > p.floor {
@@ -295,6 +298,9 @@ func (p *Prober) choose(now time.Duration) (size, second int, wait time.Duration
 	}
 	if !p.used && !p.large {
 		return 0, 0, never
+	}
+	if p.resize(now) > 0 {
+		return Small, 0, p.pace()
 	}
 	p.test(p.mtu)
 	return p.mtu, 0, p.pace()
@@ -326,9 +332,18 @@ func (p *Prober) pace() time.Duration {
 // steady is how long from now a path that answers is not asked again.
 func (p *Prober) steady(now time.Duration) time.Duration {
 	if p.large {
-		return max(p.sized+probeLarge-now, 0)
+		return min(p.resize(now), probePulse)
 	}
-	return probeSteady
+	return probePulse
+}
+
+// resize is how long from now no probe of a packet's size is due.
+func (p *Prober) resize(now time.Duration) time.Duration {
+	every := probeSteady
+	if p.large {
+		every = probeLarge
+	}
+	return max(p.sized+every-now, 0)
 }
 
 // kick has a path that is not alive asked soon: somebody was heard there.
@@ -434,10 +449,19 @@ func (p *Prober) unsent(nonce uint64, now time.Duration) {
 	}
 }
 
+// enough is how many rounds without an answer make a path suspect. Where packets still
+// come by it, one that is lost is no news.
+func (p *Prober) enough() int {
+	if p.doubting {
+		return 1
+	}
+	return 2
+}
+
 // state is what the path is good for.
 func (p *Prober) state(now time.Duration) State {
 	switch {
-	case p.mtu > 0 && p.owing && p.tries > 0 && now-p.since >= p.patience():
+	case p.mtu > 0 && p.owing && p.tries >= p.enough() && now-p.since >= p.patience():
 		return Suspect
 	case p.mtu > 0:
 		return Alive

@@ -2,193 +2,11 @@ package path
 
 import (
 	"net/netip"
-	"slices"
 	"testing"
 	"time"
 
 	"github.com/kairos-io/kairos/overlay/identity"
 )
-
-// step is how finely a simulation looks at time.
-const step = 5 * time.Millisecond
-
-var (
-	wifi  = netip.MustParseAddr("192.0.2.1")
-	lte   = netip.MustParseAddr("198.51.100.1")
-	home  = netip.MustParseAddrPort("203.0.113.1:4171")
-	away  = netip.MustParseAddrPort("203.0.113.2:9999")
-	third = netip.MustParseAddrPort("203.0.113.3:53")
-)
-
-// way is what lies on a path of a simulation. The zero way loses everything.
-type way struct {
-	rtt     time.Duration
-	mtu     int
-	refuses bool // the kernel takes nothing
-}
-
-// arrival is an answer, or a packet of the peer's, on its way here.
-type arrival struct {
-	at    time.Duration
-	by    Path
-	nonce uint64 // 0: a packet
-}
-
-// world is a Set, the network below it, and a peer that answers by the path that it was
-// asked by. The peer sends packets by the path where it got some last, as ours does.
-type world struct {
-	t      *testing.T
-	set    Set
-	now    time.Duration
-	ways   map[Path]way
-	kernel map[netip.AddrPort]netip.Addr // the source address that the kernel chooses
-	coming []arrival
-
-	talk    bool // there are packets, one each step
-	replies bool // and the peer answers them
-	waiting map[uint16]time.Duration
-	heard   map[uint16]time.Duration
-	probed  map[netip.AddrPort]int // probes by where they went
-	large   map[netip.AddrPort]int // of these, those larger than Small
-	lost    int                    // packets that went nowhere
-	moves   int                    // of the choice
-}
-
-func newWorld(t *testing.T) *world {
-	return &world{
-		t: t, set: NewSet(testFull), now: time.Second, ways: map[Path]way{}, kernel: map[netip.AddrPort]netip.Addr{}, talk: true, replies: true,
-		waiting: map[uint16]time.Duration{}, heard: map[uint16]time.Duration{}, probed: map[netip.AddrPort]int{}, large: map[netip.AddrPort]int{},
-	}
-}
-
-// by is the path that packets of p really take.
-func (w *world) by(p Path) Path {
-	if !p.Local.IsValid() {
-		p.Local = w.kernel[p.Remote]
-	}
-	return p
-}
-
-// carry sends something, and has the answer come if there is one.
-func (w *world) carry(p Path, size int, nonce uint64) (refused bool) {
-	real := w.by(p)
-	l := w.ways[real]
-	if l.refuses {
-		return true
-	}
-	if l.mtu < size {
-		return false
-	}
-	w.coming = append(w.coming, arrival{w.now + l.rtt, real, nonce})
-	return false
-}
-
-func (w *world) tick() {
-	w.now += step
-	slices.SortStableFunc(w.coming, func(a, b arrival) int { return int(a.at - b.at) })
-	for len(w.coming) > 0 && w.coming[0].at <= w.now {
-		a := w.coming[0]
-		w.coming = w.coming[1:]
-		w.hear(a)
-	}
-	if w.talk {
-		w.send()
-	}
-	for id := range w.set.Each {
-		w.set.Observe(id, Activity{Used: w.waiting[id] > 0, Waiting: w.waiting[id], Heard: w.heard[id]}, w.now)
-	}
-	for again := true; again; again = w.set.Next() <= w.now {
-		for p, ok := w.set.Due(w.now); ok; p, ok = w.set.Due(w.now) {
-			w.probed[p.Remote]++
-			if p.Size > Small {
-				w.large[p.Remote]++
-			}
-			if w.carry(p.Path, p.Size, p.Nonce) {
-				w.set.Refused(p.ID, 0, "no", w.now)
-			}
-		}
-		if w.set.Choose(w.now) {
-			w.moves++
-		}
-	}
-}
-
-func (w *world) hear(a arrival) {
-	for id, p := range w.set.Each {
-		if p == a.by {
-			w.waiting[id], w.heard[id] = 0, w.now
-		}
-	}
-	w.set.Heard(a.by, w.now)
-	if a.nonce > 0 {
-		w.set.Answered(a.by, a.nonce, w.now)
-	}
-}
-
-func (w *world) send() {
-	p, id, mtu := w.set.Chosen()
-	if p.IsStream() {
-		w.lost++
-		return
-	}
-	if w.waiting[id] == 0 {
-		w.waiting[id] = w.now
-	}
-	l := w.ways[w.by(p)]
-	if l.refuses {
-		w.lost++
-		w.set.Refused(id, 0, "no", w.now)
-		return
-	}
-	if l.mtu < mtu {
-		w.lost++
-	} else if w.replies {
-		w.coming = append(w.coming, arrival{w.now + l.rtt, w.by(p), 0})
-	}
-}
-
-func (w *world) run(d time.Duration) {
-	for end := w.now + d; w.now < end; {
-		w.tick()
-	}
-}
-
-// until lets time pass until p is chosen, and returns how long that took.
-func (w *world) until(p Path) time.Duration {
-	w.t.Helper()
-	began := w.now
-	for w.now < began+time.Minute {
-		if got, _, _ := w.set.Chosen(); got == p {
-			return w.now - began
-		}
-		w.tick()
-	}
-	got, _, _ := w.set.Chosen()
-	w.t.Fatalf("packets go by %v and not by %v: %+v", got, p, w.set.Infos(w.now))
-	return 0
-}
-
-// settled is a world in which packets go home by Wi-Fi for a while.
-func settled(t *testing.T) (*world, Path) {
-	w := newWorld(t)
-	p := Path{Socket: 1, Local: wifi, Remote: home}
-	w.ways[p] = way{rtt: 10 * time.Millisecond, mtu: 1500}
-	w.kernel[home] = wifi
-	w.set.Connections([]Path{p.anyLocal()}, w.now)
-	w.until(p)
-	w.run(time.Minute)
-	w.lost, w.moves = 0, 0
-	clear(w.probed)
-	clear(w.large)
-	return w, p
-}
-
-func (w *world) wantWhy(want string) {
-	w.t.Helper()
-	if got := w.set.Why(); got != want {
-		w.t.Errorf("it says %q, want %q", got, want)
-	}
-}
 
 // An answer teaches which address of this machine the kernel has chosen.
 func TestFirstPath(t *testing.T) {
@@ -293,6 +111,41 @@ func TestDeadPathLoses(t *testing.T) {
 	}
 }
 
+// Only the way there ends: the peer does not know, and its packets still come by the path.
+func TestDeafPathLoses(t *testing.T) {
+	for _, bulk := range []bool{true, false} {
+		for _, rtt := range []time.Duration{time.Millisecond, 100 * time.Millisecond, 300 * time.Millisecond} {
+			var longest time.Duration
+			for after := time.Duration(0); after < probeLarge; after += 100 * time.Millisecond {
+				w, p := settled(t)
+				q := Path{Socket: 1, Local: wifi, Remote: away}
+				w.ways[p], w.ways[q], w.bulk = way{rtt: rtt, mtu: 1500}, way{rtt: rtt + 20*time.Millisecond, mtu: 1500}, bulk
+				w.set.Connections([]Path{p, q}, w.now)
+				if w.run(time.Minute + after); w.moves > 0 {
+					t.Fatalf("bulk %v, rtt %v: %d moves", bulk, rtt, w.moves)
+				}
+				w.ways[p], w.speaks = way{}, p
+				longest = max(longest, w.until(q))
+			}
+			if longest > 2*time.Second+2*max(rtt-100*time.Millisecond, 0) {
+				t.Errorf("bulk %v, rtt %v: the other path takes over after %v", bulk, rtt, longest)
+			}
+			t.Logf("RESULT a path that is dead in one direction, bulk %v, rtt %v: the other takes over within %v", bulk, rtt, longest)
+		}
+	}
+}
+
+// A path that loses some packets is not left for another one like it again and again.
+func TestLossyPathStays(t *testing.T) {
+	w, p := settled(t)
+	q := Path{Socket: 1, Local: wifi, Remote: away}
+	w.ways[p], w.ways[q] = way{rtt: 20 * time.Millisecond, mtu: 1500, loss: 5}, way{rtt: 20 * time.Millisecond, mtu: 1500, loss: 5}
+	w.set.Connections([]Path{p, q}, w.now)
+	if w.run(30 * time.Minute); w.moves > 5 {
+		t.Errorf("%d moves in half an hour", w.moves)
+	}
+}
+
 // A path that comes and goes is not returned to each time.
 func TestFlappingPath(t *testing.T) {
 	w, p := settled(t)
@@ -344,7 +197,7 @@ func TestBetterPath(t *testing.T) {
 // A path of 1220 bytes is used as such: nothing goes by the stream for long.
 func TestBlackHole(t *testing.T) {
 	w, p := settled(t)
-	w.replies = true
+	w.bulk = true
 	w.ways[p] = way{rtt: 10 * time.Millisecond, mtu: 1220}
 	began := w.now
 	for {
@@ -447,11 +300,12 @@ func TestIdlePathIsLeftInPeace(t *testing.T) {
 	if got, _, _ := w.set.Chosen(); got != p || w.lost > 0 {
 		t.Errorf("packets go by %v, %d lost", got, w.lost)
 	}
-	// In use it costs one small exchange in ten seconds.
+	// In use it costs one small exchange in a second.
 	w.run(time.Minute)
 	clear(w.probed)
-	if w.run(10 * time.Minute); w.probed[home] > 61 {
-		t.Errorf("%d probes in ten minutes of use", w.probed[home])
+	clear(w.large)
+	if w.run(10 * time.Minute); w.probed[home] > 601 || w.large[home] > 61 {
+		t.Errorf("%d probes in ten minutes of use, %d of them large", w.probed[home], w.large[home])
 	}
 }
 
