@@ -45,7 +45,7 @@ var rooms = []room{
 	{name: "overlay/mesh", may: slices.Concat(network, []string{"overlay/admission", "overlay/dial", "overlay/discovery", "overlay/socket", "overlay/underlay"})},
 	{name: "overlay/underlay", may: slices.Concat(network, []string{"overlay/socket"})},
 	{name: "overlay/datapath", may: slices.Concat(network, []string{"overlay/session", "overlay/offload", "overlay/path"})},
-	{name: "overlay/overlaytest", may: []string{"overlay/..."}},
+	{name: "overlay/overlaytest/...", may: []string{"overlay/..."}},
 	{name: "overlay/tun", may: slices.Concat(network, []string{"overlay/offload"})},
 	{name: "overlay/tun/tuntest", may: []string{"overlay/tun", "overlay/offload"}},
 	{name: "overlay/...", may: network},

@@ -3,19 +3,13 @@ package discovery
 import (
 	"context"
 	"net/netip"
-	"os"
-	"os/exec"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/kairos-io/kairos/overlay/identity"
+	"github.com/kairos-io/kairos/overlay/overlaytest/netns"
 	"github.com/kairos-io/kairos/overlay/secret"
 )
-
-// inNamespace marks the child process of a test.
-const inNamespace = "KAIROS_TEST_IN_NAMESPACE"
 
 // patience bounds what these tests wait for; none of them waits that long.
 const patience = 20 * time.Second
@@ -24,30 +18,13 @@ const patience = 20 * time.Second
 // multicast loops back to the machine; false in there.
 func again(t *testing.T) bool {
 	t.Helper()
-	if os.Getenv(inNamespace) == "" {
-		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
-		cmd.Env = append(os.Environ(), inNamespace+"=1")
-		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-		if os.Getuid() != 0 {
-			cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-			cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
-			cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
-		}
-		out, err := cmd.CombinedOutput()
-		t.Logf("%s", out)
-		if err != nil {
-			t.Fatalf("in a network namespace: %v", err)
-		}
+	if netns.Outside(t) {
 		return true
 	}
-	for _, step := range []string{
+	netns.IP(t,
 		"link set lo up", "link add lan0 type veth peer name lan1", "link set lan1 up", "link set lan0 up",
 		"addr add 10.77.0.1/24 dev lan0", "route add 224.0.0.0/4 dev lan0",
-	} {
-		if out, err := exec.Command("ip", strings.Fields(step)...).CombinedOutput(); err != nil {
-			t.Fatalf("ip %s: %v: %s", step, err, out)
-		}
-	}
+	)
 	return false
 }
 

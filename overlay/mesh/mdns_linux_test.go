@@ -3,15 +3,12 @@ package mesh
 import (
 	"net/netip"
 	"os"
-	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
-)
 
-// inNamespace marks the child process of TestMDNS.
-const inNamespace = "KAIROS_TEST_IN_NAMESPACE"
+	"github.com/kairos-io/kairos/overlay/overlaytest/netns"
+)
 
 // The topology: one network namespace with one link, on which multicast loops
 // back to the machine; its other end only gives it a carrier.
@@ -31,15 +28,10 @@ var lan = []string{
 
 // Two nodes that know nothing but the token find each other within a second.
 func TestMDNS(t *testing.T) {
-	if os.Getenv(inNamespace) == "" {
-		again(t)
+	if netns.Outside(t) {
 		return
 	}
-	for _, step := range lan {
-		if out, err := exec.Command("ip", strings.Fields(step)...).CombinedOutput(); err != nil {
-			t.Fatalf("ip %s: %v: %s", step, err, out)
-		}
-	}
+	netns.IP(t, lan...)
 	for _, addr := range []string{"10.77.0.1:0", "[fd77::1]:0", "0.0.0.0:0"} {
 		t.Run(addr, func(t *testing.T) {
 			listen := []netip.AddrPort{netip.MustParseAddrPort(addr)}
@@ -64,13 +56,10 @@ func TestMDNS(t *testing.T) {
 
 // A machine without IPv6 does without.
 func TestNoIPv6(t *testing.T) {
-	if os.Getenv(inNamespace) == "" {
-		again(t)
+	if netns.Outside(t) {
 		return
 	}
-	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
-		t.Fatalf("ip link set lo up: %v: %s", err, out)
-	}
+	netns.IP(t, "link set lo up")
 	if err := os.WriteFile("/proc/sys/net/ipv6/conf/all/disable_ipv6", []byte("1"), 0); err != nil {
 		t.Fatal(err)
 	}
@@ -80,23 +69,5 @@ func TestNoIPv6(t *testing.T) {
 		if !strings.HasPrefix(a.String(), "127.0.0.1:") {
 			t.Errorf("announces %s", a)
 		}
-	}
-}
-
-// again runs the calling test in a network namespace of its own.
-func again(t *testing.T) {
-	t.Helper()
-	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
-	cmd.Env = append(os.Environ(), inNamespace+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	if os.Getuid() != 0 {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
-	}
-	out, err := cmd.CombinedOutput()
-	t.Logf("%s", out)
-	if err != nil {
-		t.Fatalf("in a network namespace: %v", err)
 	}
 }

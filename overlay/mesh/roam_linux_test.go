@@ -2,22 +2,12 @@ package mesh
 
 import (
 	"net/netip"
-	"os"
-	"os/exec"
-	"strings"
 	"testing"
 	"time"
 
+	"github.com/kairos-io/kairos/overlay/overlaytest/netns"
 	"github.com/kairos-io/kairos/overlay/underlay"
 )
-
-// ip runs the ip command in the test's network namespace.
-func ip(t *testing.T, command string) {
-	t.Helper()
-	if out, err := exec.Command("ip", strings.Fields(command)...).CombinedOutput(); err != nil {
-		t.Fatalf("ip %s: %v: %s", command, err, out)
-	}
-}
 
 // Two nodes lose the address that they see each other by. Traffic goes on within a
 // second after another one is there, and an address more or less elsewhere disturbs
@@ -26,15 +16,14 @@ func ip(t *testing.T, command string) {
 //	node a :port --+-- wifi0 10.1.0.1/24, later nothing
 //	node b :port --+-- lte0 nothing, later 10.2.0.1/24
 func TestRoaming(t *testing.T) {
-	if os.Getenv(inNamespace) == "" {
-		again(t)
+	if netns.Outside(t) {
 		return
 	}
-	ip(t, "link set lo up")
+	netns.IP(t, "link set lo up")
 	for _, card := range []string{"wifi0", "lte0", "other0"} {
-		ip(t, "link add "+card+" type veth peer name "+card+"x")
-		ip(t, "link set "+card+"x up")
-		ip(t, "link set "+card+" up")
+		netns.IP(t, "link add "+card+" type veth peer name "+card+"x")
+		netns.IP(t, "link set "+card+"x up")
+		netns.IP(t, "link set "+card+" up")
 	}
 	for _, via := range transports {
 		t.Run(via.String(), func(t *testing.T) {
@@ -46,7 +35,7 @@ func TestRoaming(t *testing.T) {
 // roam takes away the address that two nodes see each other by, and gives the machine
 // another one. It returns how long traffic stands still after that.
 func roam(t *testing.T, via underlay.Transport) time.Duration {
-	ip(t, "addr add 10.1.0.1/24 dev wifi0")
+	netns.IP(t, "addr add 10.1.0.1/24 dev wifi0")
 	keys, listen := testKeys(t), []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:0")}
 	b := start(t, Config{Keys: keys, Listen: listen, NoQUIC: via == underlay.TCP})
 	b.Handle("/echo/1", echoHandler(t))
@@ -56,11 +45,11 @@ func roam(t *testing.T, via underlay.Transport) time.Duration {
 	a.Learn(b.ID(), []netip.AddrPort{old, next})
 	until(t, "they are connected", func() bool { return a.Connected(b.ID()) && b.Connected(a.ID()) })
 
-	ip(t, "addr add 10.9.0.1/24 dev other0")
-	ip(t, "addr del 10.9.0.1/24 dev other0")
+	netns.IP(t, "addr add 10.9.0.1/24 dev other0")
+	netns.IP(t, "addr del 10.9.0.1/24 dev other0")
 	echo(t, a, b.ID())
 
-	ip(t, "addr del 10.1.0.1/24 dev wifi0")
+	netns.IP(t, "addr del 10.1.0.1/24 dev wifi0")
 	until(t, "the connection is doubted", func() bool {
 		a.mu.Lock()
 		defer a.mu.Unlock()
@@ -70,10 +59,10 @@ func roam(t *testing.T, via underlay.Transport) time.Duration {
 	<-time.After(1500 * time.Millisecond)
 	first := a.best(b.ID())
 	begin := time.Now()
-	ip(t, "addr add 10.2.0.1/24 dev lte0")
+	netns.IP(t, "addr add 10.2.0.1/24 dev lte0")
 	until(t, "another connection", func() bool { c := a.best(b.ID()); return c != nil && c != first })
 	echo(t, a, b.ID())
 	took := time.Since(begin)
-	ip(t, "addr del 10.2.0.1/24 dev lte0")
+	netns.IP(t, "addr del 10.2.0.1/24 dev lte0")
 	return took
 }

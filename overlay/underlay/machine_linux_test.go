@@ -5,54 +5,22 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"slices"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
+
+	"github.com/kairos-io/kairos/overlay/overlaytest/netns"
 )
-
-// inNamespace marks the child process of a test.
-const inNamespace = "KAIROS_TEST_IN_NAMESPACE"
-
-// again runs the calling test in a network namespace of its own.
-func again(t *testing.T) {
-	t.Helper()
-	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
-	cmd.Env = append(os.Environ(), inNamespace+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	if os.Getuid() != 0 {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
-	}
-	out, err := cmd.CombinedOutput()
-	t.Logf("%s", out)
-	if err != nil {
-		t.Fatalf("in a network namespace: %v", err)
-	}
-}
-
-func ip(t *testing.T, steps ...string) {
-	t.Helper()
-	for _, step := range steps {
-		if out, err := exec.Command("ip", strings.Fields(step)...).CombinedOutput(); err != nil {
-			t.Fatalf("ip %s: %v: %s", step, err, out)
-		}
-	}
-}
 
 // The kernel's words for this machine's network: what is told, in what order its
 // addresses come, and that they are read anew.
 //
 //	lan0 (a pair's end, with the default route) ---- lan1, and bridges for containers
 func TestMachine(t *testing.T) {
-	if os.Getenv(inNamespace) == "" {
-		again(t)
+	if netns.Outside(t) {
 		return
 	}
-	ip(t, "link set lo up")
+	netns.IP(t, "link set lo up")
 	u := start(t, Config{bounds: bounds{interval: often}})
 	steps := []struct {
 		what  string
@@ -82,7 +50,7 @@ func TestMachine(t *testing.T) {
 	calmed(t, u)
 	for _, s := range steps {
 		began := time.Now()
-		ip(t, s.do...)
+		netns.IP(t, s.do...)
 		if !s.told {
 			select {
 			case <-u.Changes():
@@ -124,11 +92,10 @@ func calmed(t *testing.T, u *Underlay) {
 
 // A machine without IPv6 does without.
 func TestNoIPv6(t *testing.T) {
-	if os.Getenv(inNamespace) == "" {
-		again(t)
+	if netns.Outside(t) {
 		return
 	}
-	ip(t, "link set lo up")
+	netns.IP(t, "link set lo up")
 	if err := os.WriteFile("/proc/sys/net/ipv6/conf/all/disable_ipv6", []byte("1"), 0); err != nil {
 		t.Fatal(err)
 	}
@@ -147,11 +114,10 @@ func TestNoIPv6(t *testing.T) {
 // A host with two addresses is dialled at one and answers from it, where the kernel
 // would take the other one.
 func TestLocalAddress(t *testing.T) {
-	if os.Getenv(inNamespace) == "" {
-		again(t)
+	if netns.Outside(t) {
 		return
 	}
-	ip(t, "link set lo up", "addr add 10.0.0.1/32 dev lo", "addr add 10.0.0.2/32 dev lo")
+	netns.IP(t, "link set lo up", "addr add 10.0.0.1/32 dev lo", "addr add 10.0.0.2/32 dev lo")
 	b := start(t, Config{Listen: []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:0")}})
 	at := netip.AddrPortFrom(netip.MustParseAddr("10.0.0.2"), b.Bound()[0].Port())
 	for _, via := range both {
@@ -172,11 +138,10 @@ func TestLocalAddress(t *testing.T) {
 // One address cannot hold all the connections that there may be, and what it holds in
 // silence ends in time.
 func TestOneAddressIsBounded(t *testing.T) {
-	if os.Getenv(inNamespace) == "" {
-		again(t)
+	if netns.Outside(t) {
 		return
 	}
-	ip(t, "link set lo up", "addr add 10.0.0.1/32 dev lo") // loopback itself is not counted
+	netns.IP(t, "link set lo up", "addr add 10.0.0.1/32 dev lo") // loopback itself is not counted
 	b := start(t, Config{
 		Listen: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:0")}, bounds: bounds{handshake: 2 * time.Second},
 	})
