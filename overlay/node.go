@@ -306,11 +306,16 @@ func (b below) Sender(p path.Path) (datapath.Sender, error) {
 	return b.Mesh.Sender(socket.Source{Socket: p.Socket, Local: p.Local, Remote: p.Remote})
 }
 
+// Elsewhere implements datapath.Network.
+func (b below) Elsewhere(id identity.ID) []path.Path { return paths(b.Mesh.Elsewhere(id)) }
+
 // candidates are the paths that the connections of a peer take, as far as they are
 // over UDP.
-func (n *Node) candidates(id identity.ID) []path.Path {
-	var out []path.Path
-	for _, from := range n.mesh.Sources(id) {
+func (n *Node) candidates(id identity.ID) []path.Path { return paths(n.mesh.Sources(id)) }
+
+func paths(sources []socket.Source) []path.Path {
+	out := make([]path.Path, 0, len(sources))
+	for _, from := range sources {
 		out = append(out, path.Path{Socket: from.Socket, Local: from.Local, Remote: from.Remote})
 	}
 	return out

@@ -122,6 +122,9 @@ func (o airOf) OpenSession(_ context.Context, id identity.ID) (SessionStream, er
 	return memSession{near}, nil
 }
 
+// Elsewhere implements Network.
+func (airOf) Elsewhere(identity.ID) []path.Path { return nil }
+
 // Sender implements Network.
 func (o airOf) Sender(p path.Path) (Sender, error) {
 	return airSender{o.air, int(o.m.id[0] - 1), p}, nil

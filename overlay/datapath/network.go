@@ -40,6 +40,8 @@ type Network interface {
 	// OpenSession opens a stream of SessionProtocol to a connected peer, and fails when
 	// ctx ends.
 	OpenSession(ctx context.Context, id identity.ID) (SessionStream, error)
+	// Elsewhere returns other paths on which the peer may be: nobody has heard it there.
+	Elsewhere(id identity.ID) []path.Path
 	// Sender returns a new sender of datagrams by a path. It fails where the path's
 	// socket is gone.
 	Sender(p path.Path) (Sender, error)

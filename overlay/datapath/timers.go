@@ -36,6 +36,7 @@ func (p *peer) tick() time.Duration {
 	p.d.dropKeys(p.session.Expire(now))
 	again := p.observe(now)
 	p.probe(now)
+	p.lookElsewhere(now)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.handshake(now)
@@ -99,6 +100,22 @@ func (p *peer) probe(now time.Duration) {
 			p.sendProbe(e, probe)
 		}
 	}
+}
+
+// lookElsewhere tries other paths when those that are known fall silent.
+func (p *peer) lookElsewhere(now time.Duration) {
+	p.mu.Lock()
+	lost := p.paths.Lost()
+	p.mu.Unlock()
+	if !lost || p.d.network == nil {
+		return
+	}
+	elsewhere := p.d.network.Elsewhere(p.account.id)
+	p.mu.Lock()
+	p.paths.Try(elsewhere, now)
+	p.equip()
+	p.mu.Unlock()
+	p.probe(now)
 }
 
 func (p *peer) sendProbe(e *endpoint, probe path.Probe) {

@@ -44,6 +44,21 @@ func (s *Scheduler) Missing(now time.Duration, limit int) []Missing {
 	return out
 }
 
+// Addrs is where a member may be, in the order in which that is tried.
+func (s *Scheduler) Addrs(now time.Duration, id identity.ID) []netip.AddrPort {
+	t := s.targets[id]
+	if t == nil {
+		return nil
+	}
+	var out []netip.AddrPort
+	for _, a := range t.addrs {
+		if a.own <= now && a.rank != rankShared {
+			out = append(out, a.addr)
+		}
+	}
+	return out
+}
+
 // Knows reports whether somebody vouched for a member, or it was connected lately.
 func (s *Scheduler) Knows(id identity.ID) bool {
 	t := s.targets[id]

@@ -51,6 +51,23 @@ func (m *Mesh) Sources(id identity.ID) []socket.Source {
 	return out
 }
 
+// Elsewhere returns where datagrams of a peer may come from besides: from where else it
+// is said to be, to any address of this machine. Nothing there is proven.
+func (m *Mesh) Elsewhere(id identity.ID) []socket.Source {
+	m.mu.Lock()
+	addrs := m.sched.Addrs(m.now(), id)
+	m.mu.Unlock()
+	var out []socket.Source
+	for _, a := range addrs {
+		for _, s := range m.under.Sockets() {
+			if s.Is4() == a.Addr().Is4() {
+				out = append(out, socket.Source{Socket: s.Number(), Remote: a})
+			}
+		}
+	}
+	return out
+}
+
 // Sender returns a new sender of datagrams to where those of a Source come from:
 // ErrNoSocket.
 func (m *Mesh) Sender(to socket.Source) (*socket.Sender, error) {

@@ -46,6 +46,7 @@ func (s *Set) Choose(now time.Duration) bool {
 		return false
 	}
 	moved := s.chosen != Stream
+	s.lost = s.lost || moved
 	s.choose(Stream, s.whyNone(), now)
 	return moved
 }

@@ -30,6 +30,7 @@ type Set struct {
 	changed time.Duration // when the choice did
 	doubted time.Duration // when the chosen path was asked since the peer was heard elsewhere
 	alarm   time.Duration // since when the chosen path owed an answer when others were asked instead
+	lost    bool          // that happened, or it is none any more, since Lost was asked
 }
 
 // entry is one path.
@@ -139,13 +140,34 @@ func (s *Set) look(current *entry, now time.Duration) {
 	if current.state(now) != Suspect || s.alarm == current.since {
 		return
 	}
-	s.alarm = current.since
+	s.alarm, s.lost = current.since, true
 	id := current.id
 	s.renew(id, now)
 	for i := range s.entries {
 		if e := &s.entries[i]; e.id != id {
 			e.kick(now)
 			e.check(now)
+		}
+	}
+}
+
+// Lost reports whether the chosen path fell silent or was lost since it was asked before:
+// then is the time to Try what else there may be.
+func (s *Set) Lost() bool {
+	lost := s.lost
+	s.lost = false
+	return lost
+}
+
+// Try asks paths on which nobody was heard whether the peer is there: some times, after
+// which those that do not answer are forgotten.
+func (s *Set) Try(paths []Path, now time.Duration) {
+	for _, p := range paths {
+		if slices.ContainsFunc(s.entries, func(e entry) bool { return e.matches(p) }) {
+			continue // that was asked when the others were
+		}
+		if s.add(p, false, now) {
+			s.entries[len(s.entries)-1].rumour = true
 		}
 	}
 }

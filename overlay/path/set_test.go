@@ -116,7 +116,7 @@ func TestDeafPathLoses(t *testing.T) {
 	for _, bulk := range []bool{true, false} {
 		for _, rtt := range []time.Duration{time.Millisecond, 100 * time.Millisecond, 300 * time.Millisecond} {
 			var longest time.Duration
-			for after := time.Duration(0); after < probeLarge; after += 100 * time.Millisecond {
+			for after := time.Duration(0); after < probeLarge; after += 500 * time.Millisecond {
 				w, p := settled(t)
 				q := Path{Socket: 1, Local: wifi, Remote: away}
 				w.ways[p], w.ways[q], w.bulk = way{rtt: rtt, mtu: 1500}, way{rtt: rtt + 20*time.Millisecond, mtu: 1500}, bulk
@@ -131,6 +131,33 @@ func TestDeafPathLoses(t *testing.T) {
 				t.Errorf("bulk %v, rtt %v: the other path takes over after %v", bulk, rtt, longest)
 			}
 			t.Logf("RESULT a path that is dead in one direction, bulk %v, rtt %v: the other takes over within %v", bulk, rtt, longest)
+		}
+	}
+}
+
+// A path falls silent, and the peer is known to have other addresses: they are asked, few
+// times, and the one that answers is taken.
+func TestSilentPathIsReplaced(t *testing.T) {
+	q, nobody := Path{Socket: 1, Remote: away}, Path{Socket: 1, Remote: third}
+	for _, refuses := range []bool{false, true} {
+		w, p := settled(t)
+		w.kernel[away], w.kernel[third] = lte, wifi
+		real := Path{Socket: 1, Local: lte, Remote: away}
+		w.ways[real] = way{rtt: 40 * time.Millisecond, mtu: 1500}
+		w.others = []Path{p.anyLocal(), nobody, q}
+		if w.run(time.Minute); w.probed[away]+w.probed[third] > 0 {
+			t.Errorf("refuses %v: asked without need: %v", refuses, w.probed)
+		}
+		w.ways[p] = way{refuses: refuses}
+		if took := w.until(real); took > time.Second {
+			t.Errorf("refuses %v: the other path takes over after %v", refuses, took)
+		}
+		w.run(2 * time.Minute)
+		if n := w.probed[third]; n == 0 || n > 2*briefTries {
+			t.Errorf("refuses %v: %d probes to where nobody is", refuses, n)
+		}
+		if w.set.byPath(nobody) != nil {
+			t.Errorf("refuses %v: it remembers where nobody is", refuses)
 		}
 	}
 }

@@ -44,10 +44,11 @@ type world struct {
 	kernel map[netip.AddrPort]netip.Addr // the source address that the kernel chooses
 	coming []arrival
 
-	talk    bool // there are packets, one each step
-	replies bool // and the peer answers them
-	bulk    bool // and they are large
-	speaks  Path // the peer sends a packet by it each step; Stream: it does not
+	talk    bool   // there are packets, one each step
+	replies bool   // and the peer answers them
+	bulk    bool   // and they are large
+	others  []Path // where the peer may be besides
+	speaks  Path   // the peer sends a packet by it each step; Stream: it does not
 	dice    *rand.Rand
 	waiting map[uint16]time.Duration
 	heard   map[uint16]time.Duration
@@ -118,6 +119,9 @@ func (w *world) tick() {
 		}
 		if w.set.Choose(w.now) {
 			w.moves++
+		}
+		if w.set.Lost() {
+			w.set.Try(w.others, w.now)
 		}
 	}
 }

@@ -90,7 +90,7 @@ func (s *Socket) setOptions(fd int) error {
 		return err
 	}
 	level, option := unix.IPPROTO_IP, unix.IP_PKTINFO
-	if !s.is4() {
+	if !s.Is4() {
 		level, option = unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO
 	}
 	if err := unix.SetsockoptInt(fd, level, option, 1); err != nil {

@@ -176,7 +176,7 @@ func (s *Socket) WriteTo(b []byte, addr net.Addr) (int, error) {
 func (s *Socket) sockaddr(addr *net.UDPAddr) (unix.Sockaddr, error) {
 	at := addr.AddrPort()
 	ip := at.Addr().Unmap()
-	if s.is4() != ip.Is4() {
+	if s.Is4() != ip.Is4() {
 		return nil, s.explain("write", errors.New("not the socket's address family"))
 	}
 	if ip.Is4() {
@@ -189,7 +189,8 @@ func (s *Socket) sockaddr(addr *net.UDPAddr) (unix.Sockaddr, error) {
 	return &unix.SockaddrInet6{Port: int(at.Port()), Addr: ip.As16(), ZoneId: zone}, nil
 }
 
-func (s *Socket) is4() bool { return s.local.IP.To4() != nil }
+// Is4 reports whether the socket's packets are those of IPv4; else they are of IPv6.
+func (s *Socket) Is4() bool { return s.local.IP.To4() != nil }
 
 // explain wraps an error as package net does, and gives that of a closed socket the
 // name that callers look for.

@@ -43,7 +43,7 @@ type Sender struct {
 func (s *Socket) NewSender(local netip.Addr, remote netip.AddrPort) (*Sender, error) {
 	w := &Sender{socket: s}
 	local = local.Unmap()
-	if remote.Addr().Unmap().Is4() != s.is4() || local.IsValid() && local.Is4() != s.is4() {
+	if remote.Addr().Unmap().Is4() != s.Is4() || local.IsValid() && local.Is4() != s.Is4() {
 		return nil, fmt.Errorf("send to %v from %v on %v: not the same address family", remote, local, s.local)
 	}
 	if err := w.setName(remote); err != nil {
@@ -60,7 +60,7 @@ func (s *Socket) NewSender(local netip.Addr, remote netip.AddrPort) (*Sender, er
 }
 
 func (w *Sender) setName(to netip.AddrPort) error {
-	if w.socket.is4() {
+	if w.socket.Is4() {
 		name := (*unix.RawSockaddrInet4)(unsafe.Pointer(&w.name))
 		name.Family, name.Port, name.Addr = unix.AF_INET, networkOrder(to.Port()), to.Addr().Unmap().As4()
 		w.header.Namelen = unix.SizeofSockaddrInet4

@@ -2,6 +2,7 @@ package netns
 
 import (
 	"fmt"
+	"net/netip"
 	"os/exec"
 	"regexp"
 	"strconv"
@@ -194,6 +195,63 @@ add rule inet dead out oifname "wan0" udp sport 4171 @th,64,8 0x01 drop`)
 	}
 	w.wantGap("it comes back", time.Second, func() { w.b.must("nft", "delete", "table", "inet", "dead") })
 	w.awaitDirect(w.a, w.b)
+}
+
+// Two machines are joined by two cables, and have met by one of them. That one falls
+// silent: packets take the other one, whether the kernel says a word or not.
+func TestSilentCable(t *testing.T) {
+	for name, rules := range map[string]string{
+		"silent":  `chain in { type filter hook input priority 0; iifname "wan0" drop; }`,
+		"refused": `chain out { type filter hook output priority 0; oifname "wan0" drop; }`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newLink(t, 1500, wan.Path{Delay: 2 * time.Millisecond})
+			w.joinAgain("a", "b")
+			w.b = w.start("b", "  overlay:\n    mdns: false\n")
+			w.a = w.start("a", "  overlay:\n    mdns: false\n    peers: [\"192.168.77.2:4171\"]\n")
+			w.awaitMesh(w.a, w.b)
+			w.awaitDirect(w.a, w.b)
+			if p := w.a.paths()[0]; p.Local.String() != "192.168.77.1" {
+				t.Fatalf("they have met by %+v", p)
+			}
+			w.wantGap(name+" cable", 2*time.Second, func() {
+				for _, n := range []*node{w.a, w.b} {
+					n.must("nft", "table inet cut {\n"+rules+"\n}")
+				}
+			})
+			for i, n := range []*node{w.a, w.b} {
+				if p := n.paths()[0]; p.Kind != "direct" || p.Local != secondCable[i].Addr() {
+					t.Errorf("packets of %s go by %+v", n.Name(), p)
+				}
+			}
+		})
+	}
+}
+
+// secondCable is the addresses at the ends of what joinAgain makes.
+var secondCable = [2]netip.Prefix{netip.MustParsePrefix("192.168.78.1/24"), netip.MustParsePrefix("192.168.78.2/24")}
+
+// joinAgain joins two machines by a cable wan1.
+func (w *world) joinAgain(a, b string) {
+	w.Helper()
+	var ends [2]string
+	for i, name := range []string{a, b} {
+		pid, err := w.machine(name).Leader()
+		if err != nil {
+			w.Fatal(err)
+		}
+		ends[i] = strconv.Itoa(pid)
+	}
+	cmd := exec.CommandContext(w.ctx, "ip", "link", "add", "wan1", "netns", ends[0], "type", "veth", "peer", "name", "wan1", "netns", ends[1])
+	if out, err := cmd.CombinedOutput(); err != nil {
+		w.Fatalf("join %s and %s: %v: %s", a, b, err, out)
+	}
+	for i, name := range []string{a, b} {
+		commands := fmt.Sprintf(`addr add %s dev wan1\nlink set wan1 up\n`, secondCable[i])
+		if out, err := w.machine(name).Exec(w.ctx, "sh", "-c", "printf '"+commands+"' | ip -batch -"); err != nil {
+			w.Fatalf("%v: %s", err, out)
+		}
+	}
 }
 
 // Something on the way starts to lose what is larger than 1280 bytes, and says nothing.
