@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -73,7 +74,6 @@ func twoCables(ctx context.Context, w *world) error {
 // silence is a cable that looks well and carries nothing.
 func silence(dev string) string {
 	return `table inet silence {
-	chain out { type filter hook output priority 0; oifname "` + dev + `" drop; }
 	chain in { type filter hook input priority 0; iifname "` + dev + `" drop; }
 }
 `
@@ -132,7 +132,8 @@ func txPackets(s *side, dev string) (int, error) {
 func (b *bench) measureRecovery(ctx context.Context, c contender, r recovery) (ms float64, err error) {
 	err = b.with(ctx, c, r.join, func(t *trial) error {
 		a := t.w.sides[0]
-		p, err := a.start("ping", "-n", "-w", seconds(recoveryLead+recoveryMost), "-i", strconv.FormatFloat(recoveryEvery.Seconds(), 'f', -1, 64), t.n.addr[1].String())
+		// Without a deadline: with one, ping ends when somebody says that there is no way.
+		p, err := a.start("ping", "-n", "-i", strconv.FormatFloat(recoveryEvery.Seconds(), 'f', -1, 64), t.n.addr[1].String())
 		if err != nil {
 			return err
 		}
@@ -154,12 +155,15 @@ func (b *bench) measureRecovery(ctx context.Context, c contender, r recovery) (m
 			return nil
 		})
 		ms = float64(gap) * float64(recoveryEvery.Milliseconds())
+		for i := range t.n.daemons {
+			if err != nil {
+				err = errors.Join(err, t.n.daemons[i].complain("wrote"))
+			}
+		}
 		return err
 	})
 	return ms, err
 }
-
-func seconds(d time.Duration) string { return strconv.Itoa(int(d.Seconds())) }
 
 // longestGap is the most numbers in a row that are missing.
 func longestGap(numbers []int) (most int) {
