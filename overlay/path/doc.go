@@ -12,8 +12,9 @@
 // # From candidate to path
 //
 // A Set holds the paths to one peer. A path begins as a candidate: a connection of the
-// peer goes there, an authenticated packet came from there, or the network of this
-// machine has changed and the kernel may choose another source address.
+// peer goes there, an authenticated packet came from there, the network of this machine
+// has changed and the kernel may choose another source address, or the chosen path fell
+// silent and the peer is said to be there as well.
 //
 //	            small probe answered,        a probe of the floor
 //	            over the path it asks of     or more answered

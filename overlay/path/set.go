@@ -39,7 +39,7 @@ type entry struct {
 	Prober
 	id      uint16 // never 0
 	lasting bool   // a connection of the peer uses it
-	rumour  bool   // nothing but a packet speaks for it
+	rumour  bool   // nothing but a packet, or hearsay, speaks for it
 	last    time.Duration
 	trouble string // why the network below refuses packets; "" where it does not
 }
