@@ -58,14 +58,43 @@ func (n *node) metric(name string) float64 {
 // get fetches a URL from inside the node's machine; host replaces the Host header.
 func (n *node) get(url, host string) (string, error) { return n.Get(n.w.ctx, url, host) }
 
-// rss is the daemon's resident memory in bytes.
-func (n *node) rss() int64 {
+// pid is the daemon's process.
+func (n *node) pid() int {
 	n.w.Helper()
 	pid, err := lab.Inner(n.cmd)
 	if err != nil {
 		n.w.Fatal(err)
 	}
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	return pid
+}
+
+// cpu is the processor time that the daemon's threads have taken, by schedstat, which
+// counts nanoseconds.
+func (n *node) cpu() (sum time.Duration) {
+	n.w.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", n.pid()))
+	if err != nil || len(threads) == 0 {
+		n.w.Fatalf("no threads of %s: %v", n.Name(), err)
+	}
+	for _, file := range threads {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			n.w.Fatal(err)
+		}
+		ran, _, _ := strings.Cut(string(b), " ")
+		ns, err := strconv.ParseInt(ran, 10, 64)
+		if err != nil {
+			n.w.Fatal(err)
+		}
+		sum += time.Duration(ns)
+	}
+	return sum
+}
+
+// rss is the daemon's resident memory in bytes.
+func (n *node) rss() int64 {
+	n.w.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.pid()))
 	if err != nil {
 		n.w.Fatal(err)
 	}

@@ -202,7 +202,7 @@ add rule inet dead out oifname "wan0" udp sport 4171 @th,64,8 0x01 drop`)
 func TestSilentCable(t *testing.T) {
 	for name, rules := range map[string]string{
 		"silent":  `chain in { type filter hook input priority 0; iifname "wan0" drop; }`,
-		"both": "chain in { type filter hook input priority 0; iifname \"wan0\" drop; }\nchain out { type filter hook output priority 0; oifname \"wan0\" drop; }",
+		"both":    "chain in { type filter hook input priority 0; iifname \"wan0\" drop; }\nchain out { type filter hook output priority 0; oifname \"wan0\" drop; }",
 		"refused": `chain out { type filter hook output priority 0; oifname "wan0" drop; }`,
 	} {
 		t.Run(name, func(t *testing.T) {
