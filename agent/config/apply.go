@@ -57,17 +57,7 @@ func render(c Config, omit ...string) ([]byte, error) {
 		return nil, err
 	}
 	doc := &yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{text(root), block}}
-	var b bytes.Buffer
-	b.WriteString(header + "\n# Written by kairos-agent; edits are lost.\n")
-	enc := yaml.NewEncoder(&b)
-	enc.SetIndent(2)
-	if err := enc.Encode(doc); err != nil {
-		return nil, err
-	}
-	if err := enc.Close(); err != nil {
-		return nil, err
-	}
-	return b.Bytes(), nil
+	return encode(doc, written)
 }
 
 func encodeStruct(v reflect.Value, omit []string) (*yaml.Node, error) {
@@ -137,9 +127,4 @@ func encodeMap(v reflect.Value) (*yaml.Node, error) {
 		out.Content = append(out.Content, text(k.String()), n)
 	}
 	return out, nil
-}
-
-// text is a string scalar; the double quotes keep "123" and "true" texts.
-func text(s string) *yaml.Node {
-	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s}
 }

@@ -2,7 +2,6 @@ package config
 
 import (
 	"bytes"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -76,23 +75,6 @@ func (s *System) NetworkConfig() ([]byte, error) {
 	return encodeDoc(&yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{text("network"), v}})
 }
 
-func encodeDoc(doc *yaml.Node) ([]byte, error) {
-	if doc == nil {
-		doc = &yaml.Node{Kind: yaml.MappingNode}
-	}
-	var b bytes.Buffer
-	b.WriteString(header + "\n# Written by kairos-agent; edits are lost.\n")
-	enc := yaml.NewEncoder(&b)
-	enc.SetIndent(2)
-	if err := enc.Encode(doc); err != nil {
-		return nil, fmt.Errorf("encode the cloud-config: %w", err)
-	}
-	if err := enc.Close(); err != nil {
-		return nil, fmt.Errorf("encode the cloud-config: %w", err)
-	}
-	return b.Bytes(), nil
-}
-
 type systemLoader struct {
 	machineID string
 	out       *System
@@ -137,7 +119,8 @@ func (l *systemLoader) file(file string, raw []byte) {
 		}
 		h.Origin = Origin{file, n.Line}
 		l.out.host = h
-		n.Value, n.Tag, n.Style = h.Name, "!!str", 0
+		given := text(h.Name)
+		n.Value, n.Tag, n.Style = given.Value, given.Tag, given.Style
 	}
 	if n := valueOf(own, "fqdn"); n != nil && strings.Contains(n.Value, "{{") {
 		fail(n, 0, "fqdn", "takes no template: use hostname")
@@ -192,28 +175,6 @@ func valueOf(doc *yaml.Node, key string) *yaml.Node {
 		}
 	}
 	return out
-}
-
-// expand copies a tree with every alias replaced by what it stands for: the
-// anchor may be in a part that is left out. Comments go, they may quote what
-// was left out too.
-func expand(n *yaml.Node, budget *int) (*yaml.Node, error) {
-	if *budget--; *budget < 0 {
-		return nil, fmt.Errorf("has more than %d values, counting aliases", maxNodes)
-	}
-	n = resolve(n)
-	out := &yaml.Node{Kind: n.Kind, Style: n.Style, Tag: n.Tag, Value: n.Value, Line: n.Line, Column: n.Column}
-	if n.Tag == "!!merge" {
-		out.Tag = "" // written as the plain << that every reader knows
-	}
-	for _, c := range n.Content {
-		copied, err := expand(c, budget)
-		if err != nil {
-			return nil, err
-		}
-		out.Content = append(out.Content, copied)
-	}
-	return out, nil
 }
 
 // merge lays one mapping over another.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kairos-io/kairos/agent/config"
 	"github.com/kairos-io/kairos/agent/console"
 	"github.com/kairos-io/kairos/overlay/api"
 )
@@ -180,7 +181,7 @@ func writeStatus(env *Env, r statusReport, output string) error {
 		env.result().Write(append(b, '\n'))
 		return nil
 	case "yaml":
-		b, err := toYAML(r)
+		b, err := config.ToYAML(r)
 		if err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/kairos-io/kairos/agent/config"
 	"github.com/kairos-io/kairos/agent/console"
 	"github.com/kairos-io/kairos/image/assess"
 	"github.com/kairos-io/kairos/image/slots"
@@ -59,7 +60,7 @@ func writeOSStatus(env *Env, root, output string) error {
 		}
 		env.result().Write(append(b, '\n'))
 	case "yaml":
-		b, err := toYAML(r)
+		b, err := config.ToYAML(r)
 		if err != nil {
 			return err
 		}
