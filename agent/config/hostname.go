@@ -118,6 +118,9 @@ func checkHostname(s string) string {
 		return "has " + strconv.Itoa(len(s)) + " characters, the kernel takes " + strconv.Itoa(maxHostname)
 	}
 	for label := range strings.SplitSeq(s, ".") {
+		if len(label) > maxLabel {
+			return "has a part of " + strconv.Itoa(len(label)) + " characters, DNS takes " + strconv.Itoa(maxLabel)
+		}
 		if !isLabel(strings.ToLower(label)) {
 			return "is not a host name: labels of letters, digits and -, not at the ends, with dots between"
 		}

@@ -1,27 +1,14 @@
 package config
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"reflect"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	yaml "go.yaml.in/yaml/v3"
 )
-
-// header is the first line of a cloud-config.
-const header = "#cloud-config"
-
-// maxFile bounds what is read of one file, in bytes.
-const maxFile = 1 << 20
 
 // Where configuration comes from, in the order of reading; later files win.
 // Paths with a star are directories' files in lexical order.
@@ -42,7 +29,7 @@ type Loaded struct {
 	Config   Config
 	Origins  Origins
 	Files    []string // the files with a kairos block, in the order of reading
-	Warnings []string // what is not wrong and should be told, one line each
+	Warnings Problems // what is not refused and should be told
 }
 
 // Sources lists the files that exist under the root of the file system ("/"
@@ -69,7 +56,7 @@ func glob(root string, patterns []string) ([]string, error) {
 // none of our business. The error is a Problems when the files are at fault,
 // and wraps ErrNoBlock when none of them has a kairos block.
 func Load(files ...string) (*Loaded, error) {
-	l := loader{out: Loaded{Config: Default(), Origins: Origins{}}}
+	l := newLoader()
 	for _, file := range files {
 		if err := l.file(file); err != nil {
 			return nil, err
@@ -87,147 +74,112 @@ func LoadFile(file string) (Config, error) {
 	return l.Config, nil
 }
 
+// Check reads a file that is meant to be a complete configuration, keys of
+// cloud-init's included. The error says all that a machine would refuse of it.
+func Check(file string) (*Loaded, error) {
+	s, err := openSource(file)
+	if err != nil {
+		return nil, err
+	}
+	return newLoader().whole(s)
+}
+
+// CheckText is Check for the text of a file that is yet to be written. name
+// stands for the file in messages.
+func CheckText(name string, raw []byte) (*Loaded, error) {
+	return newLoader().whole(newSource(name, raw))
+}
+
 // CheckPart says what is wrong with a file that may be one of several: its
 // kairos block may lack the token, or be absent beside keys for the operating
 // system. nil means that it can be merged with others.
 func CheckPart(file, machineID string) error {
-	l := loader{out: Loaded{Config: Default(), Origins: Origins{}}, part: true}
-	if err := l.file(file); err != nil {
+	l := newLoader()
+	l.part = true
+	s, err := openSource(file)
+	if err != nil {
 		return err
 	}
-	own, err := LoadSystem(machineID, file)
-	var problems Problems
-	if err != nil && !errors.As(err, &problems) {
-		return err
-	}
-	l.add(problems)
+	own := l.both(s, machineID)
 	if len(l.out.Files) == 0 {
 		l.problems = append(l.problems, l.nearBlock...)
 	}
-	if own != nil && !own.Empty() && len(l.problems) == 0 {
+	if !own.Empty() && len(l.problems) == 0 {
 		return nil
 	}
 	_, err = l.finish([]string{file})
 	return err
 }
 
-// CheckText is Check for the text of a file that is yet to be written, keys of
-// cloud-init's included. name stands for the file in messages.
-func CheckText(name string, raw []byte) error {
-	l := loader{out: Loaded{Config: Default(), Origins: Origins{}}}
-	l.parse(name, raw)
-	// Any ID will do: it is that of another machine.
-	system := systemLoader{machineID: strings.Repeat("0", 32), out: &System{}}
-	system.file(name, raw)
-	l.add(system.problems)
-	_, err := l.finish([]string{name})
-	return err
-}
-
 // HasBlock reports whether a file has a kairos block, right or wrong. A file
 // that cannot be read or understood has none.
 func HasBlock(file string) bool {
-	raw, _, err := readFile(file)
-	if err != nil {
-		return false
-	}
-	doc, err := parseYAML(raw)
-	if err != nil {
-		return false
-	}
-	_, block, _ := findBlock(doc)
-	return block != nil
-}
-
-// Check says what is wrong with a file that is meant to be a complete
-// configuration; nil means that it would be taken.
-func Check(file string) error {
-	_, err := Load(file)
-	return err
+	s, err := openSource(file)
+	_, block, _ := findBlock(s.doc)
+	return err == nil && block != nil
 }
 
 type loader struct {
 	out                       Loaded
 	part                      bool // the token may be in another file
 	problems                  Problems
-	nearBlock, notCloudConfig Problems // told only when there is no block at all
+	nearBlock, notCloudConfig Problems // errors only when there is no block at all
 }
+
+func newLoader() *loader { return &loader{out: Loaded{Config: Default(), Origins: Origins{}}} }
 
 func (l *loader) file(file string) error {
-	raw, mode, err := readFile(file)
-	if err != nil {
-		return err
+	s, err := openSource(file)
+	if err == nil {
+		l.parse(s)
 	}
-	l.parse(file, raw)
-	if o, ok := l.out.Origins[root+".network_token"]; ok && o.File == file && mode&0o044 != 0 {
-		l.out.Warnings = append(l.out.Warnings, fmt.Sprintf(
-			"%s holds the network token and other users can read it (mode %04o); run `chmod 600 %s`", file, mode, file))
-	}
-	return nil
+	return err
 }
 
-func readFile(file string) (raw []byte, mode fs.FileMode, err error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, 0, fmt.Errorf("read configuration: %w", err)
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, 0, fmt.Errorf("read configuration: %w", err)
-	}
-	raw, err = io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, 0, fmt.Errorf("read configuration: %w", err)
-	}
-	return raw, info.Mode().Perm(), nil
+// whole checks one text as a complete configuration. Any machine's ID will do: the
+// names that a template makes of them do not differ in what is wrong with them.
+func (l *loader) whole(s source) (*Loaded, error) {
+	l.both(s, strings.Repeat("0", 32))
+	return l.finish([]string{s.file})
 }
 
 // parse lays one file over what was read before.
-func (l *loader) parse(file string, raw []byte) {
-	whole := func(line int, reason, suggest string) Problem {
-		return Problem{Origin{file, line}, "", reason, suggest}
-	}
-	if len(raw) > maxFile {
-		l.problems = append(l.problems, whole(0, fmt.Sprintf("is larger than %d bytes", maxFile), ""))
-		return
-	}
-	first, _, _ := bytes.Cut(raw, []byte{'\n'})
-	named := isCloudConfig(raw)
-	doc, err := parseYAML(raw)
-	if err != nil {
-		if named {
-			l.problems = append(l.problems, whole(yamlLine(err), "is not YAML: "+yamlReason(err), ""))
-		} else {
-			l.notCloudConfig = append(l.notCloudConfig, whole(1, notCloudConfig(first), ""))
-		}
-		return
-	}
-	key, block, near := findBlock(doc)
+func (l *loader) parse(s source) {
+	key, block, near := findBlock(s.doc)
 	switch {
-	case !named && block == nil:
-		l.notCloudConfig = append(l.notCloudConfig, whole(1, notCloudConfig(first), ""))
-	case !named:
-		l.problems = append(l.problems, whole(1, notCloudConfig(first), ""))
+	case s.wrong != nil && !s.named && block == nil:
+		l.notCloudConfig = append(l.notCloudConfig, *s.wrong)
+	case s.wrong != nil:
+		l.problems = append(l.problems, *s.wrong)
 	case block == nil && near != nil:
-		l.nearBlock = append(l.nearBlock, Problem{Origin{file, near.Line}, shorten(near.Value), "unknown key", root})
+		l.nearBlock = append(l.nearBlock, Problem{Origin{s.file, near.Line}, shorten(near.Value), "unknown key", root})
 	case block != nil:
-		l.out.Files = append(l.out.Files, file)
-		d := decoder{file: file, origins: l.out.Origins}
-		if n := duplicates(doc, root); n != nil {
+		l.out.Files = append(l.out.Files, s.file)
+		d := decoder{file: s.file, origins: l.out.Origins}
+		if n := duplicates(s.doc, root); n != nil {
 			d.fail(n, root, fmt.Sprintf("duplicate key, first on line %d", key.Line), "")
 		}
 		d.block(block, root, reflect.ValueOf(&l.out.Config).Elem())
-		l.out.Origins[root] = Origin{file, key.Line}
+		l.out.Origins[root] = Origin{s.file, key.Line}
 		l.problems = append(l.problems, d.problems...)
+		if l.out.Origins[root+".network_token"].File == s.file && s.mode&0o044 != 0 {
+			l.warn(Origin{File: s.file}, "", fmt.Sprintf("holds the network token and other users can read it (mode %04o); run `chmod 600 %s`", s.mode, s.file))
+		}
 	}
 }
 
-func notCloudConfig(first []byte) string {
-	if strings.HasPrefix(strings.TrimLeft(string(first), "\ufeff# \t"), "cloud-config") {
-		return "the first line must be exactly " + header
+// both lays one file over what was read before, and checks its keys for the operating
+// system by what hands them to cloud-init.
+func (l *loader) both(s source, machineID string) *System {
+	l.parse(s)
+	system := systemLoader{machineID: machineID, out: &System{}}
+	system.add(s)
+	for _, p := range system.problems {
+		if !slices.Contains(l.problems, p) { // what is not YAML is so for whoever reads it
+			l.problems = append(l.problems, p)
+		}
 	}
-	return "is not a cloud-config: the first line must be " + header
+	return system.out
 }
 
 // finish checks what only the whole can show.
@@ -251,35 +203,12 @@ func (l *loader) finish(files []string) (*Loaded, error) {
 	return &l.out, nil
 }
 
-// add takes problems of the same file that are not known yet: what is not YAML
-// is so for whoever reads it.
-func (l *loader) add(more Problems) {
-	for _, p := range more {
-		if !slices.Contains(l.problems, p) {
-			l.problems = append(l.problems, p)
-		}
-	}
+func (l *loader) warn(at Origin, key, reason string) {
+	l.out.Warnings = append(l.out.Warnings, Problem{at, key, reason, ""})
 }
 
 func (l *loader) complained(key string) bool {
 	return slices.ContainsFunc(l.problems, func(p Problem) bool { return p.Key == key })
-}
-
-// parseYAML returns the root of the only document, nil for an empty one.
-func parseYAML(raw []byte) (*yaml.Node, error) {
-	dec := yaml.NewDecoder(bytes.NewReader(raw))
-	var doc, more yaml.Node
-	if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
-		return nil, nil
-	} else if err != nil {
-		return nil, err
-	}
-	if err := dec.Decode(&more); err == nil && more.Kind != 0 {
-		return nil, fmt.Errorf("line %d: there is a second document", max(1, more.Line))
-	} else if err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	return doc.Content[0], nil
 }
 
 // findBlock returns our key and its value, or the key that looks most like ours.
@@ -311,21 +240,4 @@ func duplicates(doc *yaml.Node, name string) *yaml.Node {
 		}
 	}
 	return nil
-}
-
-var yamlAt = regexp.MustCompile(`^(?:yaml: )?line (\d+): `)
-
-// yamlLine takes the line out of a YAML error, 0 if it names none.
-func yamlLine(err error) int {
-	if m := yamlAt.FindStringSubmatch(err.Error()); m != nil {
-		if n, err := strconv.Atoi(m[1]); err == nil {
-			return n
-		}
-	}
-	return 0
-}
-
-func yamlReason(err error) string {
-	s := yamlAt.ReplaceAllString(err.Error(), "")
-	return shorten(strings.TrimPrefix(s, "yaml: "))
 }

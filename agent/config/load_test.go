@@ -188,7 +188,7 @@ func TestProblems(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			file := write(t, t.TempDir(), "a.yaml", block(tok, tt.lines))
-			err := Check(file)
+			_, err := Check(file)
 			if err == nil {
 				t.Fatal("taken")
 			}
@@ -221,7 +221,7 @@ func TestBadTokens(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			file := write(t, t.TempDir(), "a.yaml", "#cloud-config\nkairos:\n  network_token: "+tt.value+"\n")
-			err := Check(file)
+			_, err := Check(file)
 			if err == nil || !strings.Contains(err.Error(), tt.want.Error()) || !strings.HasPrefix(err.Error(), file+":3: kairos.network_token: ") {
 				t.Errorf("got %v, want %v", err, tt.want)
 			}
@@ -257,7 +257,7 @@ func TestFilesThatAreNone(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			file := write(t, t.TempDir(), "a.yaml", tt.content)
-			err := Check(file)
+			_, err := Check(file)
 			if err == nil || err.Error() != strings.ReplaceAll(tt.want, "%s", file) {
 				t.Errorf("got  %v\nwant %s", err, strings.ReplaceAll(tt.want, "%s", file))
 			}
@@ -266,7 +266,7 @@ func TestFilesThatAreNone(t *testing.T) {
 			}
 		})
 	}
-	if err := Check(filepath.Join(t.TempDir(), "none")); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := Check(filepath.Join(t.TempDir(), "none")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("absent file: %v", err)
 	}
 }
@@ -331,7 +331,7 @@ func TestWarnsOfReadableToken(t *testing.T) {
 	if err := os.Chmod(file, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if l, err := Load(file); err != nil || len(l.Warnings) != 1 || !strings.Contains(l.Warnings[0], "chmod 600") {
+	if l, err := Load(file); err != nil || len(l.Warnings) != 1 || !strings.Contains(l.Warnings.Error(), "chmod 600") {
 		t.Errorf("0644: %v, %v", l, err)
 	}
 }

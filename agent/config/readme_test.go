@@ -100,7 +100,7 @@ func TestReadmeExamples(t *testing.T) {
 	}
 	for _, m := range examples {
 		text := regexp.MustCompile(`network_token: .*`).ReplaceAllString(m[1], "network_token: "+tok)
-		if err := Check(write(t, t.TempDir(), "a.yaml", text)); err != nil {
+		if _, err := Check(write(t, t.TempDir(), "a.yaml", text)); err != nil {
 			t.Errorf("%v\n%s", err, text)
 		}
 	}

@@ -118,7 +118,7 @@ func decodeReason(t *testing.T, tok, key, value string) string {
 			text += "\n"
 		}
 	}
-	if err := Check(write(t, t.TempDir(), "a.yaml", text+" "+value+"\n")); err != nil {
+	if _, err := Check(write(t, t.TempDir(), "a.yaml", text+" "+value+"\n")); err != nil {
 		return err.Error()
 	}
 	return ""
@@ -142,7 +142,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("#cloud-config\nkairos: !!binary x\n"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		l := loader{out: Loaded{Config: Default(), Origins: Origins{}}}
-		l.parse("f", raw)
+		l.parse(newSource("f", raw))
 		out, err := l.finish([]string{"f"})
 		if err != nil {
 			return
@@ -153,7 +153,7 @@ func FuzzParse(f *testing.F) {
 			t.Fatal(err)
 		}
 		again := loader{out: Loaded{Config: Default(), Origins: Origins{}}}
-		again.parse("g", text)
+		again.parse(newSource("g", text))
 		back, err := again.finish([]string{"g"})
 		if err != nil {
 			t.Fatalf("own output refused: %v", err)

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"bytes"
 	"slices"
 	"strings"
 
@@ -39,11 +38,11 @@ func LoadSystem(machineID string, files ...string) (*System, error) {
 	out := &System{}
 	l := systemLoader{machineID: machineID, out: out}
 	for _, file := range files {
-		raw, _, err := readFile(file)
+		s, err := openSource(file)
 		if err != nil {
 			return nil, err
 		}
-		l.file(file, raw)
+		l.add(s)
 	}
 	if len(l.problems) > 0 {
 		return nil, l.problems.sorted(files)
@@ -81,31 +80,27 @@ type systemLoader struct {
 	problems  Problems
 }
 
-func (l *systemLoader) file(file string, raw []byte) {
-	fail := func(n *yaml.Node, line int, key, reason string) {
-		if n != nil {
-			line = n.Line
-		}
-		l.problems = append(l.problems, Problem{Origin{file, line}, key, reason, ""})
+func (l *systemLoader) add(s source) {
+	file, doc := s.file, s.doc
+	fail := func(n *yaml.Node, key, reason string) {
+		l.problems = append(l.problems, Problem{Origin{file, n.Line}, key, reason, ""})
 	}
-	if !isCloudConfig(raw) || len(raw) > maxFile {
-		return
-	}
-	doc, err := parseYAML(raw)
 	switch {
-	case err != nil:
-		fail(nil, yamlLine(err), "", "is not YAML: "+yamlReason(err))
+	case !s.named:
+		return
+	case s.wrong != nil:
+		l.problems = append(l.problems, *s.wrong)
 		return
 	case doc == nil || isNull(doc):
 		return
 	case doc.Kind != yaml.MappingNode:
-		fail(doc, 0, "", "want a mapping, got "+describe(doc))
+		fail(doc, "", "want a mapping, got "+describe(doc))
 		return
 	}
 	budget := maxNodes
 	own, err := expand(without(doc, root), &budget)
 	if err != nil {
-		fail(doc, 0, "", err.Error())
+		fail(doc, "", err.Error())
 		return
 	}
 	if len(own.Content) == 0 {
@@ -114,7 +109,7 @@ func (l *systemLoader) file(file string, raw []byte) {
 	if n := valueOf(own, hostnameKey); n != nil {
 		h, reason := l.hostname(n)
 		if reason != "" {
-			fail(n, 0, hostnameKey, reason)
+			fail(n, hostnameKey, reason)
 			return
 		}
 		h.Origin = Origin{file, n.Line}
@@ -123,7 +118,7 @@ func (l *systemLoader) file(file string, raw []byte) {
 		n.Value, n.Tag, n.Style = given.Value, given.Tag, given.Style
 	}
 	if n := valueOf(own, "fqdn"); n != nil && strings.Contains(n.Value, "{{") {
-		fail(n, 0, "fqdn", "takes no template: use hostname")
+		fail(n, "fqdn", "takes no template: use hostname")
 		return
 	}
 	l.out.Files = append(l.out.Files, file)
@@ -143,12 +138,6 @@ func (l *systemLoader) hostname(n *yaml.Node) (Hostname, string) {
 		return Hostname{}, err.Error()
 	}
 	return Hostname{Name: name, Template: name != n.Value}, ""
-}
-
-// isCloudConfig reports whether the first line says so.
-func isCloudConfig(raw []byte) bool {
-	first, _, _ := bytes.Cut(raw, []byte{'\n'})
-	return strings.TrimRight(string(first), " \t\r") == header
 }
 
 // without returns a mapping that lacks a key.

@@ -127,11 +127,6 @@ func TestLoadSystemNetworkAndMergeKeys(t *testing.T) {
 }
 
 func TestLoadSystemProblems(t *testing.T) {
-	bomb := "#cloud-config\na: &a [1,1,1,1,1,1,1,1,1,1]\n"
-	for c := 'b'; c < 'i'; c++ {
-		p := string(c - 1)
-		bomb += string(c) + ": &" + string(c) + " [" + strings.TrimSuffix(strings.Repeat("*"+p+",", 10), ",") + "]\n"
-	}
 	tests := []struct{ name, text, want string }{
 		{"yaml", "#cloud-config\na: [\n", ":2: is not YAML: did not find expected node content"},
 		{"list", "#cloud-config\n- a\n", ":2: want a mapping, got a list"},
@@ -140,7 +135,7 @@ func TestLoadSystemProblems(t *testing.T) {
 		{"mapping", "#cloud-config\nhostname: {a: b}\n", ":2: hostname: want a text, got a mapping; put a template in quotes"},
 		{"nothing", "#cloud-config\nhostname:\n", ":2: hostname: want a text, got nothing"},
 		{"fqdn", "#cloud-config\nfqdn: 'a-{{ trunc 4 .MachineID }}.b'\n", ":2: fqdn: takes no template: use hostname"},
-		{"bomb", bomb, "has more than 100000 values"},
+		{"bomb", "#cloud-config\n" + bomb(), "has more than 100000 values"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -165,7 +160,7 @@ func TestCheckPart(t *testing.T) {
 		{"bad keys beside a good block", "#cloud-config\nkairos: {role: worker}\nhostname: a b\n", `:3: hostname: "a b" is not a host name`},
 		{"misspelt block beside good keys", "#cloud-config\nusers: []\nkairso: {role: worker}\n", ":3: kairso: unknown key; did you mean kairos?"},
 		{"no header", "kairos: {role: worker}\n", ":1: is not a cloud-config: the first line must be #cloud-config"},
-		{"byte order mark", "\ufeff#cloud-config\nkairos: {role: worker}\n", ":1: the first line must be exactly #cloud-config"},
+		{"byte order mark", "\ufeff#cloud-config\nkairos: {role: worker}\n", ""},
 		{"empty", "#cloud-config\n", "no kairos block in "},
 		{"web page", "<!DOCTYPE html>\n<html>", ":1: is not a cloud-config"},
 		{"not YAML, told once", "#cloud-config\na: [\n", ":2: is not YAML"},
@@ -243,7 +238,7 @@ func TestCheckText(t *testing.T) {
 		{"large", good + strings.Repeat("#", maxFile), "x: is larger than 1048576 bytes"},
 	}
 	for _, tt := range tests {
-		err := CheckText("x", []byte(tt.text))
+		_, err := CheckText("x", []byte(tt.text))
 		if (err != nil) != (tt.want != "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
 		}

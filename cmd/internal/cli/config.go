@@ -54,11 +54,11 @@ func printSchema(env *Env) error {
 }
 
 func checkConfig(env *Env, file string) error {
-	loaded, err := config.Load(file)
+	loaded, err := config.Check(file)
 	if err != nil {
 		return configError(err)
 	}
-	tellWarnings(env, loaded)
+	tellWarnings(env, loaded.Warnings)
 	fmt.Fprintf(env.result(), "%s: ok\n", file)
 	return nil
 }
@@ -73,7 +73,7 @@ func applyConfig(env *Env, root, out string) error {
 	if err != nil {
 		return configError(err)
 	}
-	tellWarnings(env, loaded)
+	tellWarnings(env, loaded.Warnings)
 	if err := config.Apply(loaded.Config, out); err != nil {
 		return err
 	}
@@ -81,9 +81,9 @@ func applyConfig(env *Env, root, out string) error {
 	return nil
 }
 
-func tellWarnings(env *Env, loaded *config.Loaded) {
-	for _, w := range loaded.Warnings {
-		env.say("%s", w)
+func tellWarnings(env *Env, warnings config.Problems) {
+	for _, w := range warnings {
+		env.say("warning: %v", w)
 	}
 }
 

@@ -175,9 +175,11 @@ func (i *installer) config(ctx context.Context, from string) ([]byte, error) {
 	if err != nil {
 		return nil, usageError{err}
 	}
-	if err := config.CheckText(from, text); err != nil {
+	loaded, err := config.CheckText(from, text)
+	if err != nil {
 		return nil, configError(err)
 	}
+	tellWarnings(i.env, loaded.Warnings)
 	return text, nil
 }
 

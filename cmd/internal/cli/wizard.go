@@ -190,11 +190,13 @@ func (i *installer) offer(ctx context.Context) []offered {
 			continue // most media have none
 		}
 		where := p[0] + ":" + p[1]
-		if err := config.CheckText(where, text); err != nil {
+		loaded, err := config.CheckText(where, text)
+		if err != nil {
 			i.env.fail(configError(err))
 			continue
 		}
 		i.env.say("found a configuration: %s", where)
+		tellWarnings(i.env, loaded.Warnings)
 		out = append(out, offered{where, text})
 	}
 	return out
