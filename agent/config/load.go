@@ -81,7 +81,11 @@ func Check(file string) (*Loaded, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newLoader().whole(s)
+	l := newLoader()
+	if reason := misnamed("", filepath.Base(file)); reason != "" {
+		l.warn(Origin{File: file}, "", reason)
+	}
+	return l.whole(s)
 }
 
 // CheckText is Check for the text of a file that is yet to be written. name
@@ -115,7 +119,7 @@ func CheckPart(file, machineID string) error {
 // that cannot be read or understood has none.
 func HasBlock(file string) bool {
 	s, err := openSource(file)
-	_, block, _ := findBlock(s.doc)
+	_, block := findBlock(s.doc)
 	return err == nil && block != nil
 }
 
@@ -124,9 +128,16 @@ type loader struct {
 	part                      bool // the token may be in another file
 	problems                  Problems
 	nearBlock, notCloudConfig Problems // errors only when there is no block at all
+
+	skipped  Problems          // those of notCloudConfig in which something stands
+	earlier  map[string]Origin // lists for cloud-init, by dotted key
+	replaced Problems          // such lists that a later file replaces
+	mergeHow bool              // a file asks for another way of merging
 }
 
-func newLoader() *loader { return &loader{out: Loaded{Config: Default(), Origins: Origins{}}} }
+func newLoader() *loader {
+	return &loader{out: Loaded{Config: Default(), Origins: Origins{}}, earlier: map[string]Origin{}}
+}
 
 func (l *loader) file(file string) error {
 	s, err := openSource(file)
@@ -145,15 +156,21 @@ func (l *loader) whole(s source) (*Loaded, error) {
 
 // parse lays one file over what was read before.
 func (l *loader) parse(s source) {
-	key, block, near := findBlock(s.doc)
+	key, block := findBlock(s.doc)
 	switch {
 	case s.wrong != nil && !s.named && block == nil:
 		l.notCloudConfig = append(l.notCloudConfig, *s.wrong)
+		if !s.empty {
+			l.skipped = append(l.skipped, *s.wrong)
+		}
+		return
 	case s.wrong != nil:
 		l.problems = append(l.problems, *s.wrong)
-	case block == nil && near != nil:
-		l.nearBlock = append(l.nearBlock, Problem{Origin{s.file, near.Line}, shorten(near.Value), "unknown key", root})
-	case block != nil:
+		return
+	}
+	l.nearBlock = append(l.nearBlock, nearBlocks(s.file, s.doc)...)
+	l.advise(s)
+	if block != nil {
 		l.out.Files = append(l.out.Files, s.file)
 		d := decoder{file: s.file, origins: l.out.Origins}
 		if n := duplicates(s.doc, root); n != nil {
@@ -200,6 +217,7 @@ func (l *loader) finish(files []string) (*Loaded, error) {
 	if len(l.problems) > 0 {
 		return nil, l.problems.sorted(files)
 	}
+	l.out.Warnings = l.warnings(files)
 	return &l.out, nil
 }
 
@@ -211,21 +229,14 @@ func (l *loader) complained(key string) bool {
 	return slices.ContainsFunc(l.problems, func(p Problem) bool { return p.Key == key })
 }
 
-// findBlock returns our key and its value, or the key that looks most like ours.
-func findBlock(doc *yaml.Node) (key, block, near *yaml.Node) {
-	if doc == nil || doc.Kind != yaml.MappingNode {
-		return nil, nil, nil
-	}
-	for i := 0; i+1 < len(doc.Content); i += 2 {
-		k := doc.Content[i]
+// findBlock returns our key and its value.
+func findBlock(doc *yaml.Node) (key, block *yaml.Node) {
+	for k, v := range topLevel(doc) {
 		if k.Value == root {
-			return k, doc.Content[i+1], nil
-		}
-		if nearest(k.Value, []string{root}) != "" {
-			near = k
+			return k, v
 		}
 	}
-	return nil, nil, near
+	return nil, nil
 }
 
 // duplicates returns the second key of this name, if there is one.

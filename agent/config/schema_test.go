@@ -141,7 +141,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("#cloud-config\na: &a [*a, *a]\nkairos:\n  overlay: {peers: *a}\n"))
 	f.Add([]byte("#cloud-config\nkairos: !!binary x\n"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		l := loader{out: Loaded{Config: Default(), Origins: Origins{}}}
+		l := newLoader()
 		l.parse(newSource("f", raw))
 		out, err := l.finish([]string{"f"})
 		if err != nil {
@@ -152,7 +152,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		again := loader{out: Loaded{Config: Default(), Origins: Origins{}}}
+		again := newLoader()
 		again.parse(newSource("g", text))
 		back, err := again.finish([]string{"g"})
 		if err != nil {

@@ -27,6 +27,7 @@ type source struct {
 	mode  fs.FileMode
 	named bool       // its first line says that it is a cloud-config
 	doc   *yaml.Node // nil where nothing stands in it, or something is wrong
+	empty bool       // nothing but comments stands in it
 	wrong *Problem   // why it cannot be read; of a file that is not named, why not
 }
 
@@ -45,7 +46,7 @@ func newSource(file string, raw []byte) source {
 	doc, err := parseYAML(raw)
 	switch {
 	case err == nil:
-		s.doc = doc
+		s.doc, s.empty = doc, doc == nil || isNull(doc)
 	case s.named:
 		s.fail(whyNotYAML(raw, err))
 	}
