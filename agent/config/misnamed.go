@@ -17,13 +17,14 @@ const espDir, espName = "efi", "config.yaml"
 // programs make, are meant to be passed over.
 func Misnamed(root string) (Problems, error) {
 	var out Problems
+	var errs []error
 	for _, dir := range []string{espDir, "oem", "etc/kairos"} {
 		entries, err := os.ReadDir(filepath.Join(root, dir))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("look for misnamed files: %w", err)
+			errs = append(errs, fmt.Errorf("look for misnamed files: %w", err))
 		}
 		for _, e := range entries {
 			if e.IsDir() {
@@ -34,7 +35,7 @@ func Misnamed(root string) (Problems, error) {
 			}
 		}
 	}
-	return out, nil
+	return out, errors.Join(errs...)
 }
 
 // misnamed says what is wrong with the name of a file for a directory; "" is nothing.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -61,6 +62,19 @@ func (ps Problems) Error() string {
 		lines[i] = p.Error()
 	}
 	return strings.Join(lines, "\n")
+}
+
+// Below returns a line for each problem, with files named as the machine whose file
+// system begins at root names them.
+func (ps Problems) Below(root string) []string {
+	var out []string
+	for _, p := range ps {
+		if rel, err := filepath.Rel(root, p.File); err == nil && filepath.IsLocal(rel) {
+			p.File = "/" + rel
+		}
+		out = append(out, p.Error())
+	}
+	return out
 }
 
 // sorted orders problems by line within each file and keeps the files' order.

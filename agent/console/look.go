@@ -60,10 +60,15 @@ func (n Notes) Set(unit, kind string, lines []string) error {
 	if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
 		return fmt.Errorf("leave a note: %w", err)
 	}
+	// Everybody may read what the console shows, whatever the umask of the unit.
+	if err := errors.Join(os.Chmod(filepath.Dir(file), 0o755), os.Chmod(file, 0o644)); err != nil {
+		return fmt.Errorf("leave a note: %w", err)
+	}
 	return nil
 }
 
-func (n Notes) all(kind string) []string {
+// All returns the lines of one kind, of every unit.
+func (n Notes) All(kind string) []string {
 	files, err := filepath.Glob(filepath.Join(n.Root, notesDir, "*."+kind))
 	if err != nil {
 		return nil // the pattern is ours
@@ -96,7 +101,7 @@ func (m Machine) Look(ctx context.Context) Facts {
 	f := Facts{Version: m.Version, HostKeys: m.hostKeys(), Logins: m.logins()}
 	f.Hostname = m.line("proc/sys/kernel/hostname")
 	notes := Notes{m.Root}
-	f.Problems, f.Notes = notes.all(Problem), notes.all(Note)
+	f.Problems, f.Notes = notes.All(Problem), notes.All(Note)
 	overlayName, enabled := "kairos0", true
 	if cfg, err := config.LoadFile(filepath.Join(m.Root, appliedConfig)); err == nil {
 		f.Configured = true
@@ -113,7 +118,7 @@ func (m Machine) Look(ctx context.Context) Facts {
 	if f.Configured && !enabled {
 		f.Role, f.Cluster = "none, cluster.enabled is false", ""
 	}
-	if own := notes.all(Waiting); len(own) > 0 {
+	if own := notes.All(Waiting); len(own) > 0 {
 		f.Waiting = own[0]
 	}
 	f.Underlay = underlayOf(overlayName)
@@ -194,14 +199,7 @@ func (m Machine) unmerged() (wrong []string, waiting string) {
 	case !errors.As(err, &problems):
 		return []string{err.Error()}, ""
 	}
-	var out []string
-	for _, p := range problems {
-		if rel, err := filepath.Rel(m.Root, p.File); err == nil {
-			p.File = "/" + rel
-		}
-		out = append(out, p.Error())
-	}
-	return out, ""
+	return problems.Below(m.Root), ""
 }
 
 func (m Machine) exists(name string) bool {

@@ -41,7 +41,8 @@ type Overlay struct {
 	Known     int // other members that are known
 }
 
-// maxProblems keeps a broken file from pushing everything else off the screen.
+// maxProblems keeps a broken file from pushing everything else off the screen, by
+// problems and by notes.
 const maxProblems = 6
 
 // unconfigured is what a machine without any configuration says.
@@ -98,8 +99,11 @@ func Render(f Facts) string {
 	default:
 		b.WriteString("Everything is up.\n")
 	}
-	for _, n := range f.Notes {
+	for _, n := range f.Notes[:min(maxProblems, len(f.Notes))] {
 		fmt.Fprintf(&b, "Note: %s\n", clean(n))
+	}
+	if more := len(f.Notes) - maxProblems; more > 0 {
+		fmt.Fprintf(&b, "and %d more: see journalctl -u kairos-config\n", more)
 	}
 	return b.String() + "\n"
 }

@@ -55,6 +55,9 @@ func TestRender(t *testing.T) {
 			f.Overlay, f.Role, f.Logins = nil, "", nil
 			f.Notes = []string{"the boot was rolled back: kairos-overlay.service failed"}
 		}),
+		"many-notes": with(func(f *Facts) {
+			f.Notes = strings.Split(strings.Repeat("/oem/a.yaml:3: p2p: nobody reads it,", 9), ",")[:9]
+		}),
 		"hostile": with(func(f *Facts) {
 			f.Waiting = "beta\x1b[2J\x1b]0;owned\x07: \u202enothing \\n \u2028KAIROS2-abcdefghijklmnopqrstuvwxyz234567"
 			f.Hostname = "a\nroot login:"

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kairos-io/kairos/agent/config"
+	"github.com/kairos-io/kairos/agent/console"
 )
 
 func newConfig(env *Env) *cobra.Command {
@@ -63,17 +64,28 @@ func checkConfig(env *Env, file string) error {
 	return nil
 }
 
-// applyConfig writes nothing unless everything is right.
+// applyConfig writes nothing unless everything is right. What is to be told of files
+// that are not refused stays on the console, and in status.
 func applyConfig(env *Env, root, out string) error {
 	files, err := config.Sources(root)
 	if err != nil {
 		return err
 	}
-	loaded, err := config.Load(files...)
-	if err != nil {
-		return configError(err)
+	warnings, err := config.Misnamed(root)
+	if err != nil { // a disk that cannot be listed keeps nothing from being merged
+		env.say("%v", err)
 	}
-	tellWarnings(env, loaded.Warnings)
+	loaded, loadErr := config.Load(files...)
+	if loadErr == nil {
+		warnings = append(warnings, loaded.Warnings...)
+	}
+	tellWarnings(env, warnings)
+	if err := (console.Notes{Root: root}).Set("kairos-config", console.Note, warnings.Below(root)); err != nil {
+		env.say("%v", err)
+	}
+	if loadErr != nil {
+		return configError(loadErr)
+	}
 	if err := config.Apply(loaded.Config, out); err != nil {
 		return err
 	}

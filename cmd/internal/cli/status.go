@@ -35,6 +35,7 @@ type statusReport struct {
 	Status  api.Status   `json:"status"`
 	Nodes   []api.Node   `json:"nodes"`
 	Cluster *api.Cluster `json:"cluster,omitempty"`
+	Notes   []string     `json:"notes,omitempty"` // what this machine's configuration will not do, a line each
 	Waiting string       `json:"waiting,omitempty"`
 }
 
@@ -55,7 +56,7 @@ With --os, show what is in the slots of this machine's operating system instead.
 	cmd.Flags().StringVar(&socket, "socket", overlaySocket, "control socket of the overlay")
 	cmd.Flags().StringVar(&addr, "api", defaultAPI, "address of the read-only API, asked when the socket cannot be")
 	cmd.Flags().BoolVar(&system, "os", false, "show the slots of the operating system: which version runs, which boots next, why one failed")
-	cmd.Flags().StringVar(&root, "root", "/", "with --os: where the machine's file system begins")
+	cmd.Flags().StringVar(&root, "root", "/", "where the machine's file system begins, with --os and for its notes")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if !slices.Contains([]string{"table", "wide", "json", "yaml"}, output) {
 			return usagef("output must be table, wide, json or yaml, not %q", output)
@@ -73,6 +74,7 @@ With --os, show what is in the slots of this machine's operating system instead.
 		if err != nil {
 			return explainSocket(err)
 		}
+		report.Notes = console.Notes{Root: root}.All(console.Note)
 		return writeStatus(env, report, output)
 	}
 	return cmd
@@ -213,6 +215,9 @@ func writeTable(env *Env, r statusReport, wide bool) {
 	}
 	for _, c := range r.Status.Conditions {
 		fmt.Fprintf(env.result(), "%s: %s\n", c.Severity, c.Text)
+	}
+	for _, n := range r.Notes {
+		fmt.Fprintf(env.result(), "note: %s\n", console.Printable(n))
 	}
 	if r.Waiting != "" {
 		fmt.Fprintf(env.result(), "waiting for: %s\n", console.Printable(strings.TrimPrefix(r.Waiting, "waiting for ")))
