@@ -126,6 +126,28 @@ func TestAnyTextArrives(t *testing.T) {
 	}
 }
 
+// The block itself goes to the daemons through a file: its texts arrive as well.
+func TestAnyTextOfTheBlockArrives(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for range 300 {
+		c := Default()
+		c.NetworkToken = newToken(t)
+		env := strings.ReplaceAll(randomText(r), "\x00", "") // which no environment can hold, and is refused
+		c.K3s.Env = map[string]Secret{"A": Secret(env), "B": "b"}
+		raw, err := Render(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := CheckText("f", raw)
+		if err != nil {
+			t.Fatalf("%q: %v in\n%s", env, err, raw)
+		}
+		if got := l.Config.K3s.Env["A"].Reveal(); got != env {
+			t.Fatalf("got %q, want %q, written as\n%s", got, env, raw)
+		}
+	}
+}
+
 // places puts a text where a cloud-config may have one.
 func places(s string, style yaml.Style) map[string]*yaml.Node {
 	leaf := func() *yaml.Node { return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s, Style: style} }

@@ -77,10 +77,12 @@ func whyNotNamed(first []byte) string {
 // whyNotYAML says what is wrong with a text and where. The parser names no line of
 // a character that it cannot read, and of a tab the line before at times.
 func whyNotYAML(raw []byte, err error) (line int, reason string) {
+	at := 1
 	for i := 0; i < len(raw); {
 		r, size := utf8.DecodeRune(raw[i:])
-		at := 1 + bytes.Count(raw[:i], []byte{'\n'})
 		switch {
+		case r == '\n':
+			at++
 		case r == utf8.RuneError && size == 1:
 			return at, fmt.Sprintf("the byte 0x%02X is not UTF-8: save the file as UTF-8, not as Latin-1 or the like", raw[i])
 		case r < ' ' && r != '\t' && r != '\n' && r != '\r', r > '~' && r < 0xa0 && r != 0x85:

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -34,6 +35,15 @@ func TestTextsThatCannotBeRead(t *testing.T) {
 				t.Errorf("got  %v\nwant %s", err, tt.want)
 			}
 		})
+	}
+}
+
+// Looking for what is wrong takes no longer than reading: the largest file is told at once.
+func TestLargeTextThatCannotBeRead(t *testing.T) {
+	lines := maxFile/2 - 100
+	_, err := CheckText("f", []byte("#cloud-config\n"+strings.Repeat("#\n", lines)+"a: \xe4\n"))
+	if want := fmt.Sprintf("f:%d: the byte 0xE4", lines+2); err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("got %v, want %s", err, want)
 	}
 }
 

@@ -153,8 +153,11 @@ func (m Machine) seed(local *config.System) error {
 		}
 	}
 	name := m.hostname(local.Hostname())
-	meta := fmt.Sprintf("instance-id: kairos-%s\nlocal-hostname: %s\n", hash(text, network)[:16], name)
-	files := map[string][]byte{"meta-data": []byte(meta), "user-data": text, "network-config": network}
+	meta, err := config.ToYAML(map[string]string{"instance-id": "kairos-" + hash(text, network)[:16], "local-hostname": name})
+	if err != nil {
+		return fmt.Errorf("encode what cloud-init is to know of this machine: %w", err)
+	}
+	files := map[string][]byte{"meta-data": meta, "user-data": text, "network-config": network}
 	for file, data := range files {
 		if data == nil {
 			err = m.remove(filepath.Join(seedDir, file))

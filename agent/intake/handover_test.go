@@ -51,7 +51,7 @@ func TestSeedWithoutDatasource(t *testing.T) {
 		!strings.Contains(got, "hostname: n-0123\n") || strings.Contains(got, "kairos:") || strings.Contains(got, "KAIROS2-") {
 		t.Errorf("user-data:\n%s", got)
 	}
-	if got := text(t, m, seedDir+"/meta-data"); !strings.Contains(got, "local-hostname: n-0123\n") {
+	if got := text(t, m, seedDir+"/meta-data"); !strings.Contains(got, "local-hostname: \"n-0123\"\n") {
 		t.Errorf("meta-data:\n%s", got)
 	}
 	for _, f := range []string{"meta-data", "user-data"} {
@@ -85,6 +85,20 @@ func TestSeedConfiguresInterfacesWhenAsked(t *testing.T) {
 	}
 }
 
+// A name stays one, even where a reader of YAML would take it for another thing.
+func TestNamesThatLookLikeSomethingElse(t *testing.T) {
+	for _, name := range []string{"0123", "12", "1e3", "on", "no", "true", "null", "0x1f"} {
+		m := newMachine(t, map[string]string{runConfig: notFound, "oem/a.yaml": "#cloud-config\nhostname: '" + name + "'\n"})
+		handOver(t, m)
+		if got := text(t, m, seedDir+"/user-data"); !strings.Contains(got, "hostname: \""+name+"\"\n") {
+			t.Errorf("user-data:\n%s", got)
+		}
+		if got := text(t, m, seedDir+"/meta-data"); !strings.Contains(got, "local-hostname: \""+name+"\"\n") {
+			t.Errorf("meta-data:\n%s", got)
+		}
+	}
+}
+
 // The instance is the content: the same applies once, another again, and the
 // name that a machine has got meanwhile does not matter.
 func TestInstanceFollowsContent(t *testing.T) {
@@ -101,7 +115,7 @@ func TestInstanceFollowsContent(t *testing.T) {
 		t.Errorf("%s became %s", first, got)
 	}
 	put(t, m, "oem/a.yaml", strings.Replace(users, "ada", "bob", 1))
-	if got := id(); got == first || !strings.HasPrefix(got, "instance-id: kairos-") {
+	if got := id(); got == first || !strings.HasPrefix(got, `instance-id: "kairos-`) {
 		t.Errorf("%s stayed", first)
 	}
 }
