@@ -75,7 +75,13 @@ func (l *loader) advise(s source) {
 	a := advisor{l, s.file, maxNodes}
 	own := fieldsOf(reflect.TypeFor[Config]())
 	near := nearBlocks(s.file, s.doc)
+	seen := map[string]int{} // without the block, whose duplicates are refused
 	for k, v := range topLevel(s.doc) {
+		if first := seen[k.Value]; first > 0 {
+			a.tell(k, shorten(k.Value), fmt.Sprintf("is there twice, first on line %d: only the last one counts", first))
+		} else if k.Value != root {
+			seen[k.Value] = k.Line
+		}
 		_, ours := own[k.Value]
 		switch {
 		case slices.ContainsFunc(near, func(p Problem) bool { return p.Line == k.Line && p.Key == k.Value }): // told already

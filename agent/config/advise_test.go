@@ -37,6 +37,7 @@ func TestWarnings(t *testing.T) {
 			`:7: users[0].ssh_authorized_keys[0]: "gh:ada" lets nobody in, keys are not fetched from there: write the public key itself`}},
 		{"no key at all", "ssh_authorized_keys: [s3cret]\n", []string{":4: ssh_authorized_keys[0]: is not an ssh public key, so it lets nobody in: it begins with ssh-ed25519, say"}},
 		{"keys by a program that is not there", "ssh_import_id: ['gh:ada']\nusers: [{name: ada, ssh_import_id: ['gh:ada']}]\n", []string{":4: ssh_import_id: " + noImport, ":5: users[0].ssh_import_id: " + noImport}},
+		{"a key twice", "runcmd: [a]\nusers: []\nruncmd: [b]\n", []string{":6: runcmd: is there twice, first on line 4: only the last one counts"}},
 		{"an alias", "keys: &k [github:ada]\nssh_authorized_keys: *k\n", []string{`:4: ssh_authorized_keys[0]: "github:ada" lets nobody in, keys are not fetched from there: write the public key itself`}},
 		{"another way of merging", "merge_how: list(append)\nmerge_type: x\n", []string{
 			":4: merge_how: is not followed: later files win key by key, and their lists replace earlier ones as a whole",

@@ -141,7 +141,7 @@ func TestInstall(t *testing.T) {
 
 // The prompts are what a test of the medium waits for; README shows them.
 func TestWizardPrompts(t *testing.T) {
-	good := goodConfig(t)
+	good := goodConfig(t) + "p2p: {}\n"
 	s := &site{volumes: map[string]string{"/dev/sda1:config.yaml": good, "/dev/sr0:user-data": "#cloud-config\nkairos: {rolle: x}\n"}}
 	env, out := person("1\n\nvda\n", true)
 	i := &installer{env: env, tools: s.tools(), ask: newAsker(env)}
@@ -153,6 +153,7 @@ kairos:   1  /dev/vda  20.0 GiB  (virtio)
 kairos:   2  /dev/vdb  20.0 GiB  (virtio)  ext4 data
 kairos:   -  /dev/sda  29.8 GiB  Stick  (usb): this system runs from it
 kairos: which disk? [1-2, Enter lists them again] kairos: found a configuration: /dev/sda1:config.yaml
+kairos: warning: /dev/sda1:config.yaml:3: p2p: nobody reads it here: the block is called kairos here, and ` + "`kairos-agent config --schema`" + ` lists its keys
 kairos: /dev/sr0:user-data:2: kairos.rolle: unknown key; did you mean role?
 kairos: /dev/sr0:user-data:2: kairos.network_token: is missing: make one with ` + "`kairos generate-token`" + ` and use it on every machine
 kairos: configuration: a file, a URL or none? [/dev/sda1:config.yaml] kairos: /dev/vda  20.0 GiB  (virtio) will be erased; on it: nothing that is known
