@@ -29,6 +29,7 @@ const startedLimit = 30 * time.Second
 type outcome struct {
 	busy       bool   // something is under way or failed
 	again      bool   // something was done: there may be more to do at once
+	failure    string // of the step that failed, "" for none; stays the same while nothing changes
 	waiting    string // one line
 	conditions []health.Condition
 }
@@ -134,6 +135,9 @@ func (o *outcome) fail(step role.Action, err error) {
 	default:
 		c.Code, c.Severity = codeOf(step), health.Error
 	}
+	if pending == nil {
+		o.failure = c.Text
+	}
 	o.conditions = append(o.conditions, c)
 	o.waiting = c.Text // nearer to the cause than what the plan waits for
 	if detail != "" {
@@ -206,7 +210,7 @@ func (a *agent) do(ctx context.Context, f role.Facts, step role.Action) error {
 // save replaces the state apart from the votes, which the agreement keeps itself.
 func (a *agent) save(next store.State) error {
 	if err := a.store.SaveRole(next); err != nil {
-		return err
+		return &problemError{code: health.CodeStateUnusable, err: err, hint: "see to the disk of /var: free space on it, or repair it"}
 	}
 	a.storeStatus = role.StoreLoaded
 	return nil
@@ -240,7 +244,7 @@ func noRuntime(err error) error {
 func (a *agent) proposeStarted(ctx context.Context, cluster string) error {
 	d, problem := a.voting.get()
 	if d == nil {
-		return errors.New(problem)
+		return fmt.Errorf("the agreement cannot be opened: %w", problem)
 	}
 	uid, err := genesis.ParseUID(cluster)
 	if err != nil {

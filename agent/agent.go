@@ -21,13 +21,9 @@ import (
 	"github.com/kairos-io/kairos/overlay/api"
 )
 
-// Pace of the loop. A change wakes it earlier.
+// Bounds of the loop; see pace too.
 const (
-	nextPause = 50 * time.Millisecond
-	busyPause = time.Second      // something is being brought about
-	idlePause = 10 * time.Second // all is as it should be
 	firstWait = 3 * time.Second  // for the overlay's first answer
-	maxQuick  = 10               // turns after nextPause in a row
 	patience  = 15 * time.Second // with containerd, whose disk may be busy
 	turnLimit = 2 * time.Minute  // of one turn's actions together
 	deadAfter = 3 * time.Minute  // without a turn the agent counts as hung
@@ -127,8 +123,8 @@ type agent struct {
 	patience time.Duration // of one question to containerd
 	started  time.Time     // before everything else
 	lastTurn atomic.Int64  // nanoseconds after started: the wall clock may jump
-	quick    int           // turns that followed each other at once
-	ready    bool          // systemd was told
+	pace     pace
+	ready    bool // systemd was told
 }
 
 // Run is the node's agent. It returns nil when ctx ends, and an error only for
@@ -173,7 +169,7 @@ func (a *agent) assemble(rt containers) (err error) {
 	a.peers = peer.New(peer.Options{Overlay: a.overlay, Cluster: a.cfg.NetworkID, Port: a.opt.PeerPort, Log: a.log})
 	a.world = newWorld(a.overlay, a.cfg.NetworkID, a.log)
 	a.openSeeding(rt)
-	a.voting = &voting{changed: make(chan struct{})}
+	a.voting = &voting{changed: make(chan struct{}), problem: errNotOpen}
 	a.leave = newLeaving(a.opt.LeftFile)
 	a.lock = &kube.Lock{API: localAPI{a}}
 	a.report.log = a.log
@@ -230,7 +226,7 @@ func (a *agent) loop(ctx context.Context) error {
 	a.firstLook(ctx)
 	for ctx.Err() == nil {
 		// Taken before looking, so that no change is missed.
-		woken := []<-chan struct{}{a.world.Changed(), a.voting.Changed(), a.puller.Changed(), a.seeding.Changed(), a.leave.Changed()}
+		woken := a.news()
 		pause := a.turn(ctx)
 		a.watchExit(ctx)
 		a.beat()
@@ -250,6 +246,11 @@ func (a *agent) loop(ctx context.Context) error {
 		t.Stop()
 	}
 	return nil
+}
+
+// news are the channels that are closed when something changes that a turn looks at.
+func (a *agent) news() [5]<-chan struct{} {
+	return [5]<-chan struct{}{a.world.Changed(), a.voting.Changed(), a.puller.Changed(), a.seeding.Changed(), a.leave.Changed()}
 }
 
 // firstLook gives the overlay a moment to answer, so that a start does not
@@ -289,16 +290,7 @@ func (a *agent) turn(life context.Context) time.Duration {
 	}
 	a.report.endTurn()
 	settling := f.K3s.Running && !(f.K3s.Ready && a.report.nodeReady && f.AppliedPodCIDR.IsValid())
-	a.quick++
-	switch {
-	case outcome.again && !outcome.busy && a.quick < maxQuick:
-		return nextPause
-	case outcome.again, outcome.busy, settling:
-		a.quick = 0
-		return busyPause
-	}
-	a.quick = 0
-	return idlePause
+	return a.pace.after(outcome, settling, time.Until(a.restarts.next))
 }
 
 // exitWatch wakes the loop when k3s ends. It decides nothing.

@@ -177,6 +177,13 @@ func (b *bench) starts() int {
 	return b.machine.runtime.starts
 }
 
+// asks is how often containerd was asked for anything.
+func (b *bench) asks() int {
+	b.machine.runtime.mu.Lock()
+	defer b.machine.runtime.mu.Unlock()
+	return b.machine.runtime.asked
+}
+
 // break changes what containerd answers.
 func (b *bench) disturb(f func(*fakeRuntime)) {
 	b.machine.runtime.mu.Lock()

@@ -123,9 +123,9 @@ func (a *agent) observeDisk(f *role.Facts) {
 func (a *agent) observeGenesis(f *role.Facts) {
 	d, problem := a.voting.get()
 	if d == nil {
-		f.Genesis.Waiting = "the agreement has not started yet"
-		if problem != "" {
-			f.Genesis.Waiting = problem
+		f.Genesis.Waiting = errNotOpen.Error()
+		if !errors.Is(problem, errNotOpen) {
+			f.Genesis.Problem, f.Genesis.Foreign = problem.Error(), errors.Is(problem, genesis.ErrOtherNetwork)
 		}
 		return
 	}

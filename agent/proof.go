@@ -51,7 +51,11 @@ func (a *agent) handleProof(w http.ResponseWriter, _ *http.Request) {
 		}
 	}
 	if proof == nil {
-		api.WriteError(w, &api.Error{Message: "can prove no cluster yet " + problem, Status: http.StatusServiceUnavailable})
+		message := "can prove no cluster yet"
+		if problem != nil {
+			message += ": " + problem.Error()
+		}
+		api.WriteError(w, &api.Error{Message: message, Status: http.StatusServiceUnavailable})
 		return
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")

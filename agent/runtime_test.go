@@ -21,6 +21,7 @@ type fakeRuntime struct {
 	mu     sync.Mutex
 	image  bool
 	status k3s.Status
+	asked  int // calls of any kind
 	starts int
 	stops  int
 	spec   k3s.Spec
@@ -33,6 +34,7 @@ type fakeRuntime struct {
 func (f *fakeRuntime) Status(ctx context.Context) (k3s.Status, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.asked++
 	if f.hang {
 		f.mu.Unlock()
 		<-ctx.Done()
@@ -48,6 +50,7 @@ func (f *fakeRuntime) Start(_ context.Context, s k3s.Spec) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.asked++
 	if err := errors.Join(f.down, f.refuse); err != nil {
 		return err
 	}
@@ -79,6 +82,7 @@ func (f *fakeRuntime) becomeServer() error {
 func (f *fakeRuntime) Stop(context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.asked++
 	f.status = k3s.Status{}
 	f.stops++
 	return f.down
@@ -101,6 +105,7 @@ func (f *fakeRuntime) crash() {
 func (f *fakeRuntime) ImageDigest(context.Context, string) (string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.asked++
 	if f.stock != nil {
 		return f.stock.k3sDigest(), f.down
 	}

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"sync"
 
@@ -11,6 +12,9 @@ import (
 	"github.com/kairos-io/kairos/overlay/api"
 	"github.com/kairos-io/kairos/overlay/identity"
 )
+
+// errNotOpen stands in for the driver until there has been a first try to open it.
+var errNotOpen = errors.New("the agreement has not started yet")
 
 // genesisPath is where agents exchange votes and what they know.
 const genesisPath = "/v1/genesis"
@@ -22,13 +26,13 @@ type voting struct {
 
 	mu      sync.Mutex
 	driver  *genesis.Driver
-	problem string // why there is no driver
+	problem error // why there is no driver: errNotOpen before the first try
 	cancel  context.CancelFunc
 	done    chan struct{}
 	changed chan struct{} // stands in while there is no driver
 }
 
-func (v *voting) get() (*genesis.Driver, string) {
+func (v *voting) get() (*genesis.Driver, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.driver, v.problem
@@ -44,10 +48,16 @@ func (v *voting) Changed() <-chan struct{} {
 	return v.changed
 }
 
-func (v *voting) set(d *genesis.Driver, problem string) {
+// set takes over what opening the agreement gave. It is tried again in every turn:
+// what comes to the same is no news, or each turn would call for the next one.
+func (v *voting) set(d *genesis.Driver, problem error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	news := v.driver != d || fmt.Sprint(v.problem) != fmt.Sprint(problem)
 	v.driver, v.problem = d, problem
+	if !news {
+		return
+	}
 	close(v.changed)
 	v.changed = make(chan struct{})
 }
@@ -85,11 +95,11 @@ func (v *voting) stop() {
 
 // takesPart returns the driver while this node takes part in the agreement: one
 // that is not sure of its memory answers nothing.
-func (v *voting) takesPart() (*genesis.Driver, string) {
+func (v *voting) takesPart() (*genesis.Driver, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.driver != nil && v.cancel == nil {
-		return nil, "it must not at present"
+		return nil, errors.New("it must not at present")
 	}
 	return v.driver, v.problem
 }
@@ -98,7 +108,7 @@ func (v *voting) takesPart() (*genesis.Driver, string) {
 func (v *voting) abstain(epoch uint64) error {
 	d, problem := v.get()
 	if d == nil {
-		return &pendingError{reason: "the agreement cannot be opened: " + problem}
+		return &pendingError{reason: "the agreement cannot be opened: " + problem.Error()}
 	}
 	return d.Abstain(epoch)
 }
@@ -132,10 +142,10 @@ func (a *agent) openVoting(self identity.ID, abstain uint64) {
 		err = d.Abstain(abstain)
 	}
 	if err != nil {
-		a.voting.set(nil, err.Error())
+		a.voting.set(nil, err)
 		return
 	}
-	a.voting.set(d, "")
+	a.voting.set(d, nil)
 }
 
 // transport carries the agreement's messages to other agents.
@@ -151,7 +161,7 @@ func (a *agent) handleGenesis(w http.ResponseWriter, r *http.Request) {
 	c, _ := peer.CallerOf(r)
 	d, problem := a.voting.takesPart()
 	if d == nil {
-		api.WriteError(w, &api.Error{Message: "does not take part in the agreement (yet): " + problem, Status: http.StatusServiceUnavailable})
+		api.WriteError(w, &api.Error{Message: "does not take part in the agreement (yet): " + problem.Error(), Status: http.StatusServiceUnavailable})
 		return
 	}
 	msg, err := readBody(r)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"reflect"
 	"sync"
 	"time"
 
@@ -80,10 +81,16 @@ func (w *world) Changed() <-chan struct{} {
 	return w.changed
 }
 
+// set takes over what the overlay said. Whoever waits is woken by news only: a long
+// poll also ends because its time is over.
 func (w *world) set(s snapshot) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	same := reflect.DeepEqual(w.now, s)
 	w.now = s
+	if same {
+		return
+	}
 	close(w.changed)
 	w.changed = make(chan struct{})
 }

@@ -67,6 +67,8 @@ type Genesis struct {
 	Epoch    uint64    // epoch in which this node votes, from 1
 	Decision *Decision // nil: nothing is decided as far as this node knows
 	Waiting  string    // one line why not, for people
+	Problem  string    // why this node's votes cannot be used; "" when they can
+	Foreign  bool      // because they were given under another network_token or network_id
 }
 
 // Conflict is two valid certificates for one network_id.

@@ -91,7 +91,7 @@ func (p *planner) control() bool {
 		p.do(StartServer{UID: p.st.ClusterUID, First: first})
 	}
 	if !f.K3s.Ready {
-		p.wait("", "waiting for the Kubernetes API of this machine to answer", "")
+		p.wait("", "waiting for the Kubernetes API of this machine to answer", logHint)
 		return false
 	}
 	return true
@@ -137,7 +137,7 @@ func (p *planner) worker() bool {
 		p.startWorker()
 	}
 	if !f.K3s.Ready {
-		p.wait("", "waiting for k3s on this machine to join the cluster", "")
+		p.wait("", "waiting for k3s on this machine to join the cluster", logHint)
 		return false
 	}
 	return true

@@ -25,6 +25,9 @@ const (
 // The node's key goes too: a node that forgot its votes must come back as another.
 const resetHint = "if what this machine ran is not needed any more, stop kairos-agent and kairos-overlay, move /var/lib/kairos and /var/lib/rancher away and start them again"
 
+// logHint is where k3s says itself what it is about.
+const logHint = "see /var/log/kairos/k3s.log"
+
 // planner collects the actions of one turn.
 type planner struct {
 	f       Facts
@@ -94,9 +97,15 @@ func (p *planner) decide() {
 	case p.st.Phase != store.Idle && p.st.NetworkID != "" && p.st.NetworkID != f.NetworkID:
 		p.ask(codeNetworkChanged, fmt.Sprintf("this machine took part in network_id %q and is now configured for %q", p.st.NetworkID, f.NetworkID),
 			"set network_id back; "+resetHint)
+	case f.Genesis.Problem != "" && !p.st.Phase.AtLeast(store.Starting):
+		p.ask(p.votesUnusable())
 	case !p.st.Phase.AtLeast(store.Decided) && p.recover():
 	case !f.OverlayUp:
 		p.wait(codeOverlayDown, "waiting for the overlay network", "see `systemctl status kairos-overlay`")
+	case f.Genesis.Problem != "":
+		// What runs needs no votes. The others get no help from this node's.
+		p.note(p.votesUnusable())
+		p.operate()
 	default:
 		p.do(RunGenesis{})
 		if p.st.Phase.AtLeast(store.Starting) {
@@ -105,6 +114,18 @@ func (p *planner) decide() {
 			p.birth()
 		}
 	}
+}
+
+// votesUnusable says that this machine cannot take part in the agreement, and what
+// a person can do. It goes on without only where it has a cluster already.
+func (p *planner) votesUnusable() (code, reason, hint string) {
+	g := &p.f.Genesis
+	if g.Foreign {
+		return codeNetworkChanged, "this machine voted under another network_token: " + g.Problem,
+			"set network_token and network_id back to what they were; " + resetHint
+	}
+	return codeStateUnusable, "this machine's votes cannot be used: " + g.Problem,
+		"see to the disk, or restore /var/lib/kairos/agent from a backup; " + resetHint
 }
 
 // retire takes this machine out of Kubernetes, because cluster.enabled is false

@@ -143,6 +143,16 @@ func TestPlan(t *testing.T) {
 		},
 			[]string{"ask NetworkChanged"}},
 
+		// Votes that cannot be used are not none.
+		{"votes of another token, voted only", fresh(), func(f *Facts) {
+			f.Store, f.State, f.Genesis.Problem, f.Genesis.Foreign = StoreLoaded, store.State{NetworkID: "home", Phase: store.Promised}, "votes", true
+		}, []string{"ask NetworkChanged"}},
+		{"votes damaged, and this machine was named", named(true, true), func(f *Facts) { f.Genesis = Genesis{Problem: "damaged"} }, []string{"ask StateUnusable"}},
+		{"votes damaged, k3s' marker is there: not restored without them", booted(store.Worker), func(f *Facts) { lose(f); f.Genesis.Problem = "damaged" }, []string{"ask StateUnusable"}},
+		{"votes damaged on a running server: it goes on", running(store.Server), func(f *Facts) { f.Genesis = Genesis{Problem: "damaged"} }, []string{"note StateUnusable"}},
+		{"votes of another token on a worker after a reboot: it goes on", booted(store.Worker), func(f *Facts) { f.Genesis = Genesis{Problem: "votes", Foreign: true} },
+			[]string{"note NetworkChanged", "note ServerLost", "network 10.42.3.0/24", "start worker", "wait Waiting"}},
+
 		// State lost.
 		{"datastore present, state missing, marker of a server", booted(store.Server), lose, []string{"abstain 1", "save running server"}},
 		{"datastore present, state missing, no marker", booted(store.Server), func(f *Facts) { lose(f); f.Marker = Marker{Presence: Absent} }, []string{"ask NeedsOperator"}},
