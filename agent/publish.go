@@ -15,6 +15,7 @@ import (
 	"github.com/kairos-io/kairos/agent/role"
 	"github.com/kairos-io/kairos/agent/store"
 	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/overlay/rights"
 )
 
 // Status is what the agent tells on its own socket: GET /api/v1/agent.
@@ -170,8 +171,8 @@ func (a *agent) document(f role.Facts, out outcome) api.Cluster {
 // phaseDisabled is shown where cluster.enabled is false, phaseLeaving from when
 // a person asked this node to leave until the next boot.
 const (
-	phaseDisabled = "disabled"
-	phaseLeaving  = "leaving"
+	phaseDisabled = rights.PhaseDisabled
+	phaseLeaving  = rights.PhaseLeaving
 )
 
 func phaseName(p store.Phase) string {

@@ -165,6 +165,7 @@ const (
 	NoteEpoch      = rights.NoteEpoch
 	NoteServer     = rights.NoteServer
 	NoteCA         = rights.NoteCA
+	NoteVotes      = rights.NoteVotes
 	NoteWaiting    = rights.NoteWaiting
 	NoteReady      = rights.NoteReady
 	NoteImages     = rights.NoteImages

@@ -10,7 +10,15 @@ const (
 	NoteEpoch      = "cluster.epoch" // decimal
 	NoteServer     = "server"        // address:port of the Kubernetes API that runs here
 	NoteCA         = "ca"            // hex SHA-256 of that API's CA
+	NoteVotes      = "votes"         // VotesNo: takes no part in the agreement at present; absent: it does
 	NoteWaiting    = "waiting"       // one line: what the node waits for
 	NoteReady      = "ready"         // "true" once the node serves
 	NoteImages     = "images"        // hex SHA-256 of the index of images it has to give; absent: none
+)
+
+// Values of notes that mean something to others.
+const (
+	VotesNo       = "no"       // of NoteVotes
+	PhaseDisabled = "disabled" // of NotePhase: this machine is on the network only
+	PhaseLeaving  = "leaving"  // of NotePhase: it goes, at the latest with its next boot
 )

@@ -107,7 +107,9 @@ func (r Rights) May(right Right, cluster string) bool {
 	switch right {
 	case Peer:
 		return member
-	case Route, Vote, Join, Seed, Leave, Serve:
+	case Vote:
+		return machine && !r.away()
+	case Route, Join, Seed, Leave, Serve:
 		return machine
 	case Grant:
 		// A person may look at any of the clusters that share the network.
@@ -121,6 +123,12 @@ func (r Rights) May(right Right, cluster string) bool {
 
 func (r Rights) machineOf(cluster string) bool {
 	return r.node && cluster != "" && r.cluster == cluster
+}
+
+// away reports whether the machine says that it takes no part in its cluster. Who
+// agrees on one must not count on it: it is as if it were not there.
+func (r Rights) away() bool {
+	return r.notes[NotePhase] == PhaseDisabled || r.notes[NotePhase] == PhaseLeaving
 }
 
 // Machine returns the network_id of the cluster that the member is a machine
@@ -153,6 +161,8 @@ type Claim struct {
 	CA      string // hex SHA-256 of that API's authority
 	Waiting string // one line: what it waits for
 	Images  string // tag of what it can give to others; "" for nothing
+	// Abstains: it votes for nothing at present, because it is not sure of its memory.
+	Abstains bool
 }
 
 // Claim returns what the member says as a machine of the cluster of this
@@ -164,6 +174,7 @@ func (r Rights) Claim(cluster string) (c Claim, ok bool) {
 	c = Claim{
 		Wanted: r.notes[NoteRoleWanted], Role: r.notes[NoteRole], UID: r.notes[NoteClusterUID],
 		Server: r.notes[NoteServer], CA: r.notes[NoteCA], Waiting: r.notes[NoteWaiting], Images: r.notes[NoteImages],
+		Abstains: r.notes[NoteVotes] == VotesNo,
 	}
 	if e, err := strconv.ParseUint(r.notes[NoteEpoch], 10, 64); err == nil {
 		c.Epoch = e // words that make no sense say nothing

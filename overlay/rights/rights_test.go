@@ -16,6 +16,10 @@ func TestMay(t *testing.T) {
 		may    []Right
 	}{
 		{"a machine of the cluster", Of(wire.Record{ID: identity.ID{1}, Kind: wire.KindNode, NetworkID: "home"}), []Right{Peer, Route, Vote, Join, Seed, Leave, Serve, Return}},
+		{"a machine whose cluster is disabled", Of(wire.Record{ID: identity.ID{1}, Kind: wire.KindNode, NetworkID: "home", Annotations: map[string]string{NotePhase: PhaseDisabled}}),
+			[]Right{Peer, Route, Join, Seed, Leave, Serve, Return}},
+		{"a machine that leaves", Of(wire.Record{ID: identity.ID{1}, Kind: wire.KindNode, NetworkID: "home", Annotations: map[string]string{NotePhase: PhaseLeaving}}),
+			[]Right{Peer, Route, Join, Seed, Leave, Serve, Return}},
 		{"a machine of another", Of(wire.Record{ID: identity.ID{1}, Kind: wire.KindNode, NetworkID: "office"}), []Right{Peer, Return}},
 		{"a machine of none", Of(wire.Record{ID: identity.ID{1}, Kind: wire.KindNode}), []Right{Peer, Return}},
 		{"a person", Of(wire.Record{ID: identity.ID{1}, Kind: wire.KindBridge, NetworkID: "home"}), []Right{Peer, Grant}},
@@ -44,9 +48,9 @@ func TestMay(t *testing.T) {
 
 func TestClaim(t *testing.T) {
 	notes := map[string]string{NoteRoleWanted: "master", NoteRole: "server", NoteClusterUID: "u", NoteEpoch: "3", NoteServer: "10.1.0.1:6443",
-		NoteCA: "c", NoteWaiting: "w", NoteImages: "i", "unknown": "x"}
+		NoteCA: "c", NoteWaiting: "w", NoteImages: "i", NoteVotes: VotesNo, "unknown": "x"}
 	r := Of(wire.Record{ID: identity.ID{1}, Kind: wire.KindNode, NetworkID: "home", Annotations: notes})
-	want := Claim{Wanted: "master", Role: "server", UID: "u", Epoch: 3, Server: "10.1.0.1:6443", CA: "c", Waiting: "w", Images: "i"}
+	want := Claim{Wanted: "master", Role: "server", UID: "u", Epoch: 3, Server: "10.1.0.1:6443", CA: "c", Waiting: "w", Images: "i", Abstains: true}
 	if c, ok := r.Claim("home"); !ok || c != want || !c.Serves() {
 		t.Errorf("got %+v, %v", c, ok)
 	}
