@@ -75,6 +75,8 @@ type daemon struct {
 	index int
 	key   ed25519.PrivateKey
 	addr  netip.Addr
+
+	pinned bool // the address is fixed
 }
 
 func (d *daemon) handler() http.Handler {
@@ -93,7 +95,10 @@ func (d *daemon) handler() http.Handler {
 		d.mesh.edit(func() { d.mesh.nodes[d.index].Prefixes = in.Announce })
 		api.WriteJSON(w, http.StatusOK, struct{}{})
 	})
-	mux.HandleFunc("POST /control/v1/pin", func(w http.ResponseWriter, _ *http.Request) { api.WriteJSON(w, http.StatusOK, struct{}{}) })
+	mux.HandleFunc("POST /control/v1/pin", func(w http.ResponseWriter, _ *http.Request) {
+		d.mesh.edit(func() { d.pinned = true })
+		api.WriteJSON(w, http.StatusOK, struct{}{})
+	})
 	mux.HandleFunc("PUT /control/v1/documents/cluster", func(w http.ResponseWriter, _ *http.Request) { api.WriteJSON(w, http.StatusOK, struct{}{}) })
 	mux.HandleFunc("POST /control/v1/sign", func(w http.ResponseWriter, r *http.Request) {
 		var in api.SignRequest
@@ -120,7 +125,7 @@ func (d *daemon) status() api.Status {
 	defer d.mesh.mu.Unlock()
 	n := d.mesh.nodes[d.index]
 	return api.Status{ID: n.ID, Name: n.Name, Kind: n.Kind, NetworkID: n.NetworkID, Interface: "kairos0", MTU: 1420,
-		Addresses: n.Addresses, Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Pinned: true}
+		Addresses: n.Addresses, Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Pinned: d.pinned}
 }
 
 func (d *daemon) serveNodes(w http.ResponseWriter, r *http.Request) {

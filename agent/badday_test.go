@@ -336,7 +336,7 @@ func TestDisabledStopsAndWithdraws(t *testing.T) {
 			if n := b.machine.runtime.stops; n != 1 {
 				t.Errorf("%d stops, want 1", n)
 			}
-			if got := b.notes(); len(got) != 1 || got["phase"] != "disabled" {
+			if got := b.notes(); len(got) != 2 || got["phase"] != "disabled" || got["role.wanted"] != "worker" {
 				t.Errorf("still tells %v", got)
 			}
 			if p := b.mesh.nodes[0].Prefixes; len(p) != 0 {

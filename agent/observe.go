@@ -130,7 +130,7 @@ func (a *agent) observeGenesis(f *role.Facts) {
 		return
 	}
 	s := d.Status()
-	f.Genesis.Waiting, f.Genesis.Epoch = s.Waiting, s.Epoch
+	f.Genesis.Waiting, f.Genesis.Epoch, f.Genesis.Abstains = s.Waiting, s.Epoch, s.Abstains
 	if s.Decision != nil && s.Decision.Result() != genesis.Abandoned {
 		f.Genesis.Decision = &role.Decision{
 			UID: s.Decision.UID().String(), Epoch: s.Decision.Epoch(),

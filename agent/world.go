@@ -140,7 +140,8 @@ func (w *world) ask(ctx context.Context, after uint64) (snapshot, uint64, error)
 	return snapshot{up: true, status: status, nodes: list.Nodes}, list.Revision, nil
 }
 
-// Members implements genesis.View: the nodes that belong to this network_id.
+// Members implements genesis.View: the nodes that belong to this network_id and
+// are there for its cluster. One whose cluster is disabled answers nobody.
 func (w *world) Members() []genesis.Member {
 	var out []genesis.Member
 	for _, n := range w.get().nodes {
@@ -151,7 +152,7 @@ func (w *world) Members() []genesis.Member {
 		}
 		out = append(out, genesis.Member{
 			ID: n.ID, Connected: n.Connected || n.Self,
-			Wanted: claim.Wanted, ClusterUID: claim.UID, Server: claim.Serves(), Epoch: claim.Epoch,
+			Wanted: claim.Wanted, ClusterUID: claim.UID, Server: claim.Serves(), Epoch: claim.Epoch, Abstains: claim.Abstains,
 		})
 	}
 	return out

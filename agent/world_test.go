@@ -110,11 +110,15 @@ func TestMembers(t *testing.T) {
 		{ID: identity.ID{3}, Kind: api.KindNode, NetworkID: "home", Annotations: note(api.NoteEpoch, "-1")},
 		{ID: identity.ID{4}, Kind: api.KindBridge, NetworkID: "home", Connected: true},
 		{ID: identity.ID{5}, Kind: api.KindNode, NetworkID: "office", Connected: true},
+		{ID: identity.ID{6}, Kind: api.KindNode, NetworkID: "home", Connected: true, Annotations: note(api.NotePhase, "disabled", api.NoteRoleWanted, "master")},
+		{ID: identity.ID{7}, Kind: api.KindNode, NetworkID: "home", Connected: true, Annotations: note(api.NotePhase, "leaving")},
+		{ID: identity.ID{8}, Kind: api.KindNode, NetworkID: "home", Connected: true, Annotations: note(api.NoteVotes, "no")},
 	}})
 	want := []genesis.Member{
 		{ID: identity.ID{1}, Connected: true, Wanted: "master"},
 		{ID: identity.ID{2}, Connected: true, ClusterUID: testUID, Epoch: 7, Server: true},
 		{ID: identity.ID{3}},
+		{ID: identity.ID{8}, Connected: true, Abstains: true},
 	}
 	if got := w.Members(); !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

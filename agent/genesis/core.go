@@ -3,6 +3,7 @@ package genesis
 import (
 	"encoding/hex"
 	"errors"
+	"math"
 
 	"github.com/kairos-io/kairos/overlay/identity"
 )
@@ -41,6 +42,9 @@ func (c Core) Adopt(s State) (State, error) {
 	s.Network = c.network.name()
 	return s, nil
 }
+
+// EveryEpoch is the epoch to abstain up to for a node that cannot know what it forgot.
+const EveryEpoch uint64 = math.MaxUint64
 
 // Abstain returns s with no right to vote in epochs up to e: for a node that
 // lost its state and may have voted there. It still learns.
@@ -123,7 +127,7 @@ func (c Core) Learn(s State, m Message) (next State, changed bool, err error) {
 			return s, false, err
 		}
 	}
-	changed = next.epoch() != s.epoch() || next.Decision != s.Decision || next.Rival != s.Rival
+	changed = next.epoch() != s.epoch() || next.Decision != s.Decision || next.Rival != s.Rival || next.Abstain != s.Abstain
 	return next, changed, nil
 }
 
@@ -162,7 +166,7 @@ func (c Core) vote(s State, m Message) Step {
 // helps nobody to give its own cluster up.
 func (c Core) votable(s State, m Message) bool {
 	r := m.Register
-	if r.Epoch != s.epoch() || r.Epoch <= s.Abstain {
+	if r.Epoch != s.epoch() || s.abstains() {
 		return false
 	}
 	if r.Kind == GenesisRegister {

@@ -279,6 +279,47 @@ func TestAbstainer(t *testing.T) {
 	}
 }
 
+// A vote under its own key that a node does not remember was given by a state that is
+// gone (fault A8): it must not vote against itself.
+func TestForgottenVotes(t *testing.T) {
+	b := newBench(t, 3, 3)
+	c := b.core(0)
+	open := b.decision(1, 1, Open)
+	started := &Certificate{}
+	*started = *b.cert(Register{OutcomeRegister, 1}, Value{UID: b.uid(1), Outcome: Started}, 0, 1)
+	voted := State{}.withAcceptance(Acceptance{Register: open.Genesis.Register, Promised: open.Genesis.Ballot, Accepted: open.Genesis.Ballot, Value: &open.Genesis.Value})
+	others := *b.cert(Register{GenesisRegister, 1}, b.value(1), 1, 2)
+	for _, tt := range []struct {
+		name string
+		have State
+		m    Message
+		want bool // it abstains then
+	}{
+		{"its own vote, remembered", voted, Message{Decision: open}, false},
+		{"its own vote, forgotten", State{}, Message{Decision: open}, true},
+		{"others' votes", State{}, Message{Decision: &Decision{Genesis: others}}, false},
+		{"its own vote on the outcome, forgotten", voted, Message{Decision: &Decision{Genesis: open.Genesis, Outcome: started}}, true},
+		{"its own vote to abandon, forgotten", voted, Message{Prior: b.abandoned(1, 1)}, true},
+		{"a cluster of an epoch that it has left", State{Epoch: 2}, Message{Decision: b.decision(1, 1, Started)}, false},
+		{"its own vote in a later epoch, forgotten", voted, Message{Decision: b.decision(2, 1, Open)}, true},
+		{"its own vote for a rival, forgotten", State{Own: b.uid(2)}, Message{Decision: open}, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s, changed, err := c.Learn(tt.have, tt.m)
+			if err != nil || !changed && tt.want {
+				t.Fatal(changed, err)
+			}
+			if got := s.abstains(); got != tt.want {
+				t.Errorf("abstains %v, want %v", got, tt.want)
+			}
+			r := Register{OutcomeRegister, s.epoch()}
+			if _, _, ok := c.Begin(s, r, Value{UID: b.uid(1), Outcome: Abandoned}, 0); ok && tt.want {
+				t.Error("votes all the same")
+			}
+		})
+	}
+}
+
 // The largest honest message must fit: 15 declared nodes, a quorum of 8, all knowledge at once.
 func TestLargestMessageFits(t *testing.T) {
 	b := newBench(t, 15, 8)
@@ -302,6 +343,9 @@ func TestLargestMessageFits(t *testing.T) {
 func TestElector(t *testing.T) {
 	id := func(i byte) identity.ID { return identity.ID{i} }
 	node := func(i byte, wanted string) Member { return Member{ID: id(i), Connected: true, Wanted: wanted} }
+	silent := func(i byte, wanted string) Member {
+		return Member{ID: id(i), Connected: true, Wanted: wanted, Abstains: true}
+	}
 	three := []Member{node(1, ""), node(2, ""), node(3, "")}
 	tests := []struct {
 		name     string
@@ -322,6 +366,10 @@ func TestElector(t *testing.T) {
 		{"after a worker", 3, 2, []Member{node(1, wantedWorker), node(2, ""), node(3, "")}, 0},
 		{"beside a master", 3, 1, []Member{node(1, ""), node(2, ""), node(3, wantedMaster)}, -1},
 		{"a master", 3, 3, []Member{node(1, ""), node(2, ""), node(3, wantedMaster)}, 0},
+		{"beside a master that does not vote", 3, 1, []Member{node(1, ""), node(2, ""), silent(3, wantedMaster)}, SettleTime},
+		{"too few that vote", 3, 1, []Member{node(1, ""), silent(2, ""), silent(3, "")}, -1},
+		{"after one that does not vote", 3, 2, []Member{silent(1, ""), node(2, ""), node(3, ""), node(4, "")}, 0},
+		{"one that does not vote itself", 3, 1, []Member{silent(1, ""), node(2, ""), node(3, "")}, -1},
 		{"second of two masters", 3, 3, []Member{node(1, ""), node(2, wantedMaster), node(3, wantedMaster)}, RankDelay + time.Second},
 	}
 	for _, tt := range tests {

@@ -199,6 +199,7 @@ func (c Core) learnDecision(s State, d *Decision) (State, error) {
 	if err := c.VerifyDecision(*d); err != nil {
 		return s, err
 	}
+	s = c.remembered(s, d.Prior, &d.Genesis, d.Outcome)
 	cur, pin := s.Decision, s.pin()
 	switch {
 	case cur != nil && cur.UID() == d.UID():
@@ -224,6 +225,23 @@ func (c Core) learnDecision(s State, d *Decision) (State, error) {
 		s.Rival = rivalOf(s.Rival, d)
 	}
 	return c.settled(s), nil
+}
+
+// remembered compares verified proofs with this node's own memory. A vote under its
+// key that it does not know of was given by a state that is gone: it was put back to
+// an earlier one, or is a copy of a machine. What else it forgot cannot be known, so it
+// votes for nothing any more. It still learns.
+func (c Core) remembered(s State, proofs ...*Certificate) State {
+	for _, p := range proofs {
+		// Votes of earlier epochs are dropped on purpose, and none follows there.
+		if p == nil || p.Register.Epoch < s.epoch() || s.acceptance(p.Register).Accepted.Compare(p.Ballot) >= 0 {
+			continue
+		}
+		if slices.ContainsFunc(p.Votes, func(v Vote) bool { return v.Voter == c.self }) {
+			return c.Abstain(s, EveryEpoch)
+		}
+	}
+	return s
 }
 
 // settled ends a change of Decision and Rival: the epoch follows the decision,
@@ -279,6 +297,7 @@ func (c Core) learnAbandoned(s State, cert *Certificate) (State, error) {
 	if err := c.verifyOutcome(*cert, e, Abandoned); err != nil {
 		return s, err
 	}
+	s = c.remembered(s, cert)
 	// A started cluster is final, and so is the one that this node is in. That it
 	// was abandoned too can be proven only where more nodes voted than the token
 	// declares, or by who forges; the next epoch's decision will show as a rival.

@@ -75,6 +75,7 @@ type Status struct {
 	Rival    *Decision // of Conflict; likewise
 	Conflict *Conflict
 	Epoch    uint64 // epoch in which this node votes, from 1
+	Abstains bool   // this node must not vote in Epoch: see Core.Abstain
 	Waiting  string // one line why there is no decision yet; "" when there is one
 }
 
@@ -121,7 +122,7 @@ func NewDriver(opt Options) (*Driver, error) {
 func (d *Driver) Status() Status {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s := Status{Decision: d.state.Decision, Rival: d.state.Rival, Conflict: d.state.Conflict(), Epoch: d.state.epoch()}
+	s := Status{Decision: d.state.Decision, Rival: d.state.Rival, Conflict: d.state.Conflict(), Epoch: d.state.epoch(), Abstains: d.state.abstains()}
 	if s.Decision == nil {
 		s.Waiting = d.waiting
 	}
@@ -231,7 +232,7 @@ func (d *Driver) save(next State) error {
 	}
 	old := d.state
 	d.state = next
-	if next.Decision != old.Decision || next.Rival != old.Rival || next.epoch() != old.epoch() {
+	if next.Decision != old.Decision || next.Rival != old.Rival || next.epoch() != old.epoch() || next.Abstain != old.Abstain {
 		d.report(old, next)
 		d.notify()
 	}

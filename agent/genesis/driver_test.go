@@ -104,6 +104,7 @@ func (n *meshNode) Members() []Member {
 		if st := o.driver.Status(); st.Decision != nil {
 			mem.ClusterUID, mem.Epoch = st.Decision.UID().String(), st.Decision.Epoch()
 		}
+		mem.Abstains = o.driver.Status().Abstains
 		if mem.Connected {
 			out = append(out, mem)
 		}

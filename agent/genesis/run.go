@@ -97,11 +97,14 @@ func (l *loop) judge(now time.Duration, st State, members []Member) (v Verdict, 
 		if dec.Result() == Started || dec.Servers()[0] == self || dec.UID() == st.Own {
 			return Verdict{}, r, want, nil
 		}
+		if st.abstains() {
+			return Verdict{}, r, want, nil
+		}
 		heard, rank := false, 0
 		for _, m := range members {
 			// Anybody can say that it is the server; only who was named can be.
 			heard = heard || m.Server && m.ClusterUID == dec.UID().String() && slices.Contains(dec.Servers(), m.ID)
-			if m.Connected && m.ID != dec.Servers()[0] && m.ID.Compare(self) < 0 {
+			if m.Connected && !m.Abstains && m.ID != dec.Servers()[0] && m.ID.Compare(self) < 0 {
 				rank++
 			}
 		}
@@ -113,6 +116,9 @@ func (l *loop) judge(now time.Duration, st State, members []Member) (v Verdict, 
 	}
 	if id, ok := l.claimant(st, members); ok {
 		return Verdict{Reason: fmt.Sprintf("node %s belongs to a cluster already, asking it for the proof", id.Short())}, r, want, nil
+	}
+	if st.abstains() {
+		return Verdict{Reason: "this machine may have voted before and forgot it: waiting for a machine that can prove a cluster"}, r, want, nil
 	}
 	v = l.elector.Look(now, members)
 	if v.Due {

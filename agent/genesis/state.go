@@ -47,6 +47,9 @@ type Acceptance struct {
 // epoch returns the epoch in which the node votes, from 1.
 func (s State) epoch() uint64 { return max(1, s.Epoch) }
 
+// abstains reports whether the node must not vote in its epoch.
+func (s State) abstains() bool { return s.epoch() <= s.Abstain }
+
 // acceptance returns what is remembered of a register.
 func (s State) acceptance(r Register) Acceptance {
 	for _, a := range s.Votes {

@@ -16,12 +16,13 @@ const (
 )
 
 // eligible returns who may be named as a server among the connected members,
-// by ID: those with role master where there are any, else all but workers.
+// by ID: those with role master where there are any, else all but workers. One that
+// does not vote cannot propose, so that nobody waits for it.
 func eligible(members []Member) []identity.ID {
 	var masters, others []identity.ID
 	for _, m := range members {
 		switch {
-		case !m.Connected || m.Wanted == wantedWorker:
+		case !m.Connected || m.Abstains || m.Wanted == wantedWorker:
 		case m.Wanted == wantedMaster:
 			masters = append(masters, m.ID)
 		default:
@@ -58,10 +59,13 @@ type Verdict struct {
 // nodes are there, else after the view of at least Q has not changed for
 // SettleTime. The following ranks come RankDelay after each other, plus jitter.
 func (e *Elector) Look(now time.Duration, members []Member) Verdict {
-	n, present := e.Network, 0
+	n, present, silent := e.Network, 0, 0
 	var view []string
 	for _, m := range members {
-		if m.Connected {
+		switch {
+		case m.Connected && m.Abstains:
+			silent++
+		case m.Connected:
 			present++
 			view = append(view, string(m.ID[:])+m.Wanted)
 		}
@@ -71,7 +75,11 @@ func (e *Elector) Look(now time.Duration, members []Member) Verdict {
 		e.view, e.since = key, now
 	}
 	if present < n.Quorum {
-		return Verdict{Reason: fmt.Sprintf("need %d machines of %d to agree, see %d: start more machines with this token", n.Quorum, n.Nodes, present)}
+		seen := fmt.Sprint(present)
+		if silent > 0 {
+			seen += fmt.Sprintf(" and %d that cannot vote (each says why)", silent)
+		}
+		return Verdict{Reason: fmt.Sprintf("need %d machines of %d to agree, see %s: start more machines with this token", n.Quorum, n.Nodes, seen)}
 	}
 	rank := slices.Index(eligible(members), e.Self)
 	if rank < 0 {

@@ -181,4 +181,6 @@ type Member struct {
 	Server     bool   // it publishes a running control plane of ClusterUID (a ServerRecord)
 	// Outcome and Epoch as it publishes them help to notice who knows more; both may be empty.
 	Epoch uint64
+	// Abstains: it votes for nothing at present. It can be talked to, and is not counted on.
+	Abstains bool
 }

@@ -53,6 +53,11 @@ func (p *planner) undecided() {
 	if p.f.Image != Present {
 		p.do(FetchImage{})
 	}
+	if p.f.Genesis.Abstains {
+		p.ask(codeNeedsOperator, "this machine may have voted before and forgot it: what it remembers is older than what its key has done; it joins a cluster that another machine can prove, and helps to make none",
+			"start a machine of the cluster that there was; if there was none, `kairos reset` (without --keep-identity) makes this a new machine, which may vote")
+		return
+	}
 	reason := p.f.Genesis.Waiting
 	if reason == "" {
 		reason = "waiting for the other machines"
@@ -73,6 +78,9 @@ func (p *planner) mayJoin(d *Decision) bool {
 	case named && p.f.Wanted == WantedWorker:
 		p.wait(codeRoleNotGranted, "this machine was named as the server, and is configured with role: worker",
 			"set role back to \"\" or master; otherwise the others give it up after 15 minutes and choose anew")
+	case named && p.f.Genesis.Abstains && !d.Started:
+		p.ask(codeNeedsOperator, "this machine was named as the server and must not vote, because it forgot what it voted for",
+			"wait: the others give it up after 15 minutes and choose anew; `kairos reset` makes it a new machine, which may vote")
 	case !named && p.f.Wanted == WantedMaster:
 		// role: master says who may be named, and the decision names nobody else
 		// any more. One config.yaml for all machines may well say it everywhere.

@@ -67,6 +67,7 @@ type Genesis struct {
 	Epoch    uint64    // epoch in which this node votes, from 1
 	Decision *Decision // nil: nothing is decided as far as this node knows
 	Waiting  string    // one line why not, for people
+	Abstains bool      // it must not vote in Epoch: it may have done so and forgot
 	Problem  string    // why this node's votes cannot be used; "" when they can
 	Foreign  bool      // because they were given under another network_token or network_id
 }

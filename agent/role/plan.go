@@ -3,6 +3,7 @@ package role
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 
 	"github.com/kairos-io/kairos/agent/store"
@@ -34,6 +35,7 @@ type planner struct {
 	st      store.State // f.State with the saves planned so far
 	actions []Action
 	waiting string // the first reason why nothing more is done
+	votes   bool   // RunGenesis is planned
 }
 
 // Plan says what to do next. A Publish comes first where the annotations have
@@ -106,7 +108,11 @@ func (p *planner) decide() {
 		// What runs needs no votes. The others get no help from this node's.
 		p.note(p.votesUnusable())
 		p.operate()
+	case p.forgot():
+		p.do(Abstain{everyEpoch})
+		p.because("making sure that this machine does not vote twice")
 	default:
+		p.votes = true
 		p.do(RunGenesis{})
 		if p.st.Phase.AtLeast(store.Starting) {
 			p.operate()
@@ -114,6 +120,18 @@ func (p *planner) decide() {
 			p.birth()
 		}
 	}
+}
+
+// everyEpoch is above all epochs that there can be.
+const everyEpoch uint64 = math.MaxUint64
+
+// forgot reports whether this machine knows less than it did: its address is fixed
+// for good only after a decision, and it remembers neither one nor that it was
+// abandoned. So its state is gone or of an earlier day, while what the overlay keeps
+// of the same key is not. It may have voted since.
+func (p *planner) forgot() bool {
+	g := &p.f.Genesis
+	return p.f.Pinned && !p.st.Phase.AtLeast(store.Decided) && g.Decision == nil && g.Epoch == 1 && !g.Abstains
 }
 
 // votesUnusable says that this machine cannot take part in the agreement, and what
@@ -188,14 +206,19 @@ func (p *planner) annotations() map[string]string {
 	}
 	set("waiting", p.waiting)
 	if f.Leaving {
-		// Who still agrees on a first server must not choose one that is going.
+		// Who still agrees on a first server must not choose one that is going,
+		// nor wait for it: the phase says that this machine is not there for it.
 		out["phase"], out["role.wanted"] = "leaving", WantedWorker
 		return out
 	}
-	set("role.wanted", f.Wanted)
 	if !f.ClusterEnabled {
-		out["phase"] = "disabled"
+		out["phase"], out["role.wanted"] = "disabled", WantedWorker
 		return out
+	}
+	set("role.wanted", f.Wanted)
+	if !p.votes || f.Genesis.Abstains {
+		// Nobody may wait for it to propose, whatever role it wanted.
+		out["votes"], out["role.wanted"] = "no", WantedWorker
 	}
 	set("images", f.Images)
 	if f.Store != StoreUnusable && st.Phase.AtLeast(store.Decided) {

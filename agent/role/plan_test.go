@@ -163,6 +163,24 @@ func TestPlan(t *testing.T) {
 		{"a vote in the state does not hide a datastore", booted(store.Server), func(f *Facts) { f.State = store.State{NetworkID: "home", Phase: store.Promised} },
 			[]string{"abstain 1", "save running server"}},
 
+		{"state missing, the address pinned: it took part in something", fresh(), func(f *Facts) { f.Pinned = true }, []string{"abstain 18446744073709551615"}},
+		{"state of an earlier day, the address pinned", fresh(), func(f *Facts) {
+			f.Pinned, f.Store, f.State = true, StoreLoaded, store.State{NetworkID: "home", Phase: store.Promised}
+		}, []string{"abstain 18446744073709551615"}},
+		{"state missing, the address pinned, the overlay away: later", fresh(), func(f *Facts) { f.Pinned, f.OverlayUp = true, false }, []string{"wait OverlayDown"}},
+		{"it abstains: asks, and goes on listening", fresh(), func(f *Facts) { f.Pinned, f.Genesis.Abstains = true, true }, []string{"genesis", "fetch image", "ask NeedsOperator"}},
+		{"it abstains, and a cluster is proven: joins it", named(false, true), func(f *Facts) {
+			f.Genesis.Abstains, f.Store, f.State = true, StoreEmpty, store.State{}
+			f.Servers = []Server{serverOfA}
+		}, []string{"genesis", "save decided worker", "fetch join", "wait Waiting"}},
+		{"it abstains, and is named: cannot win the start", named(true, false), func(f *Facts) { f.Genesis.Abstains = true }, []string{"genesis", "ask NeedsOperator"}},
+		{"abandoned after the address was pinned: votes again", fresh(), func(f *Facts) {
+			f.Pinned, f.Store, f.State, f.Genesis.Epoch = true, StoreLoaded, store.State{NetworkID: "home", Phase: store.Promised}, 2
+		}, []string{"genesis", "fetch image", "wait Waiting"}},
+		{"came back with its identity, knows the decision: votes again", named(false, true), func(f *Facts) {
+			f.State, f.Servers = store.State{NetworkID: "home", Phase: store.Promised}, []Server{serverOfA}
+		}, []string{"genesis", "save decided worker", "fetch join", "wait Waiting"}},
+
 		// Decided.
 		{"decided: named", named(true, false), func(f *Facts) { f.State, f.Pinned, f.Image = store.State{}, false, Absent },
 			[]string{"genesis", "save decided server", "pin", "image", "wait Waiting"}},
@@ -351,6 +369,9 @@ func checkNever(t *testing.T, f Facts) {
 			if f.Store == StoreUnusable {
 				fail("votes without its memory")
 			}
+			if f.Pinned && !f.State.Phase.AtLeast(store.Decided) && f.Genesis.Decision == nil && !f.Genesis.Abstains {
+				fail("votes although its key has been in a cluster")
+			}
 			if f.Store == StoreEmpty && (f.Datastore != Absent || f.Marker.Presence != Absent || f.K3s.Container != Absent) {
 				fail("votes although it may have forgotten votes")
 			}
@@ -381,7 +402,19 @@ func TestAnnotations(t *testing.T) {
 			"cluster.epoch": "1", "waiting": "asking the other machines for leave to start the cluster"}},
 		{"with images to give", func() Facts { f := fresh(); f.Images = "abc"; return f }(), map[string]string{"phase": "", "images": "abc", "waiting": "need 2 machines of 3 to agree, see 1"}},
 		{"leaving", func() Facts { f := running(store.Server); f.Leaving = true; return f }(), map[string]string{"phase": "leaving", "role.wanted": "worker"}},
-		{"disabled", func() Facts { f := fresh(); f.ClusterEnabled = false; return f }(), map[string]string{"phase": "disabled"}},
+		{"disabled", func() Facts { f := fresh(); f.ClusterEnabled = false; return f }(), map[string]string{"phase": "disabled", "role.wanted": "worker"}},
+		{"disabled, with role: master", func() Facts { f := fresh(); f.ClusterEnabled, f.Wanted = false, WantedMaster; return f }(), map[string]string{"phase": "disabled", "role.wanted": "worker"}},
+		{"role: master", func() Facts { f := fresh(); f.Wanted = WantedMaster; return f }(), map[string]string{"phase": "", "role.wanted": "master", "waiting": "need 2 machines of 3 to agree, see 1"}},
+		{"role: master, and cannot vote", func() Facts {
+			f := fresh()
+			f.Wanted, f.Store, f.StateProblem = WantedMaster, StoreUnusable, "x"
+			return f
+		}(),
+			map[string]string{"phase": "", "role.wanted": "worker", "votes": "no", "waiting": "the agent's state cannot be used: x"}},
+		{"role: master, and its votes cannot be used", func() Facts { f := fresh(); f.Wanted, f.Genesis.Problem = WantedMaster, "x"; return f }(),
+			map[string]string{"phase": "", "role.wanted": "worker", "votes": "no", "waiting": "this machine's votes cannot be used: x"}},
+		{"running, and may have forgotten votes", func() Facts { f := running(store.Worker); f.Genesis.Abstains = true; return f }(),
+			map[string]string{"phase": "running", "role": "worker", "cluster.uid": uidA, "cluster.epoch": "1", "ready": "true", "role.wanted": "worker", "votes": "no"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -195,7 +195,7 @@ func TestWalkDisabled(t *testing.T) {
 			w.settle(t)
 			w.f.ClusterEnabled = false
 			w.settle(t)
-			if w.f.K3s.Container != Absent || w.f.AppliedPodCIDR.IsValid() || len(w.f.Published) != 1 || w.f.State.Phase != store.Running {
+			if w.f.K3s.Container != Absent || w.f.AppliedPodCIDR.IsValid() || len(w.f.Published) != 2 || w.f.State.Phase != store.Running {
 				t.Errorf("off: k3s %+v, pods %v, published %v, state %+v", w.f.K3s, w.f.AppliedPodCIDR, w.f.Published, w.f.State)
 			}
 			w.f.ClusterEnabled = true
