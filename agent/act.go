@@ -101,7 +101,11 @@ func (o *outcome) tell(step role.Action) bool {
 	case role.Ask:
 		o.raise(health.Condition{Code: s.Code, Severity: health.Error, Text: s.Reason, Hint: s.Hint}, health.CodeNeedsOperator)
 	case role.Note:
-		o.raise(health.Condition{Code: s.Code, Severity: health.Warning, Text: s.Reason, Hint: s.Hint}, health.CodeWaiting)
+		c := health.Condition{Code: s.Code, Severity: health.Warning, Text: s.Reason, Hint: s.Hint}
+		if s.Grave {
+			c.Severity = health.Error
+		}
+		o.raise(c, health.CodeWaiting)
 		if s.Code == health.CodeServerLost && o.waiting == "" {
 			o.waiting = s.Reason // the cause of whatever else this machine waits for
 		}
@@ -152,7 +156,7 @@ func codeOf(step role.Action) string {
 		return health.CodeStateUnusable
 	case role.PrepareImage:
 		return health.CodeImage
-	case role.StartServer, role.StartWorker, role.WriteMarker, role.Stop:
+	case role.StartServer, role.StartWorker, role.WriteMarker, role.Restart, role.Stop:
 		return health.CodeK3sFailing
 	case role.ApplyNetwork:
 		return health.CodePodNetwork
@@ -200,6 +204,8 @@ func (a *agent) do(ctx context.Context, f role.Facts, step role.Action) error {
 		return a.overlay.SetRoutes(ctx, api.Routes{})
 	case role.Publish:
 		return a.overlay.SetAnnotations(ctx, s.Annotations)
+	case role.Restart:
+		return a.restart(ctx, s)
 	case role.Stop:
 		a.log.Warn("stopping k3s", "reason", s.Reason)
 		return a.runtime.Stop(ctx)
@@ -277,15 +283,25 @@ func (a *agent) startServer(ctx context.Context, s role.StartServer) error {
 	return a.start(ctx, k3s.Server, s.UID)
 }
 
+// restart stops a k3s that does not answer; the next turn starts it.
+func (a *agent) restart(ctx context.Context, s role.Restart) error {
+	a.log.Warn("restarting k3s", "reason", s.Reason)
+	if err := a.runtime.Stop(ctx); err != nil {
+		return fmt.Errorf("stop k3s, which does not answer: %w", err)
+	}
+	a.watch = a.watch.Restarted()
+	return nil
+}
+
 // start runs, adopts or restarts k3s, not too often.
 func (a *agent) start(ctx context.Context, r k3s.Role, uid string) error {
 	now := time.Now()
 	crashed := a.report.exited.Exists
-	cause := a.restarts.cause
+	cause := a.restarts.Cause
 	if crashed && cause == nil {
 		cause = fmt.Errorf("k3s ended with code %d", a.report.exited.ExitCode)
 	}
-	if wait := a.restarts.next.Sub(now); cause != nil && wait > 0 {
+	if wait := a.restarts.Next.Sub(now); cause != nil && wait > 0 {
 		return &problemError{code: health.CodeK3sFailing, err: cause, hint: "see " + a.logFile(),
 			detail: "starting it again in " + wait.Round(time.Second).String()}
 	}
@@ -295,21 +311,21 @@ func (a *agent) start(ctx context.Context, r k3s.Role, uid string) error {
 	}
 	if crashed {
 		a.log.Warn("k3s had ended", "code", a.report.exited.ExitCode, "at", a.report.exited.Exited)
-		a.restarts.failed(now, nil)
+		a.restarts.Failed(now, nil)
 	}
 	err = a.runtime.Start(ctx, spec)
 	switch {
 	case err == nil:
-		a.restarts.cause = nil
+		a.restarts.Cause = nil
 		return nil
 	case errors.Is(err, k3s.ErrNoRuntime):
 		return noRuntime(err)
 	case crashed: // counted above
-		a.restarts.cause = fmt.Errorf("start k3s: %w", err)
+		a.restarts.Cause = fmt.Errorf("start k3s: %w", err)
 	default:
-		a.restarts.failed(now, fmt.Errorf("start k3s: %w", err))
+		a.restarts.Failed(now, fmt.Errorf("start k3s: %w", err))
 	}
-	return a.restarts.cause
+	return a.restarts.Cause
 }
 
 func (a *agent) logFile() string {

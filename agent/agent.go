@@ -118,7 +118,8 @@ type agent struct {
 
 	exit     exitWatch
 	applied  appliedNet
-	restarts backoff
+	restarts role.Backoff
+	watch    role.Watch
 	report   reporter
 	patience time.Duration // of one question to containerd
 	started  time.Time     // before everything else
@@ -290,7 +291,7 @@ func (a *agent) turn(life context.Context) time.Duration {
 	}
 	a.report.endTurn()
 	settling := f.K3s.Running && !(f.K3s.Ready && a.report.nodeReady && f.AppliedPodCIDR.IsValid())
-	return a.pace.after(outcome, settling, time.Until(a.restarts.next))
+	return a.pace.after(outcome, settling, time.Until(a.restarts.Next))
 }
 
 // exitWatch wakes the loop when k3s ends. It decides nothing.

@@ -71,7 +71,7 @@ func TestK3sEndsAtOnce(t *testing.T) {
 	if n := len(b.journal.lines()); n != logged {
 		t.Errorf("the journal grows with every turn:\n%s", strings.Join(b.journal.lines()[logged:], "\n"))
 	}
-	b.restarts.next = time.Now()
+	b.restarts.Next = time.Now()
 	b.turns(t, 1)
 	if n := b.starts(); n != 3 {
 		t.Errorf("%d starts after the pause, want 3", n)
@@ -105,10 +105,10 @@ func TestStartIsRefused(t *testing.T) {
 		t.Error("tried again without a pause")
 	}
 	mustContain(t, "status", b.waiting(), "no space left on device", "starting it again in")
-	b.restarts.next = time.Now()
+	b.restarts.Next = time.Now()
 	b.turns(t, 2)
-	if b.starts() != 1 || b.restarts.cause != nil {
-		t.Errorf("%d starts after the pause, cause %v", b.starts(), b.restarts.cause)
+	if b.starts() != 1 || b.restarts.Cause != nil {
+		t.Errorf("%d starts after the pause, cause %v", b.starts(), b.restarts.Cause)
 	}
 }
 

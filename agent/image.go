@@ -12,6 +12,7 @@ import (
 	"github.com/kairos-io/kairos/agent/health"
 	"github.com/kairos-io/kairos/agent/k3s"
 	"github.com/kairos-io/kairos/agent/oci"
+	"github.com/kairos-io/kairos/agent/role"
 )
 
 // pullLimit bounds one try to get the image; what arrived is kept for the next.
@@ -154,7 +155,7 @@ func (p *puller) try(ctx context.Context) {
 		if err == nil {
 			p.fails = 0
 		}
-		p.next = time.Now().Add(pauseAfter(p.fails))
+		p.next = time.Now().Add(role.PauseAfter(p.fails))
 	}
 	close(p.changed)
 	p.changed = make(chan struct{})
@@ -227,41 +228,4 @@ func (c contentStore) Write(ctx context.Context, b oci.Blob, r io.Reader) error 
 
 func blobOf(b oci.Blob) k3s.Blob {
 	return k3s.Blob{MediaType: b.MediaType, Digest: b.Digest, Size: b.Size, Config: b.Config, Layers: b.Layers, Manifests: b.Manifests}
-}
-
-// pauseAfter is how long to wait after so many failures in a row.
-func pauseAfter(fails int) time.Duration {
-	if fails == 0 {
-		return 0
-	}
-	return min(time.Second<<min(fails, 6), time.Minute)
-}
-
-// steady is how long k3s must have worked before its earlier ends are forgotten.
-const steady = time.Minute
-
-// backoff spaces the starts of k3s when it does not stay up. The zero value is ready.
-type backoff struct {
-	fails int
-	next  time.Time // no start before
-	cause error     // why the last start failed; nil when it did not
-	well  time.Time // since when k3s works; zero while it does not
-}
-
-// failed notes that k3s has to be started again, or could not be because of cause.
-func (b *backoff) failed(now time.Time, cause error) {
-	b.fails++
-	b.next, b.cause, b.well = now.Add(pauseAfter(b.fails)), cause, time.Time{}
-}
-
-// worked notes that k3s works now. One that ends soon after each start must
-// not be started without a pause for ever, so the failures are kept for a while.
-func (b *backoff) worked(now time.Time) {
-	switch {
-	case b.fails == 0:
-	case b.well.IsZero():
-		b.well = now
-	case now.Sub(b.well) >= steady:
-		*b = backoff{}
-	}
 }

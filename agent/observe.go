@@ -60,6 +60,7 @@ func (a *agent) observe(ctx context.Context) role.Facts {
 	f.Images, _ = a.seeding.state() // what is wrong with them is told, and decides nothing
 	a.observeGenesis(&f)
 	a.observeK3s(ctx, &f, w)
+	a.watch, f.K3s.Silence = a.watch.Look(time.Since(a.started), a.report.pid, f)
 	return f
 }
 
@@ -216,7 +217,7 @@ func (a *agent) probe(ctx context.Context, f *role.Facts, w snapshot, r k3s.Role
 	if !f.K3s.Ready {
 		return
 	}
-	a.restarts.worked(time.Now())
+	a.restarts.Worked(time.Now())
 	n, err := p.Node(ctx, a.nodeName())
 	a.report.nodeReady = err == nil && n.Ready
 	if err == nil {

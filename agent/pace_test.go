@@ -28,7 +28,7 @@ func (b *bench) minute(t *testing.T) (turns, asks int) {
 		pause := b.turn(t.Context())
 		if !closed(news[:]) {
 			left -= pause
-			b.restarts.next = b.restarts.next.Add(-pause)
+			b.restarts.Next = b.restarts.Next.Add(-pause)
 		}
 	}
 	return turns, b.asks() - before

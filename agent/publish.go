@@ -103,7 +103,7 @@ func (a *agent) publish(ctx context.Context, f role.Facts, out outcome) {
 		out.raise(health.Condition{Severity: health.Warning, Text: "k3s goes on as it was: " + err.Error(), Hint: "check k3s.image"}, health.CodeImage)
 	}
 	told := slices.ContainsFunc(out.conditions, func(c health.Condition) bool { return c.Code == health.CodeK3sFailing })
-	if n := a.restarts.fails; n > 1 && !told { // it runs again at the moment
+	if n := a.restarts.Fails; n > 1 && !told { // it runs again at the moment
 		out.raise(health.Condition{Severity: health.Warning, Text: fmt.Sprintf("k3s does not stay up: %d ends in a row", n),
 			Hint: "see " + a.logFile()}, health.CodeK3sFailing)
 	}

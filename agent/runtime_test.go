@@ -29,6 +29,7 @@ type fakeRuntime struct {
 	down   error // what every call answers: containerd is away
 	hang   bool  // Status answers nothing
 	refuse error // what Start answers
+	stuck  error // what Stop answers
 }
 
 func (f *fakeRuntime) Status(ctx context.Context) (k3s.Status, error) {
@@ -83,6 +84,9 @@ func (f *fakeRuntime) Stop(context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.asked++
+	if f.stuck != nil {
+		return f.stuck
+	}
 	f.status = k3s.Status{}
 	f.stops++
 	return f.down

@@ -15,6 +15,7 @@ import (
 	"github.com/kairos-io/kairos/agent/health"
 	"github.com/kairos-io/kairos/agent/k3s"
 	"github.com/kairos-io/kairos/agent/oci"
+	"github.com/kairos-io/kairos/agent/role"
 	"github.com/kairos-io/kairos/agent/seed"
 )
 
@@ -104,7 +105,7 @@ func (s *seeding) run(ctx context.Context, w *world) error {
 		if fails++; err == nil {
 			fails = 0
 		} else {
-			wait = min(wait, pauseAfter(fails))
+			wait = min(wait, role.PauseAfter(fails))
 		}
 		s.waitForNews(ctx, wait, func() <-chan struct{} {
 			if s.offered() != offered {

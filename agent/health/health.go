@@ -34,7 +34,7 @@ const (
 	CodeNetworkChanged = "NetworkChanged"  // network_id differs from the one this node belongs to
 	CodeImage          = "ImageUnavail"    // the k3s image cannot be had
 	CodePodImages      = "PodImages"       // images that came with the network are missing
-	CodeK3sFailing     = "K3sFailing"      // k3s does not stay up
+	CodeK3sFailing     = "K3sFailing"      // k3s does not stay up, or does not answer
 	CodePodNetwork     = "PodNetworkError" // the pod network could not be applied
 )
 

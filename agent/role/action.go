@@ -29,6 +29,7 @@ type (
 		Code   string
 		Reason string
 		Hint   string
+		Grave  bool // going on does not help: an error, not a warning
 	}
 	// Save makes the state durable. It is complete apart from Genesis, which the
 	// caller must keep as it is: store.Store.SaveRole does.
@@ -82,6 +83,9 @@ type (
 	WithdrawNetwork struct{}
 	// Publish sets this node's annotations (all of them).
 	Publish struct{ Annotations map[string]string }
+	// Restart stops a k3s that does not answer, so that the next turn starts it. Pods
+	// and their network stay as they are.
+	Restart struct{ Reason string }
 	// Stop stops k3s and keeps its data.
 	Stop struct{ Reason string }
 )
@@ -103,4 +107,5 @@ func (StartWorker) isAction()     {}
 func (ApplyNetwork) isAction()    {}
 func (WithdrawNetwork) isAction() {}
 func (Publish) isAction()         {}
+func (Restart) isAction()         {}
 func (Stop) isAction()            {}

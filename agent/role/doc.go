@@ -6,6 +6,10 @@
 // announces, and the caller executes the actions in order, stops at the first
 // that fails, and comes back with fresh facts.
 //
+// What a plan needs to know of earlier turns are facts as well, made by values that
+// get the time as an argument: Watch (a k3s that does not answer) and Backoff (one
+// that does not stay up).
+//
 // Nobody assigns roles. A node that the decision does not name is a worker, so
 // there is no message that could be lost. Wherever going on could make a second
 // cluster or destroy the first, the plan is to ask a person.

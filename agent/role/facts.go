@@ -95,6 +95,7 @@ type K3s struct {
 	Ready     bool       // it answers /readyz (server) or its kubelet is healthy (worker)
 	Role      store.Role // as its labels say
 	UID       string     // as its labels say
+	Silence   Silence    // since when it does not; see Watch
 	Stale     bool       // runs with other flags or another image than the present configuration asks for
 }
 

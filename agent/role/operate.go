@@ -24,6 +24,7 @@ func (p *planner) operate() {
 	if !ok {
 		return
 	}
+	p.tellRestarts()
 	if p.f.K3s.Ready && p.st.Phase == store.Starting {
 		p.save(func(s *store.State) { s.Phase = store.Running })
 	}
@@ -91,7 +92,7 @@ func (p *planner) control() bool {
 		p.do(StartServer{UID: p.st.ClusterUID, First: first})
 	}
 	if !f.K3s.Ready {
-		p.wait("", "waiting for the Kubernetes API of this machine to answer", logHint)
+		p.awaitK3s("waiting for the Kubernetes API of this machine to answer")
 		return false
 	}
 	return true
@@ -137,7 +138,7 @@ func (p *planner) worker() bool {
 		p.startWorker()
 	}
 	if !f.K3s.Ready {
-		p.wait("", "waiting for k3s on this machine to join the cluster", logHint)
+		p.awaitK3s("waiting for k3s on this machine to join the cluster")
 		return false
 	}
 	return true

@@ -20,6 +20,7 @@ const (
 	codeNetworkChanged = "NetworkChanged"
 	codeOverlayDown    = "OverlayDown"
 	codeWaiting        = "Waiting"
+	codeK3sFailing     = "K3sFailing"
 )
 
 // resetHint ends the messages after which a person may want to start afresh.
@@ -73,7 +74,7 @@ func (p *planner) ask(code, reason, hint string) {
 	p.because(reason)
 }
 
-func (p *planner) note(code, reason, hint string) { p.do(Note{code, reason, hint}) }
+func (p *planner) note(code, reason, hint string) { p.do(Note{Code: code, Reason: reason, Hint: hint}) }
 
 func (p *planner) because(reason string) {
 	if p.waiting == "" {

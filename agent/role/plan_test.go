@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kairos-io/kairos/agent/store"
 	"github.com/kairos-io/kairos/overlay/identity"
@@ -50,7 +51,7 @@ func brief(a Action) string {
 		return map[reflect.Type]string{
 			reflect.TypeFor[RunGenesis](): "genesis", reflect.TypeFor[Pin](): "pin", reflect.TypeFor[FetchImage](): "fetch image", reflect.TypeFor[PrepareImage](): "image",
 			reflect.TypeFor[ProposeStarted](): "propose started", reflect.TypeFor[FetchJoin](): "fetch join",
-			reflect.TypeFor[StartWorker](): "start worker", reflect.TypeFor[WithdrawNetwork](): "withdraw network", reflect.TypeFor[Stop](): "stop", reflect.TypeFor[Publish](): "publish",
+			reflect.TypeFor[StartWorker](): "start worker", reflect.TypeFor[WithdrawNetwork](): "withdraw network", reflect.TypeFor[Stop](): "stop", reflect.TypeFor[Restart](): "restart", reflect.TypeFor[Publish](): "publish",
 		}[reflect.TypeOf(a)]
 	}
 }
@@ -255,6 +256,24 @@ func TestPlan(t *testing.T) {
 		{"container of another cluster", running(store.Server), func(f *Facts) { f.K3s.UID = uidB }, []string{"genesis", "stop"}},
 
 		// Worker: every day and after a reboot.
+		{"server silent for long: restarted, nothing else", running(store.Server), func(f *Facts) {
+			f.K3s.Ready, f.K3s.Silence = false, Silence{For: silentLimit, Answered: true}
+		}, []string{"genesis", "restart", "wait Waiting"}},
+		{"server silent for a while", running(store.Server), func(f *Facts) {
+			f.K3s.Ready, f.K3s.Silence = false, Silence{For: silentLimit - 1, Answered: true}
+		}, []string{"genesis", "wait Waiting"}},
+		{"server not up yet after a reboot", running(store.Server), func(f *Facts) {
+			f.K3s.Ready, f.K3s.Silence = false, Silence{For: silentLimit}
+		}, []string{"genesis", "wait Waiting"}},
+		{"server silent, and to be replaced anyway", running(store.Server), func(f *Facts) {
+			f.K3s.Ready, f.K3s.Stale, f.K3s.Silence = false, true, Silence{For: silentLimit, Answered: true}
+		}, []string{"genesis", "start server", "wait Waiting"}},
+		{"worker silent for long, its server away: nothing to gain", running(store.Worker), func(f *Facts) {
+			f.K3s.Ready, f.Servers[0].Connected, f.K3s.Silence = false, false, Silence{For: time.Hour, Answered: true}
+		}, []string{"genesis", "note ServerLost", "wait Waiting"}},
+		{"silent while cluster.enabled is false", running(store.Server), func(f *Facts) {
+			f.ClusterEnabled, f.K3s.Ready, f.K3s.Silence = false, false, Silence{For: time.Hour}
+		}, []string{"withdraw network", "stop"}},
 		{"running worker", running(store.Worker), nil, []string{"genesis"}},
 		{"worker after a reboot, nobody there", booted(store.Worker), nil,
 			[]string{"genesis", "note ServerLost", "network 10.42.3.0/24", "start worker", "wait Waiting"}},

@@ -49,7 +49,7 @@ func (w *walk) do(a Action) {
 		f.AppliedPodCIDR = netip.Prefix{}
 	case Publish:
 		f.Published = maps.Clone(a.Annotations)
-	case Stop:
+	case Stop, Restart:
 		f.K3s = K3s{Container: Absent}
 	}
 	w.steps = append(w.steps, brief(a))
