@@ -115,3 +115,69 @@ func (n *meshNode) serve() {
 	n.mesh.mu.Unlock()
 	n.mesh.join(n.group)
 }
+
+// Nodes lose all that they knew at any moment, and abstain from then on: whatever is
+// decided meanwhile, it stays one cluster, and who still votes brings it about.
+func TestRandomSchedulesWithAmnesia(t *testing.T) {
+	runs := min(*simRuns, 4000)
+	if testing.Short() || raceEnabled {
+		runs = min(runs, 500)
+	}
+	lost, born := 0, 0
+	for seed := *simSeed; seed < *simSeed+uint64(runs); seed++ {
+		n := 2 + int(seed%4)
+		s := newSim(t, seed, n, 2*(n/2+1)-1) // 2Q-1: Q-1 of them may be lost
+		violation = ""
+		parted := false
+		for range 250 {
+			s.step()
+			if i := s.rng.IntN(len(s.nodes)); i < s.net.Quorum-1 && s.rng.IntN(100) == 0 {
+				s.forget(i)
+				lost++
+			}
+			if len(s.births) == 1 && !parted {
+				parted = true
+				s.part()
+			}
+			if len(s.births) > 1 {
+				violation = "I1: two clusters started"
+			}
+			if violation != "" {
+				s.fatalf(seed, "%s", violation)
+			}
+		}
+		born += len(s.births)
+		if s.heal(seed); violation != "" || len(s.births) > 1 {
+			s.fatalf(seed, "%s, %d clusters after healing", violation, len(s.births))
+		}
+	}
+	t.Logf("RESULT %d schedules, %d births before healing, %d times all was forgotten", runs, born, lost)
+	if lost == 0 || born == 0 {
+		t.Error("the schedules do not exercise forgetting")
+	}
+}
+
+// forget takes everything from node i but its key; then it abstains, as package role
+// has it.
+func (s *sim) forget(i int) {
+	s.crash(i)
+	fresh, err := s.nodes[i].core.Adopt(State{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.nodes[i].disk = s.nodes[i].core.Abstain(fresh, EveryEpoch)
+}
+
+// part is the worst moment: a cluster has just been born, all forget that may, and with
+// those who have not heard of it they are cut off from who knows.
+func (s *sim) part() {
+	for i := range s.net.Quorum - 1 {
+		s.forget(i)
+	}
+	s.pool = nil
+	for i := range s.nodes {
+		for j := range s.nodes {
+			s.down[i][j] = (s.nodes[i].disk.Decision == nil) != (s.nodes[j].disk.Decision == nil)
+		}
+	}
+}
