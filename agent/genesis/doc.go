@@ -24,6 +24,11 @@
 // epoch; it keeps the first other one as a rival, and people choose. Time is used for politeness only: no timer and no clock can make
 // two clusters, they can only delay one.
 //
+// A node that may have forgotten votes gives none any more and goes on learning: its
+// agent says so (Abstain), or a proof carries a vote under its own key that it does
+// not remember. What is left is a whole disk put back in time or copied, which looks
+// like a node that never voted.
+//
 // core.go, proposal.go, decision.go, timing.go and their types are pure: state
 // and message in, state and message out. Driver is the loop that saves, signs
 // and sends. Nodes that hold the token are trusted not to lie about votes of

@@ -247,6 +247,9 @@ func (d *Driver) report(old, next State) {
 	if c := next.Conflict(); c != nil && next.Rival != old.Rival {
 		log.Error("a second cluster claims this network_id; this node stays where it is", "cluster", c.Own, "rival", c.Rival)
 	}
+	if next.abstains() && !old.abstains() {
+		log.Warn("this node may have voted before and forgot it; it votes for nothing any more")
+	}
 	if next.epoch() > old.epoch() && next.Prior != nil {
 		log.Warn("cluster abandoned before it was started", "cluster", next.Prior.Value.UID)
 	}
