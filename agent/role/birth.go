@@ -70,9 +70,9 @@ func (p *planner) undecided() {
 func (p *planner) mayJoin(d *Decision) bool {
 	named := d.Names(p.f.Self)
 	switch {
-	case d.Servers[0] == p.f.Self && d.Started && (p.st.Phase != store.Decided || p.st.ClusterUID != d.UID):
+	case d.Servers[0] == p.f.Self && d.Started && (p.st.Phase != store.Decided || p.st.ClusterUID != d.UID || p.f.Genesis.Abstains):
 		// Only this node can have asked for leave to start, and not before it had
-		// saved that it is named: it did so and forgot.
+		// saved that it is named, and its own vote for it: it did so and forgot.
 		p.ask(codeNeedsOperator, fmt.Sprintf("this machine started cluster %s before; its state and the cluster's data are gone", d.UID),
 			"restore /var/lib/kairos/agent and /var/lib/rancher from a backup; "+resetHint)
 	case named && p.f.Wanted == WantedWorker:

@@ -206,6 +206,8 @@ func TestPlan(t *testing.T) {
 			[]string{"genesis", "save starting server", "start server first", "wait Waiting"}},
 		{"named and started, but nothing remembered: it ran before", named(true, true), func(f *Facts) { f.Store, f.State = StoreEmpty, store.State{} },
 			[]string{"genesis", "ask NeedsOperator"}},
+		{"named and started, with a state of before it asked for leave: it ran before", named(true, true), func(f *Facts) { f.Genesis.Abstains = true },
+			[]string{"genesis", "ask NeedsOperator"}},
 		{"abandoned before it was started", named(true, false), func(f *Facts) { f.Genesis = Genesis{Epoch: 2} }, []string{"genesis", "save promised", "wait Waiting"}},
 		{"abandoned, then another is named", named(true, false), func(f *Facts) {
 			f.Genesis = Genesis{Epoch: 2, Decision: &Decision{UID: uidB, Epoch: 2, Servers: []identity.ID{other}, Started: true}}
@@ -341,8 +343,10 @@ func TestPlanNever(t *testing.T) {
 									}
 									f.Marker = Marker{Presence: mark, UID: uid, Epoch: 1, Role: r}
 									f.K3s = K3s{Container: box, UID: uid, Role: r}
-									checkNever(t, f)
-									tried++
+									for _, f.Genesis.Abstains = range []bool{false, true} {
+										checkNever(t, f)
+										tried++
+									}
 								}
 							}
 						}
@@ -370,7 +374,7 @@ func checkNever(t *testing.T, f Facts) {
 				fail("starts before the phase is saved")
 			}
 			if a.First && (f.Datastore != Absent || f.State.Phase == store.Running ||
-				f.State.Phase == store.Decided && !f.Genesis.Decision.Started ||
+				f.State.Phase == store.Decided && (!f.Genesis.Decision.Started || f.Genesis.Abstains) ||
 				f.State.Phase == store.Starting && (f.Marker.Presence != Present || f.Marker.UID != a.UID)) {
 				fail("creates a cluster without the right to")
 			}
