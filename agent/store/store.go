@@ -90,6 +90,23 @@ func (s *Store) Load() (state State, found bool, err error) {
 	return st.Clone(), true, nil
 }
 
+// Read is Load for whoever only looks, and needs neither the lock nor the
+// agent: a file is replaced as a whole, so what is there is one state.
+func Read(dir string) (state State, found bool, err error) {
+	path := filepath.Join(dir, fileName)
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return State{}, false, nil
+	}
+	if err != nil {
+		return State{}, false, fmt.Errorf("read %s: %w: %w", path, ErrUnreadable, err)
+	}
+	if state, err = decode(raw); err != nil {
+		return State{}, false, fmt.Errorf("read %s: %w", path, err)
+	}
+	return state, true, nil
+}
+
 // State returns the state last loaded or saved.
 func (s *Store) State() State {
 	s.mu.Lock()

@@ -303,3 +303,31 @@ func TestKeepsWhatALaterVersionAdds(t *testing.T) {
 		})
 	}
 }
+
+// Whoever only looks needs no lock, and is told what cannot be read.
+func TestRead(t *testing.T) {
+	dir := t.TempDir()
+	if st, found, err := Read(dir); err != nil || found || st.Role != NoRole {
+		t.Errorf("nothing there: %+v, %t, %v", st, found, err)
+	}
+	s, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	if _, _, err := s.Load(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Save(State{Phase: Running, Role: Server, NetworkID: "home"}); err != nil {
+		t.Fatal(err)
+	}
+	if st, found, err := Read(dir); err != nil || !found || st.Role != Server || st.NetworkID != "home" { // while s has the lock
+		t.Errorf("read %+v, %t, %v", st, found, err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, fileName), []byte("rubbish"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := Read(dir); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("damaged: %v", err)
+	}
+}

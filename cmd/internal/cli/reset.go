@@ -74,6 +74,7 @@ type resetter struct {
 	env  *Env
 	f    resetFlags
 	node localNode
+	in   membership
 	name string // of this machine, for people
 }
 
@@ -90,6 +91,7 @@ func (r *resetter) run(ctx context.Context) error {
 			return fmt.Errorf("read the host name: %w", err)
 		}
 	}
+	r.in = r.membership()
 	if err := r.check(); err != nil {
 		return err
 	}
@@ -126,23 +128,48 @@ func (r *resetter) survivors() ([]string, error) {
 	return kept, nil
 }
 
+// membership is the agent's word, and what is on disk where the agent gives none:
+// when it does not run, and when it is leaving already.
+func (r *resetter) membership() membership {
+	if c := r.node.agent.Cluster; r.node.agentErr == nil && c.Role != "" {
+		return membership{role: store.Role(c.Role), networkID: c.NetworkID}
+	}
+	m := membershipOf(r.f.root)
+	if r.node.agentErr == nil {
+		m.networkID = cmp.Or(r.node.agent.Cluster.NetworkID, m.networkID)
+	}
+	if m.networkID == "" { // the marker and the datastore do not tell it
+		c, _, err := givenConfig(r.f.root)
+		if err != nil {
+			c.NetworkID = cmp.Or(m.uid, r.name) // something that nobody types by habit
+		}
+		m.networkID = c.NetworkID
+	}
+	return m
+}
+
 // check refuses what cannot work, before anything is asked.
 func (r *resetter) check() error {
-	switch c := r.node.agent.Cluster; {
-	case r.node.agentErr != nil && errors.Is(r.node.agentErr, api.ErrForbidden):
+	server, silent := r.in.role == store.Server, r.node.agentErr != nil
+	unsaid := r.in.endsCluster() && r.f.yes && r.f.endCluster != r.in.networkID
+	switch {
+	case silent && errors.Is(r.node.agentErr, api.ErrForbidden):
 		return withHint(r.node.agentErr, "run the command with sudo")
-	case r.node.agentErr != nil && !r.f.force:
+	case silent && !r.f.force:
 		return withHint(fmt.Errorf("the agent, which takes this machine out of its cluster, does not answer: %w", r.node.agentErr),
 			"see `systemctl status kairos-agent`; --force wipes the data without leaving")
-	case r.node.agentErr != nil && r.f.keep:
+	case silent && r.f.keep:
 		return withHint(usagef("--keep-identity needs the agent, which does not answer: it alone knows whether this machine may come back under its key"),
 			"leave out --keep-identity")
-	case c.Role == string(store.Server) && r.f.keep:
+	case server && r.f.keep:
 		return withHint(usagef("the cluster's server cannot come back under its key, because its data will be gone"), "leave out --keep-identity")
-	case c.Role == string(store.Server) && r.f.yes && r.f.endCluster != c.NetworkID:
-		return withHint(usagef("this machine is the server of cluster %q, which would end for good", c.NetworkID),
-			"add --end-cluster %s if that is meant", c.NetworkID)
-	case r.f.endCluster != "" && c.Role != string(store.Server):
+	case server && unsaid:
+		return withHint(usagef("this machine is the server of cluster %q, which would end for good", r.in.networkID),
+			"add --end-cluster %s if that is meant", r.in.networkID)
+	case unsaid:
+		return withHint(usagef("it cannot be read whether this machine is the server of a cluster, which would end for good: %w", r.in.problem),
+			"add --end-cluster %s if that may happen", r.in.networkID)
+	case r.f.endCluster != "" && !r.in.endsCluster():
 		return usagef("--end-cluster %s: this machine is not a server", r.f.endCluster)
 	}
 	return nil
@@ -152,14 +179,18 @@ func (r *resetter) check() error {
 func (r *resetter) explain(kept []string) {
 	say := r.env.say
 	say("this resets %s:", console.Printable(r.name))
-	switch c := r.node.agent.Cluster; {
-	case r.node.agentErr != nil:
+	id := console.Printable(r.in.networkID)
+	if r.node.agentErr != nil {
 		say("- it does not leave its cluster, because its agent does not answer; if it is in one, its node object stays there")
-	case c.Role == string(store.Server):
-		say("- CLUSTER %q ENDS: this machine is its server, and everything that Kubernetes knows is lost;", console.Printable(c.NetworkID))
+	}
+	switch {
+	case r.in.role == store.Server:
+		say("- CLUSTER %q ENDS: this machine is its server, and everything that Kubernetes knows is lost;", id)
 		say("  the other machines go on waiting for it: reset them too, to make a new cluster with them")
-	case c.Role != "":
-		say("- it leaves cluster %q: its pods are moved away, its node is deleted", console.Printable(c.NetworkID))
+	case r.in.problem != nil:
+		say("- A CLUSTER MAY END: it cannot be read whether this machine is the server of one")
+	case r.in.role != store.NoRole && r.node.agentErr == nil:
+		say("- it leaves cluster %q: its pods are moved away, its node is deleted", id)
 	}
 	say("- everything below /var, /home, /root, /opt, /srv and /usr/local is lost, with all data of pods on this disk, and every change in /etc")
 	if !r.f.keep {
@@ -173,11 +204,11 @@ func (r *resetter) ask(ctx context.Context) error {
 	if err := r.env.confirmName(ctx, r.f.yes, "reset this machine", r.name); err != nil {
 		return err
 	}
-	if c := r.node.agent.Cluster; c.Role == string(store.Server) && r.f.endCluster == "" {
-		if err := r.env.confirmName(ctx, false, "end the cluster", c.NetworkID); err != nil {
+	if r.in.endsCluster() && r.f.endCluster == "" {
+		if err := r.env.confirmName(ctx, false, "end the cluster", r.in.networkID); err != nil {
 			return err
 		}
-		r.f.endCluster = c.NetworkID
+		r.f.endCluster = r.in.networkID
 	}
 	return nil
 }

@@ -5,26 +5,26 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/agent/store"
 )
 
 // What a person has to type before data is lost: the machine's name, and the
 // cluster's where it ends.
 func TestResetAsks(t *testing.T) {
-	server := api.Cluster{NetworkID: "home", Phase: "running", Role: "server"}
+	server := membership{role: store.Server, networkID: "home"}
 	tests := []struct {
-		name    string
-		cluster api.Cluster
-		flags   resetFlags
-		input   string
-		end     string // network_id that the agent is told
-		want    string // "" for consent
+		name  string
+		in    membership
+		flags resetFlags
+		input string
+		end   string // network_id that the agent is told
+		want  string // "" for consent
 	}{
-		{"the name", api.Cluster{}, resetFlags{}, "alpha-aeaaaa\n", "", ""},
-		{"another name", api.Cluster{}, resetFlags{}, "beta\n", "", "nothing was changed: that was not alpha-aeaaaa"},
-		{"y is no name", api.Cluster{}, resetFlags{}, "y\n", "", "nothing was changed: that was not alpha-aeaaaa"},
-		{"nothing", api.Cluster{}, resetFlags{}, "", "", "nothing was changed: that was not alpha-aeaaaa"},
-		{"--yes", api.Cluster{}, resetFlags{yes: true}, "", "", ""},
+		{"the name", membership{}, resetFlags{}, "alpha-aeaaaa\n", "", ""},
+		{"another name", membership{}, resetFlags{}, "beta\n", "", "nothing was changed: that was not alpha-aeaaaa"},
+		{"y is no name", membership{}, resetFlags{}, "y\n", "", "nothing was changed: that was not alpha-aeaaaa"},
+		{"nothing", membership{}, resetFlags{}, "", "", "nothing was changed: that was not alpha-aeaaaa"},
+		{"--yes", membership{}, resetFlags{yes: true}, "", "", ""},
 		{"the server, both names", server, resetFlags{}, "alpha-aeaaaa\nhome\n", "home", ""},
 		{"the server, one name", server, resetFlags{}, "alpha-aeaaaa\n", "", "nothing was changed: that was not home"},
 		{"the server, its end is a flag", server, resetFlags{endCluster: "home"}, "alpha-aeaaaa\n", "home", ""},
@@ -35,7 +35,7 @@ func TestResetAsks(t *testing.T) {
 			env, out := person("", true)
 			env.Stdin = iotest.OneByteReader(strings.NewReader(tt.input)) // a terminal gives no more than a line
 			r := &resetter{env: env, f: tt.flags, name: "alpha-aeaaaa"}
-			r.node.agent.Cluster = tt.cluster
+			r.in = tt.in
 			err := r.ask(t.Context())
 			if got := errorText(err); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
