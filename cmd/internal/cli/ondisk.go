@@ -56,16 +56,18 @@ func (m membership) endsCluster() bool { return m.role == store.Server || m.prob
 //
 // The merged one is in force; where it is missing, the files that it is made of
 // are asked, because a boot that refused them, or has not merged them yet, has
-// none. Only a machine that nobody gave a configuration has the default one:
-// found is false. What was given and cannot be used is an error, and never the default.
-func ownConfig(root, merged string) (c config.Config, found bool, err error) {
-	if c, err = config.LoadFile(merged); !errors.Is(err, fs.ErrNotExist) {
-		return c, err == nil, err
+// none. Only a machine that nobody gave a configuration has the default one.
+// What was given and cannot be used is an error, and never the default.
+func ownConfig(root, merged string) (config.Config, error) {
+	c, err := config.LoadFile(merged)
+	if errors.Is(err, fs.ErrNotExist) {
+		c, _, err = givenConfig(root)
 	}
-	return givenConfig(root)
+	return c, err
 }
 
-// givenConfig is what the files below the root come to, in this version's eyes.
+// givenConfig is what the files below the root come to, in this version's eyes;
+// found is false where nobody gave any, and the default counts.
 func givenConfig(root string) (c config.Config, found bool, err error) {
 	files, err := config.Sources(root)
 	if err != nil {

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -23,7 +23,9 @@ const exitNothingNew = 3
 type upgradeFlags struct {
 	restart
 	root, config, image, hosts string
+	key                        string // file
 	check, stage, apply, yes   bool
+	downgrade                  bool
 }
 
 func newUpgrade(env *Env) *cobra.Command {
@@ -48,11 +50,15 @@ or crashes three times, the machine goes back to the version that runs now by it
 	flags.BoolVar(&f.apply, "apply", false, "reboot into the version that was staged")
 	flags.BoolVarP(&f.yes, "yes", "y", false, "do not ask before the reboot")
 	flags.BoolVar(&f.ignoreLock, "ignore-lock", false, "reboot even when the cluster's upgrade lock cannot be had")
+	flags.BoolVar(&f.downgrade, "allow-downgrade", false, "take a release that is older than what runs")
+	flags.StringVar(&f.key, "verify-key", "", "file with the public key in PEM that must have signed it (default: os.verify_key)")
 	flags.StringVar(&f.config, "config", filepath.Join(defaultConfigDir, config.KairosFile), "configuration")
 	flags.StringVar(&f.hosts, "hosts-dir", oci.DefaultHostsDir, "containerd's hosts.toml files, for mirrors")
 	restartFlags(cmd, &f.restart, &f.root)
 	cmd.MarkFlagsMutuallyExclusive("check", "stage", "apply")
 	cmd.MarkFlagsMutuallyExclusive("apply", "image")
+	cmd.MarkFlagsMutuallyExclusive("apply", "allow-downgrade")
+	cmd.MarkFlagsMutuallyExclusive("apply", "verify-key")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return (&upgrader{env: env, f: f}).run(cmd.Context())
 	}
@@ -71,7 +77,7 @@ type upgrader struct {
 	env *Env
 	f   upgradeFlags
 	m   *osMachine
-	cfg config.OS
+	cfg config.OS // zero where the configuration cannot be used
 }
 
 func (u *upgrader) run(ctx context.Context) error {
@@ -109,14 +115,9 @@ func (u *upgrader) apply(ctx context.Context) error {
 
 // find looks for the release.
 func (u *upgrader) find(ctx context.Context) (*upgrade.Offer, error) {
-	cfg, err := config.LoadFile(u.f.config)
-	switch {
-	case errors.Is(err, fs.ErrNotExist): // a machine that was not configured insists on nothing
-		u.cfg = config.Default().OS
-	case err != nil:
-		return nil, configError(err)
-	default:
-		u.cfg = cfg.OS
+	key, err := u.trust()
+	if err != nil {
+		return nil, err
 	}
 	image := u.image()
 	if image == "" {
@@ -130,8 +131,37 @@ func (u *upgrader) find(ctx context.Context) (*upgrade.Offer, error) {
 	if err != nil {
 		return nil, err
 	}
-	offer, err := upgrade.Find(ctx, upgrade.Options{Ref: ref, OCI: oci.Options{Mirrors: mirrors}, Key: u.cfg.VerifyKey.Key()})
+	offer, err := upgrade.Find(ctx, upgrade.Options{Ref: ref, OCI: oci.Options{Mirrors: mirrors}, Key: key.Key()})
 	return offer, explainOffer(err)
+}
+
+// trust reads the configuration, and returns the key that must have signed the
+// release; none where nobody asks for signatures. A configuration that cannot be
+// used may ask for them: without it only a key that a person names will do.
+func (u *upgrader) trust() (key config.PublicKey, err error) {
+	if u.f.key != "" {
+		raw, err := os.ReadFile(u.f.key)
+		if err == nil {
+			key, err = config.ParsePublicKey(string(raw))
+		}
+		if err != nil {
+			return key, usagef("read the public key %s: %w", u.f.key, err)
+		}
+	}
+	c, err := ownConfig(u.f.root, u.f.config)
+	switch {
+	case err == nil:
+		u.cfg = c.OS
+	case key.IsZero():
+		u.env.say("not upgrading: the configuration cannot be used, and may ask for signed releases")
+		return key, withHint(configError(err), "mend it: `kairos-agent config --check FILE` says what is wrong; or name the key with --verify-key FILE")
+	default:
+		u.env.say("the configuration cannot be used: going by --verify-key alone")
+	}
+	if key.IsZero() {
+		key = u.cfg.VerifyKey
+	}
+	return key, nil
 }
 
 // image is where to look: what was asked for, else configured, else used last.
@@ -154,7 +184,7 @@ func (u *upgrader) image() string {
 func explainOffer(err error) error {
 	switch {
 	case errors.Is(err, upgrade.ErrSignature):
-		return withHint(err, "sign it with `image sign` or cosign, with the key that os.verify_key is the public one of")
+		return withHint(err, "sign it with `image sign` or cosign, with the key that os.verify_key or --verify-key is the public one of")
 	case errors.Is(err, release.ErrInvalid):
 		return withHint(err, "a release is made with `image release`; nothing was changed on this machine")
 	case errors.Is(err, oci.ErrNotFound):
