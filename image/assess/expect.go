@@ -11,7 +11,7 @@ import (
 type Expect struct {
 	Version    int       `json:"version"`
 	When       time.Time `json:"when"`                 // by the wall clock: shown, never compared
-	Configured bool      `json:"configured"`           // the overlay and the agent ran
+	Configured bool      `json:"configured"`           // its configuration was taken
 	Conditions []string  `json:"conditions,omitempty"` // codes of the overlay's errors that were there already
 	Mesh       bool      `json:"mesh"`                 // it was connected to another node
 	Cluster    bool      `json:"cluster"`              // it ran k3s
@@ -44,6 +44,34 @@ type Probe struct {
 // heardFrom reports whether this answer is the node's own: a refusal may come
 // from a router before it.
 func (p Probe) heardFrom(a Answer) bool { return a == Accepted || a == Refused && p.Own }
+
+// Silence is which of the daemons did not answer when the machine was looked at.
+type Silence struct{ Overlay, Agent bool }
+
+// Recall fills in what nobody could be asked, with what was known of the same
+// machine before (nil: nothing): a daemon that is just being restarted must not
+// make the new system one of which nothing is expected.
+func (e Expect) Recall(was *Expect, s Silence) Expect {
+	if was == nil {
+		return e
+	}
+	e.Configured = e.Configured || was.Configured
+	if s.Overlay {
+		e.Conditions = was.Conditions
+	}
+	if !e.Mesh && was.Mesh { // an overlay that answers may have had no time to connect yet
+		e.Mesh = true
+		for _, p := range was.Probes {
+			if !p.Gateway { // those were seen again
+				e.Probes = append(e.Probes, p)
+			}
+		}
+	}
+	if s.Agent {
+		e.Cluster, e.Ready, e.Server = e.Cluster || was.Cluster, was.Ready, e.Server || was.Server
+	}
+	return e
+}
 
 // LoadExpect reads expect.json in dir; nil without an error when there is none:
 // this system was flashed or installed, and nothing is expected but local health.

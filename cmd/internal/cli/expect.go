@@ -21,13 +21,41 @@ const maxProbes = 16
 // refuse. Either is an answer.
 const gatewayPort = 53
 
+// Patience with a daemon that a person has just restarted; tests have less.
+var (
+	expectPoll = time.Second
+	expectWait = 30 * time.Second
+)
+
+// onDisk is what is written on the machine's disk of what it does when nothing
+// is wrong: it is known whoever answers at the moment.
+type onDisk struct {
+	configured bool           // this version takes the configuration
+	cluster    bool           // the agent runs k3s wherever it can
+	server     bool           // as the control plane
+	earlier    *assess.Expect // what was noted for the same system; nil: nothing
+}
+
+// readDisk looks at the machine below the root.
+func readDisk(root string) onDisk {
+	c, found, err := givenConfig(root)
+	in := membershipOf(root)
+	d := onDisk{configured: found && err == nil}
+	d.cluster = in.running && (!d.configured || c.Cluster.Enabled)
+	d.server = d.cluster && in.role == store.Server
+	return d
+}
+
 // noteExpect looks at this machine as it is before it is given another system:
 // what the boot check will want back. It changes nothing, asks the places that
-// it notes once, and takes up to ten seconds where some do not answer. network
-// is host.Look's.
-func noteExpect(ctx context.Context, s sockets, network host.Network) (assess.Expect, error) {
-	n := askLocal(ctx, s)
-	e := n.expect(time.Now())
+// it notes once, and takes up to ten seconds where some do not answer, and half a
+// minute where a daemon does not that should. network is host.Look's.
+func noteExpect(ctx context.Context, s sockets, network host.Network, disk onDisk) (assess.Expect, error) {
+	n, err := askBoth(ctx, s, disk)
+	if err != nil {
+		return assess.Expect{}, err
+	}
+	e := n.expect(time.Now(), disk)
 	for _, c := range network.Cards {
 		e.NICs = append(e.NICs, c.NIC())
 	}
@@ -40,16 +68,46 @@ func noteExpect(ctx context.Context, s sockets, network host.Network) (assess.Ex
 		h.Probe.Answers = h.Answer.There()
 		e.Probes = append(e.Probes, h.Probe)
 	}
-	return e, nil
+	return e.Recall(disk.earlier, n.silence()), nil
 }
 
-// expect is the part that the daemons tell.
-func (n *localNode) expect(now time.Time) assess.Expect {
+// askBoth asks the daemons, again and again for a while where the disk says that
+// they have something to do.
+func askBoth(ctx context.Context, s sockets, disk onDisk) (localNode, error) {
+	limit := time.NewTimer(expectWait)
+	defer limit.Stop()
+	poll := time.NewTicker(expectPoll)
+	defer poll.Stop()
+	for {
+		n := askLocal(ctx, s)
+		if !disk.configured || n.silence() == (assess.Silence{}) {
+			return n, nil
+		}
+		select {
+		case <-ctx.Done():
+			return n, ctx.Err()
+		case <-limit.C:
+			return n, nil
+		case <-poll.C:
+		}
+	}
+}
+
+func (n *localNode) silence() assess.Silence {
+	return assess.Silence{Overlay: n.overlayErr != nil, Agent: n.agentErr != nil}
+}
+
+// expect is the part that the daemons tell, and the disk where the agent does not.
+// That a node was ready is nowhere on it.
+func (n *localNode) expect(now time.Time, disk onDisk) assess.Expect {
 	cluster := n.agent.Cluster
 	e := assess.Expect{
-		When: now, Configured: n.overlayErr == nil && n.agentErr == nil, Mesh: len(n.connected()) > 0,
+		When: now, Configured: disk.configured || n.overlayErr == nil || n.agentErr == nil, Mesh: len(n.connected()) > 0,
 		Cluster: cluster.Role != "" && cluster.Phase == string(store.Running) && n.agent.K3sRunning,
 		Ready:   n.agent.Ready, Server: cluster.Role == string(store.Server),
+	}
+	if n.agentErr != nil {
+		e.Cluster, e.Server = disk.cluster, disk.server
 	}
 	for _, c := range n.status.Conditions {
 		if c.Severity == severityError {

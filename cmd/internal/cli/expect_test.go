@@ -1,15 +1,21 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
+	"io"
 	"net/http"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/kairos-io/kairos/agent"
+	"github.com/kairos-io/kairos/agent/store"
 	"github.com/kairos-io/kairos/image/assess"
 	"github.com/kairos-io/kairos/image/assess/host"
 	"github.com/kairos-io/kairos/overlay/api"
@@ -61,24 +67,109 @@ func TestExpectIsWhatWorks(t *testing.T) {
 	tests := []struct {
 		name string
 		node localNode
+		disk onDisk
 		want assess.Expect
 	}{
-		{"nothing answers", localNode{overlayErr: api.ErrNotRunning, agentErr: api.ErrNotRunning}, assess.Expect{}},
-		{"alone", localNode{nodes: []api.Node{node(1, "gone", "")}}, assess.Expect{Configured: true}},
-		{"meshed", localNode{nodes: []api.Node{node(1, "beta", "192.0.2.1:1")}}, assess.Expect{Configured: true, Mesh: true}},
-		{"worker", localNode{agent: worker}, assess.Expect{Configured: true, Cluster: true, Ready: true}},
-		{"server", localNode{agent: server}, assess.Expect{Configured: true, Cluster: true, Ready: true, Server: true}},
-		{"not ready already", localNode{agent: notReady}, assess.Expect{Configured: true, Cluster: true}},
-		{"just joining", localNode{agent: starting}, assess.Expect{Configured: true, Ready: true}},
-		{"k3s does not run already", localNode{agent: stopped}, assess.Expect{Configured: true}},
+		{"nothing answers", localNode{overlayErr: api.ErrNotRunning, agentErr: api.ErrNotRunning}, onDisk{}, assess.Expect{}},
+		{"the agent has just started, on a server", localNode{agentErr: errJustStarted}, onDisk{cluster: true, server: true},
+			assess.Expect{Configured: true, Cluster: true, Server: true}},
+		{"both are being restarted", localNode{overlayErr: api.ErrNotRunning, agentErr: api.ErrNotRunning}, onDisk{configured: true, cluster: true},
+			assess.Expect{Configured: true, Cluster: true}},
+		{"what the agent says counts more", localNode{agent: stopped}, onDisk{configured: true, cluster: true, server: true}, assess.Expect{Configured: true}},
+		{"alone", localNode{nodes: []api.Node{node(1, "gone", "")}}, onDisk{}, assess.Expect{Configured: true}},
+		{"meshed", localNode{nodes: []api.Node{node(1, "beta", "192.0.2.1:1")}}, onDisk{}, assess.Expect{Configured: true, Mesh: true}},
+		{"worker", localNode{agent: worker}, onDisk{}, assess.Expect{Configured: true, Cluster: true, Ready: true}},
+		{"server", localNode{agent: server}, onDisk{}, assess.Expect{Configured: true, Cluster: true, Ready: true, Server: true}},
+		{"not ready already", localNode{agent: notReady}, onDisk{}, assess.Expect{Configured: true, Cluster: true}},
+		{"just joining", localNode{agent: starting}, onDisk{}, assess.Expect{Configured: true, Ready: true}},
+		{"k3s does not run already", localNode{agent: stopped}, onDisk{}, assess.Expect{Configured: true}},
 		{"trouble that is there already", localNode{status: api.Status{Conditions: []api.Condition{
 			{Code: "AddressConflict", Severity: "error"}, {Code: "Routes", Severity: "warning"}}}},
-			assess.Expect{Configured: true, Conditions: []string{"AddressConflict"}}},
+			onDisk{}, assess.Expect{Configured: true, Conditions: []string{"AddressConflict"}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got := tt.node.expect(time.Time{})
+			got := tt.node.expect(time.Time{}, tt.disk)
 			if !reflect.DeepEqual(got, tt.want) {
+				t.Errorf("got %+v, want %+v", got, tt.want)
+			}
+		})
+	}
+}
+
+var errJustStarted = errors.New("it has just started")
+
+// The daemons were being restarted when `kairos upgrade` looked, and the new
+// system refuses the configuration that this one takes: it must not be kept.
+func TestRefusedConfigurationIsNotKept(t *testing.T) {
+	refused := assess.Facts{Config: assess.ConfigRefused, ConfigWhy: "kairos.role: unknown key"}
+	for _, tt := range []struct {
+		name  string
+		files map[string]string
+		want  assess.Verdict
+	}{
+		{"taken by this version", map[string]string{"oem/config.yaml": freshConfig(t)}, assess.Bad},
+		{"refused by this version too", map[string]string{"oem/config.yaml": "#cloud-config\nkairos:\n  rolle: x\n"}, assess.Good},
+		{"none", nil, assess.Good},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			root := t.TempDir()
+			for name, text := range tt.files {
+				path := filepath.Join(root, name)
+				if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			none := sockets{overlay: filepath.Join(root, "o"), agent: filepath.Join(root, "a")}
+			e, err := noteExpect(t.Context(), none, host.Network{}, readDisk(root))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f := assess.Judge(&e, refused, assess.Clock{Limit: time.Minute}); f.Verdict != tt.want {
+				t.Errorf("%s: %s", f.Verdict, f.Reason)
+			}
+		})
+	}
+}
+
+func freshConfig(t *testing.T) string {
+	t.Helper()
+	var out bytes.Buffer
+	env := &Env{Stdin: strings.NewReader(""), Stdout: &out, Stderr: io.Discard}
+	if code := run(t.Context(), Kairos(env), env, []string{"generate-token", "-o", "yaml"}); code != exitOK {
+		t.Fatalf("exit code %d", code)
+	}
+	return out.String()
+}
+
+// What the disk says of a machine's part in a cluster.
+func TestReadDisk(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		state store.State
+		edit  string // of the configuration
+		want  onDisk
+	}{
+		{"no cluster yet", store.State{}, "", onDisk{configured: true}},
+		{"joining", store.State{Role: store.Worker, Phase: store.Starting}, "", onDisk{configured: true}},
+		{"worker", store.State{Role: store.Worker, Phase: store.Running}, "", onDisk{configured: true, cluster: true}},
+		{"server", store.State{Role: store.Server, Phase: store.Running}, "", onDisk{configured: true, cluster: true, server: true}},
+		{"without k3s by now", store.State{Role: store.Server, Phase: store.Running}, "  cluster: {enabled: false}\n", onDisk{configured: true}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			root := t.TempDir()
+			s, err := store.Open(filepath.Join(root, agentState))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _, err = s.Load()
+			oem := filepath.Join(root, "oem")
+			err = errors.Join(err, s.Save(tt.state), s.Close(), os.MkdirAll(oem, 0o755),
+				os.WriteFile(filepath.Join(oem, "config.yaml"), []byte(freshConfig(t)+tt.edit), 0o600))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := readDisk(root); !reflect.DeepEqual(got, tt.want) {
 				t.Errorf("got %+v, want %+v", got, tt.want)
 			}
 		})
@@ -105,7 +196,7 @@ func TestNoteExpect(t *testing.T) {
 	go func() { _ = own.Serve(al) }() // until it is closed
 	t.Cleanup(func() { _ = own.Close() })
 	card := assess.Card{Name: "eth0", MAC: "52:54:00:00:00:01", Up: true, Carrier: true, Setup: "configured"}
-	e, err := noteExpect(t.Context(), s, host.Network{Cards: []assess.Card{card}})
+	e, err := noteExpect(t.Context(), s, host.Network{Cards: []assess.Card{card}}, onDisk{})
 	if err != nil || !e.Configured || !e.Mesh || !e.Ready || e.When.IsZero() {
 		t.Fatalf("got %+v, %v", e, err)
 	}

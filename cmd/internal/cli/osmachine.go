@@ -118,17 +118,25 @@ func (m *osMachine) carryOut(ctx context.Context, p slots.Plan, w slots.Writer) 
 }
 
 // noteExpect keeps what this machine has, for the check after the next boot.
-func (m *osMachine) noteExpect(ctx context.Context, s sockets) error {
+// again: it was noted for the same system when that was staged, and counts where
+// a daemon does not answer now.
+func (m *osMachine) noteExpect(ctx context.Context, s sockets, again bool) error {
 	m.env.say("noting what this machine has, for the check after the reboot")
 	network, err := osNetwork(m.root)
 	if err != nil {
 		return err
 	}
-	e, err := noteExpect(ctx, s, network)
+	disk, dir := readDisk(m.root), filepath.Join(m.root, assess.Dir)
+	if again {
+		if disk.earlier, err = assess.LoadExpect(dir); err != nil {
+			m.env.say("%v", err) // it is written anew
+		}
+	}
+	e, err := noteExpect(ctx, s, network, disk)
 	if err != nil {
 		return fmt.Errorf("note what this machine has: %w", err)
 	}
-	return e.Save(filepath.Join(m.root, assess.Dir))
+	return e.Save(dir)
 }
 
 // restart is how a machine gets into the other slot.
@@ -146,7 +154,7 @@ func (m *osMachine) reboot(ctx context.Context, r restart) error {
 	if err := m.takeLock(ctx, c, r); err != nil {
 		return err
 	}
-	if err := m.noteExpect(ctx, r.sockets); err != nil {
+	if err := m.noteExpect(ctx, r.sockets, true); err != nil {
 		return errors.Join(err, dropLock(ctx, c))
 	}
 	m.env.say("rebooting")

@@ -264,7 +264,7 @@ func (u *upgrader) write(ctx context.Context, offer *upgrade.Offer) error {
 		u.env.say("%s from %s", rel.Config.Version, offer.From)
 	}
 	// Before the new system can be booted: whoever cuts the power then gets it judged all the same.
-	if err := u.m.noteExpect(ctx, u.f.sockets); err != nil {
+	if err := u.m.noteExpect(ctx, u.f.sockets, false); err != nil {
 		return err
 	}
 	if err := u.m.carryOut(ctx, p, slots.Writer{Source: offer, Release: rel}); err != nil {
