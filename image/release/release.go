@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -64,6 +65,9 @@ type Config struct {
 	Flavour  string `json:"flavour"`            // "generic" or "cloud": which kernel
 	Revision string `json:"revision,omitempty"` // commit that it was built from
 	RootHash string `json:"root_hash"`          // of the dm-verity tree: 64 lower-case hexadecimal digits
+	// Created is the commit's time, as in the container image. Compared among
+	// releases only, and never with a machine's clock.
+	Created time.Time `json:"created,omitzero"`
 }
 
 // ParseConfig reads a release's configuration. Unknown keys are passed over:

@@ -5,13 +5,15 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
 func goodConfig() Config {
-	return Config{Version: "v1.2.3-4-gabc", Arch: "amd64", Flavour: "generic", Revision: "0123abc", RootHash: strings.Repeat("0f", 32)}
+	return Config{Version: "v1.2.3-4-gabc", Arch: "amd64", Flavour: "generic", Revision: "0123abc", RootHash: strings.Repeat("0f", 32),
+		Created: time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)}
 }
 
 func sum(c string) v1.Hash {

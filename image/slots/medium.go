@@ -62,6 +62,7 @@ func (m *Medium) release() (Release, error) {
 	})
 	if r := m.view.Record; r != nil {
 		rel.Image, rel.Digest, rel.Config.Version, rel.Config.Flavour = r.Image, r.Digest, r.Version, r.Flavour
+		rel.Config.Created = r.Created
 	}
 	return rel, err
 }

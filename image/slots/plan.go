@@ -127,7 +127,7 @@ func planWrite(f Facts, to View, w write) (Plan, error) {
 	generation := nextGeneration(f)
 	p := Plan{Slot: to, RootHash: w.rel.Config.RootHash, Records: f.Records.With(to.Slot, &Record{
 		Image: w.rel.Image, Digest: w.rel.Digest, Version: w.rel.Config.Version, Flavour: w.rel.Config.Flavour,
-		RootHash: w.rel.Config.RootHash, Generation: generation, StagedAt: w.rel.At,
+		RootHash: w.rel.Config.RootHash, Created: w.rel.Config.Created, Generation: generation, StagedAt: w.rel.At,
 	})}
 	file := FileName(generation, w.tries)
 	p.Steps = remains(f)

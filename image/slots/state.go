@@ -50,13 +50,15 @@ const (
 	Empty    State = "empty"    // nothing that could be booted
 )
 
-// Record says what was written to a slot, for people: nothing here decides what boots.
+// Record says what was written to a slot: nothing here decides what boots. An
+// upgrade must not be older than what the booted slot's says.
 type Record struct {
 	Image      string    `json:"image"`  // reference that it came from
 	Digest     string    `json:"digest"` // of the index that the reference meant
 	Version    string    `json:"version"`
 	Flavour    string    `json:"flavour,omitempty"`
 	RootHash   string    `json:"root_hash"`
+	Created    time.Time `json:"created,omitzero"` // of the release, as it says
 	Generation uint64    `json:"generation"`
 	StagedAt   time.Time `json:"staged_at"` // by the wall clock: shown, never compared
 

@@ -163,6 +163,7 @@ const (
 	Waiting News = "staged"  // it is in the other slot and boots next
 	Earlier News = "earlier" // it is in the other slot: the way back
 	Again   News = "failed"  // it was tried, and failed
+	Older   News = "older"   // than what runs, and in neither slot
 )
 
 // NewsOf compares an offer with the slots, by what they hold.
@@ -179,6 +180,9 @@ func (o *Offer) NewsOf(st slots.Status) News {
 		case slots.Failed:
 			return Again
 		}
+	}
+	if o.OlderThanRuns(st) {
+		return Older
 	}
 	return New
 }

@@ -38,6 +38,7 @@ that is not running, verify it, and reboot into it. If it is not healthy in time
 or crashes three times, the machine goes back to the version that runs now by itself.
 
 --check exits with 0 when there is something new and with 3 when there is not.
+A release older than what runs is taken with --allow-downgrade only.
 --stage does all but the reboot, --apply reboots into what was staged.`,
 		Example: `  kairos upgrade
   kairos upgrade --image registry.example/os:stable --check
@@ -201,6 +202,9 @@ func (u *upgrader) take(ctx context.Context, offer *upgrade.Offer) error {
 		u.report(news, named)
 		return nil
 	}
+	if news != upgrade.Current && news != upgrade.Waiting && !u.f.downgrade && offer.OlderThanRuns(st) {
+		return u.tooOld(offer, news)
+	}
 	switch news {
 	case upgrade.Current:
 		fmt.Fprintf(u.env.result(), "%s is running already\n", named)
@@ -225,6 +229,15 @@ func (u *upgrader) take(ctx context.Context, offer *upgrade.Offer) error {
 	return u.boot(ctx)
 }
 
+// tooOld refuses what would take back what was mended since.
+func (u *upgrader) tooOld(offer *upgrade.Offer, news upgrade.News) error {
+	hint := "see where it comes from, because somebody may be serving an old release; --allow-downgrade takes it all the same"
+	if news == upgrade.Earlier {
+		hint = "`kairos rollback` goes back to it"
+	}
+	return withHint(fmt.Errorf("%s from %s is older than %s, which this machine runs", offer.Config.Version, offer.From, nameOf(u.m.status.Booted)), "%s", hint)
+}
+
 // report is the answer to --check.
 func (u *upgrader) report(news upgrade.News, named string) {
 	runs := nameOf(u.m.status.Booted)
@@ -232,6 +245,7 @@ func (u *upgrader) report(news upgrade.News, named string) {
 		upgrade.New:     "new: %s; this machine runs %s",
 		upgrade.Again:   "tried before, and failed: %s; this machine runs %s",
 		upgrade.Earlier: "earlier: %s is in the other slot; this machine runs %s",
+		upgrade.Older:   "older: %s; this machine runs %s",
 		upgrade.Waiting: "staged: %s boots next; this machine runs %s",
 		upgrade.Current: "nothing new: %s is what runs",
 	}[news]

@@ -132,7 +132,8 @@ func (g *guest) upgrade(ref string) {
 	g.s.Logf("%s: reboots into %s after %.0f s", g.Name, ref, g.left.Sub(began).Seconds())
 }
 
-func upgradeTo(ref string) string { return "kairos upgrade --yes --image " + ref }
+// upgradeTo is said by a person who knows that it may be an older one.
+func upgradeTo(ref string) string { return "kairos upgrade --yes --allow-downgrade --image " + ref }
 
 // whichSystem prints the name of the system that runs; that of a system as it was
 // built is empty.
