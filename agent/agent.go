@@ -225,6 +225,7 @@ func (a *agent) loop(ctx context.Context) error {
 	defer a.voting.stop()
 	defer a.leave.wait()
 	a.firstLook(ctx)
+	a.leave.resume(a.tryToLeave)
 	for ctx.Err() == nil {
 		// Taken before looking, so that no change is missed.
 		woken := a.news()

@@ -2,14 +2,10 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/kairos-io/kairos/agent/genesis"
@@ -61,132 +57,16 @@ func (r LeaveRequest) drainLimit() time.Duration {
 
 // LeaveStatus is how far leaving is: the answer to POST and GET /control/v1/leave.
 type LeaveStatus struct {
-	Asked bool       `json:"asked"`                 // somebody asked this process to leave
+	// ID is the operation's. It is another one once a request came after the end
+	// of the one before; Request is the last word of whoever asked.
+	ID      string       `json:"id,omitempty"`
+	Request LeaveRequest `json:"request,omitzero"`
+
+	Asked bool       `json:"asked"`                 // somebody asked for it since this machine booted
 	Step  string     `json:"step"`                  // one line: what is being done
 	Done  bool       `json:"done"`                  // this node belongs to no cluster any more
 	Left  []string   `json:"left_behind,omitempty"` // what could not be cleaned up elsewhere
 	Error *api.Error `json:"error,omitempty"`       // it failed; ask again to go on
-}
-
-// leaving is the one attempt to leave. It is safe for concurrent use.
-type leaving struct {
-	file  string
-	times leaveTimes
-
-	mu      sync.Mutex
-	busy    bool
-	closed  bool // the agent ends: nothing is begun any more
-	tasks   sync.WaitGroup
-	status  LeaveStatus
-	changed chan struct{} // closed when the loop should look again
-	retired chan struct{} // closed once the loop has left Kubernetes
-}
-
-func newLeaving(file string) *leaving {
-	if file == "" {
-		file = DefaultLeftFile
-	}
-	return &leaving{file: file, times: patientTimes, changed: make(chan struct{}), retired: make(chan struct{})}
-}
-
-// asked reports whether this machine is to stay out of its cluster. A file that
-// cannot be looked at is none: without one the machine is a member.
-func (l *leaving) asked() bool {
-	_, err := os.Stat(l.file)
-	return err == nil
-}
-
-// begin marks the machine as leaving, until the next boot, and wakes the loop.
-func (l *leaving) begin() error {
-	if err := os.MkdirAll(filepath.Dir(l.file), 0o755); err != nil {
-		return fmt.Errorf("mark this machine as leaving: %w", err)
-	}
-	if err := os.WriteFile(l.file, nil, 0o600); err != nil {
-		return fmt.Errorf("mark this machine as leaving: %w", err)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	close(l.changed)
-	l.changed = make(chan struct{})
-	return nil
-}
-
-// Changed returns a channel that is closed when the loop should look again.
-func (l *leaving) Changed() <-chan struct{} {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.changed
-}
-
-// observe notes what a turn of the loop has seen.
-func (l *leaving) observe(f role.Facts) {
-	gone := f.K3s.Container == role.Absent || f.K3s.Container == role.Unknown && f.Marker.Presence == role.Absent
-	told := !f.OverlayUp || f.Published[api.NotePhase] == phaseLeaving && !f.AppliedPodCIDR.IsValid()
-	if !f.Leaving || !gone || !told {
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	select {
-	case <-l.retired:
-	default:
-		close(l.retired)
-	}
-}
-
-// run begins an attempt beside the caller, unless one is under way or has
-// succeeded.
-func (l *leaving) run(attempt func() error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.busy || l.closed || l.status.Done {
-		return
-	}
-	l.busy, l.status = true, LeaveStatus{Asked: true, Step: "beginning to leave"}
-	l.tasks.Go(func() { l.end(attempt()) })
-}
-
-// wait ends with the attempt, whose context has ended; none is begun any more.
-func (l *leaving) wait() {
-	l.mu.Lock()
-	l.closed = true
-	l.mu.Unlock()
-	l.tasks.Wait()
-}
-
-func (l *leaving) edit(f func(*LeaveStatus)) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	f(&l.status)
-}
-
-func (l *leaving) step(format string, args ...any) {
-	l.edit(func(s *LeaveStatus) { s.Step = fmt.Sprintf(format, args...) })
-}
-
-func (l *leaving) leftBehind(what string) {
-	l.edit(func(s *LeaveStatus) { s.Left = append(s.Left, what) })
-}
-
-func (l *leaving) end(err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.busy, l.status.Done = false, err == nil
-	if err == nil {
-		l.status.Step = "left"
-		return
-	}
-	var e *api.Error
-	if !errors.As(err, &e) {
-		e = &api.Error{Message: err.Error()}
-	}
-	l.status.Error = e
-}
-
-func (l *leaving) get() LeaveStatus {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.status
 }
 
 // handleLeave begins to leave, or goes on with it; GET tells how far it is.
@@ -208,15 +88,25 @@ func (a *agent) handleLeave(w http.ResponseWriter, r *http.Request) {
 		api.WriteError(w, err)
 		return
 	}
-	a.leave.run(func() error {
-		a.log.Warn("leaving the cluster, as a person asked")
-		err := a.leaveCluster(a.life, departure{req, m})
-		if err != nil {
-			a.log.Error("leaving the cluster failed", "err", err)
-		}
-		return err
-	})
+	if err := a.leave.run(req, a.tryToLeave); err != nil {
+		api.WriteError(w, err)
+		return
+	}
 	api.WriteJSON(w, http.StatusOK, a.leave.get())
+}
+
+// tryToLeave is one attempt of the operation that is under way.
+func (a *agent) tryToLeave() error {
+	id := a.leave.get().ID
+	m, err := a.membership()
+	if err == nil {
+		a.log.Warn("leaving the cluster, as a person asked", "operation", id)
+		err = a.leaveCluster(a.life, m)
+	}
+	if err != nil {
+		a.log.Error("leaving the cluster failed", "operation", id, "err", err)
+	}
+	return err
 }
 
 // membership is the cluster that this machine belongs to.
@@ -266,20 +156,15 @@ func (a *agent) otherServer(m membership) (role.Server, bool) {
 	return role.Server{}, false
 }
 
-// departure is one attempt.
-type departure struct {
-	LeaveRequest
-	membership
-}
-
 // leaveCluster empties this node, stops k3s, deletes the node object and forgets
-// the role. It can be asked for again after it failed: what is done is done.
-func (a *agent) leaveCluster(ctx context.Context, d departure) error {
-	others := d.uid != "" && d.EndCluster == "" // somebody is left who cares
+// the role. It can be asked for again after it failed: what is done is done. The
+// request is read where it decides, because a person may have changed it by then.
+func (a *agent) leaveCluster(ctx context.Context, m membership) error {
+	others := func() bool { return m.uid != "" && a.leave.request().EndCluster == "" } // somebody is left who cares
 	reached := false
-	if others {
+	if others() && !a.leave.nodeGone() {
 		var err error
-		if reached, err = a.drain(ctx, d); err != nil {
+		if reached, err = a.drain(ctx, m); err != nil {
 			return err
 		}
 	}
@@ -287,45 +172,58 @@ func (a *agent) leaveCluster(ctx context.Context, d departure) error {
 	if err := a.leave.begin(); err != nil {
 		return err
 	}
-	if err := a.waitRetired(ctx); err != nil && !d.Force {
+	if err := a.waitRetired(ctx); err != nil && (ctx.Err() != nil || !a.leave.request().Force) {
 		return err
 	}
 	switch {
+	case a.leave.nodeGone():
 	case reached:
-		if err := a.removeNode(ctx, d); err != nil {
+		if err := a.removeNode(ctx, m); err != nil {
 			return err
 		}
-	case others:
+	case others():
 		a.leave.leftBehind(a.nodeLeft())
 	}
-	if d.KeepIdentity {
+	if a.leave.request().KeepIdentity {
 		if err := a.forget(); err != nil {
 			return fmt.Errorf("forget the role: %w", err)
 		}
+		a.keepOperation(a.leave.note(func(o *operation) { o.Forgotten = true }))
 	}
-	a.log.Warn("this node has left its cluster", "cluster", d.uid)
+	a.log.Warn("this node has left its cluster", "cluster", m.uid)
 	return nil
+}
+
+// keepOperation tells of an operation that could not be written down: it goes on
+// all the same, and only another agent in this boot would not know of it.
+func (a *agent) keepOperation(err error) {
+	if err != nil {
+		a.log.Warn("how far leaving is could not be written down", "err", err)
+	}
 }
 
 // drain goes round after round until no pod is left that has to go. reached is
 // false where, by force, it went on without a server.
-func (a *agent) drain(ctx context.Context, d departure) (reached bool, err error) {
+func (a *agent) drain(ctx context.Context, m membership) (reached bool, err error) {
 	began, times := time.Now(), a.leave.times
 	answered := began
 	var forced time.Time // when the first forced round was answered
 	for {
+		d := a.leave.request()
 		force := d.Force && time.Since(began) > d.drainLimit()
-		p, err := a.askServer(ctx, d.membership, drainOp(force))
+		p, err := a.askServer(ctx, m, drainOp(force))
 		switch {
 		case ctx.Err() != nil:
 			return false, ctx.Err()
+		case d.EndCluster != "":
+			return false, nil
 		case err == nil && (p.Gone || len(p.Left) == 0):
 			return true, nil
 		case err == nil:
 			answered = time.Now()
 			a.leave.step("waiting for %s to end: %s", countPods(len(p.Left)), firstPods(p.Left))
 			if time.Since(began) > d.drainLimit() && !d.Force {
-				return true, a.stay(ctx, p.Left, d)
+				return true, a.stay(ctx, p.Left, m)
 			}
 			if force && forced.IsZero() {
 				forced = answered
@@ -356,13 +254,13 @@ func drainOp(force bool) string {
 }
 
 // stay gives up leaving: the node takes pods again.
-func (a *agent) stay(ctx context.Context, left []kube.Pod, d departure) error {
+func (a *agent) stay(ctx context.Context, left []kube.Pod, m membership) error {
 	e := &api.Error{
-		Message: fmt.Sprintf("after %s there still is %s here: %s", d.drainLimit(), countPods(len(left)), firstPods(left)),
+		Message: fmt.Sprintf("after %s there still is %s here: %s", a.leave.request().drainLimit(), countPods(len(left)), firstPods(left)),
 		Hint:    "see to them, or leave with --force, which does not respect disruption budgets",
 	}
 	for began := time.Now(); ; pause(ctx, a.leave.times.pace) {
-		_, err := a.askServer(ctx, d.membership, opStay)
+		_, err := a.askServer(ctx, m, opStay)
 		if err == nil {
 			return e
 		}
@@ -390,20 +288,21 @@ func (a *agent) waitRetired(ctx context.Context) error {
 }
 
 // removeNode deletes the node object, as soon as a server does it.
-func (a *agent) removeNode(ctx context.Context, d departure) error {
+func (a *agent) removeNode(ctx context.Context, m membership) error {
 	a.leave.step("deleting this node from the cluster")
 	began := time.Now()
 	for {
-		_, err := a.askServer(ctx, d.membership, opRemove)
+		_, err := a.askServer(ctx, m, opRemove)
 		switch {
 		case err == nil:
+			a.keepOperation(a.leave.note(func(o *operation) { o.NodeGone = true }))
 			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case time.Since(began) < a.leave.times.remove && !refusedForGood(err):
 			pause(ctx, a.leave.times.pace)
 			continue
-		case d.Force:
+		case a.leave.request().Force:
 			a.leave.leftBehind(a.nodeLeft())
 			return nil
 		}

@@ -29,8 +29,12 @@ const (
 	container    = "run/systemd/container" // systemd's own mark: no initrd ran
 )
 
-// leavePoll is how often is asked how far leaving is; tests have less patience.
-var leavePoll = time.Second
+// Pace of the questions how far leaving is, and how long an agent that was asked
+// may be away; tests have less patience.
+var (
+	leavePoll = time.Second
+	leaveAway = time.Minute
+)
 
 type resetFlags struct {
 	sockets
@@ -240,21 +244,28 @@ func (r *resetter) leave(ctx context.Context) error {
 	c := api.NewClient(r.f.agent)
 	defer c.CloseIdle()
 	const path = "/control/v1/leave"
-	x := api.Exchange{Method: http.MethodPost, Path: path, In: agent.LeaveRequest{
-		Force: r.f.force, KeepIdentity: r.f.keep, EndCluster: r.f.endCluster, DrainSeconds: int(r.f.drain / time.Second),
-	}}
+	req := agent.LeaveRequest{Force: r.f.force, KeepIdentity: r.f.keep, EndCluster: r.f.endCluster, DrainSeconds: int(r.f.drain / time.Second)}
+	x := api.Exchange{Method: http.MethodPost, Path: path, In: req}
 	told := ""
+	var heard time.Time // when the agent last answered
 	for {
 		var st agent.LeaveStatus
 		x.Out = &st
-		if err := callLocal(ctx, c, x); err != nil {
+		err := callLocal(ctx, c, x)
+		if away := errors.Is(err, api.ErrNotRunning) && !heard.IsZero() && time.Since(heard) < leaveAway; err != nil && !away {
 			return r.notLeft(err)
+		} else if away {
+			st.Asked, st.Step = true, "waiting for the agent, which is being restarted"
+		} else {
+			heard = time.Now()
 		}
 		if st.Step != told {
 			told = st.Step
 			r.env.say("%s", oneLine(told))
 		}
 		switch {
+		case st.ID != "" && st.Request != req:
+			return r.notLeft(errors.New("somebody asked again, with other flags, and that counts"))
 		case st.Error != nil:
 			return r.notLeft(st.Error)
 		case st.Done:
@@ -263,7 +274,7 @@ func (r *resetter) leave(ctx context.Context) error {
 			}
 			return nil
 		case !st.Asked:
-			return r.notLeft(errors.New("the agent was restarted in between"))
+			return r.notLeft(errors.New("the agent knows nothing of it any more"))
 		}
 		x = api.Exchange{Method: http.MethodGet, Path: path}
 		t := time.NewTimer(leavePoll)
