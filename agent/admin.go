@@ -6,12 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"time"
 
 	"github.com/kairos-io/kairos/agent/k3s"
 	"github.com/kairos-io/kairos/agent/kube"
 	"github.com/kairos-io/kairos/agent/peer"
-	"github.com/kairos-io/kairos/agent/store"
 	"github.com/kairos-io/kairos/overlay/api"
 )
 
@@ -123,83 +121,4 @@ func (a *agent) stepFor(ctx context.Context, caller api.Node, op string) (kube.P
 		return kube.Progress{}, kube.Remove(ctx, k, caller.Name)
 	}
 	return kube.Progress{}, &api.Error{Message: fmt.Sprintf("this version knows no step %q", op), Status: http.StatusBadRequest}
-}
-
-// LockRequest is the body of POST /control/v1/lock.
-type LockRequest struct {
-	Reason string `json:"reason"` // one line, for whoever is refused meanwhile
-}
-
-// LockAnswer is what it answers. A node that runs no control plane needs no lock.
-type LockAnswer struct {
-	Held bool `json:"held"`
-}
-
-// serverHere reports whether this machine is a server of a cluster, so that the
-// lock concerns it.
-func (a *agent) serverHere() bool {
-	st := a.store.State()
-	return a.cfg.Cluster.Enabled && st.Role == store.Server && st.Phase.AtLeast(store.Starting)
-}
-
-// handleLock takes the cluster's upgrade lock for this machine.
-func (a *agent) handleLock(w http.ResponseWriter, r *http.Request) {
-	var req LockRequest
-	if err := readJSON(r, &req); err != nil {
-		api.WriteError(w, err)
-		return
-	}
-	if !a.serverHere() {
-		api.WriteJSON(w, http.StatusOK, LockAnswer{})
-		return
-	}
-	a.unlock.Store(false)
-	err := a.lock.Acquire(r.Context(), a.nodeName(), req.Reason)
-	var held *kube.HeldError
-	if errors.As(err, &held) {
-		err = &api.Error{
-			Message: held.Error(), Status: http.StatusConflict,
-			Hint: fmt.Sprintf("servers are upgraded one after the other: wait for %s; a lock that nobody gives back ends in %s, or with `kubectl -n kube-system delete lease kairos-upgrade`",
-				held.Holder, held.Left.Round(time.Minute)+time.Minute),
-		}
-	}
-	if err != nil {
-		api.WriteError(w, err)
-		return
-	}
-	a.log.Info("took the upgrade lock", "reason", req.Reason)
-	api.WriteJSON(w, http.StatusOK, LockAnswer{Held: true})
-}
-
-// handleUnlock gives it back, if this machine has it: at once, or, where this
-// node does not work yet, as soon as it is ready. Until then no other server
-// shall go down.
-func (a *agent) handleUnlock(w http.ResponseWriter, r *http.Request) {
-	st := a.report.last.Load()
-	if !a.serverHere() {
-		api.WriteJSON(w, http.StatusOK, LockAnswer{})
-		return
-	}
-	if st == nil || !st.Ready {
-		a.unlock.Store(true)
-		api.WriteJSON(w, http.StatusOK, LockAnswer{})
-		return
-	}
-	if err := a.lock.Release(r.Context(), a.nodeName()); err != nil {
-		a.unlock.Store(true)
-		a.log.Warn("the upgrade lock could not be given back yet", "err", err)
-	}
-	api.WriteJSON(w, http.StatusOK, LockAnswer{})
-}
-
-// unlockWhenReady is handleUnlock's part of a turn.
-func (a *agent) unlockWhenReady(ctx context.Context) {
-	if st := a.report.last.Load(); !st.Ready || !a.unlock.Load() {
-		return
-	}
-	if err := a.lock.Release(ctx, a.nodeName()); err != nil {
-		a.report.logFailure("give the upgrade lock back", err)
-		return
-	}
-	a.unlock.Store(false)
 }

@@ -13,7 +13,6 @@ import (
 
 	"github.com/kairos-io/kairos/agent/config"
 	"github.com/kairos-io/kairos/agent/k3s"
-	"github.com/kairos-io/kairos/agent/kube"
 	"github.com/kairos-io/kairos/agent/peer"
 	"github.com/kairos-io/kairos/agent/podnet"
 	"github.com/kairos-io/kairos/agent/role"
@@ -108,8 +107,7 @@ type agent struct {
 	world   *world  // safe for concurrent use
 	voting  *voting // safe for concurrent use
 	leave   *leaving
-	lock    *kube.Lock
-	unlock  atomic.Bool     // the lock is to be given back once this node is ready
+	lock    *upgradeLock    // safe for concurrent use
 	life    context.Context // the agent's own, set before anything is served
 
 	storeStatus  role.StoreStatus
@@ -172,7 +170,9 @@ func (a *agent) assemble(rt containers) (err error) {
 	a.openSeeding(rt)
 	a.voting = &voting{changed: make(chan struct{}), problem: errNotOpen}
 	a.leave = newLeaving(a.opt.LeftFile)
-	a.lock = &kube.Lock{API: localAPI{a}}
+	if a.lock, err = newUpgradeLock(localAPI{a}, a.opt.StateDir, a.cfg.OS.HealthTimeout); err != nil {
+		a.log.Warn("it is not known whether this machine has the upgrade lock", "err", err)
+	}
 	a.report.log = a.log
 	a.beat()
 	return nil
@@ -284,7 +284,9 @@ func (a *agent) turn(life context.Context) time.Duration {
 	}
 	a.keepNetwork(ctx, &outcome)
 	a.publish(life, f, outcome) // also when the turn took too long: then all the more
-	a.unlockWhenReady(ctx)
+	if err := a.lock.keep(ctx, a.nodeName(), a.report.last.Load().Ready); err != nil {
+		a.report.logFailure("keep or give back the upgrade lock", err)
+	}
 	if r, ok := a.runtime.(interface{ RotateLog() error }); ok {
 		if err := r.RotateLog(); err != nil {
 			a.report.logFailure("turn over the k3s log", err)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"maps"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -390,30 +389,5 @@ func TestUpgradeLock(t *testing.T) {
 	c.kube.Down = errors.New("no route")
 	if _, err := lock(c.server); err == nil || !strings.Contains(err.Error(), "read the upgrade lock: no route") {
 		t.Errorf("no API: %v", err)
-	}
-}
-
-// A server that came back from its upgrade keeps the others waiting until it
-// is ready, although its boot was found good before.
-func TestLockIsKeptUntilReady(t *testing.T) {
-	b := newBench(t, store.Server, nil)
-	b.machine.kube = kubetest.New(t)
-	b.turns(t, 3)
-	if err := b.lock.Acquire(t.Context(), b.nodeName(), "upgrade to v2"); err != nil {
-		t.Fatal(err)
-	}
-	healthy := b.prober
-	b.prober = func(k3s.Probe) prober { return sick{fakeProbe{kube: b.machine.kube}} }
-	b.turns(t, 1)
-	w := httptest.NewRecorder()
-	b.handleUnlock(w, httptest.NewRequest(http.MethodDelete, "/control/v1/lock", http.NoBody))
-	b.turns(t, 2)
-	if got := b.machine.kube.Lease.Spec.Holder; w.Code != http.StatusOK || got != b.nodeName() {
-		t.Errorf("%d; while it is not ready the lock is held by %q", w.Code, got)
-	}
-	b.prober = healthy
-	b.turns(t, 2)
-	if got := b.machine.kube.Lease.Spec.Holder; got != "" {
-		t.Errorf("it is ready, and the lock is held by %q", got)
 	}
 }

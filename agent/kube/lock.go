@@ -16,8 +16,9 @@ const (
 	lockReason    = "kairos.io/reason" // annotation
 )
 
-// LockTTL is how long a lock holds that nobody renews: three tries to boot with
-// the default os.health_timeout and the boots themselves.
+// LockTTL is how long a lock holds that nobody renews, where Lock.TTL says
+// nothing else: three tries to boot with the default os.health_timeout and the
+// boots themselves.
 const LockTTL = time.Hour
 
 // Bounds of what is believed of a lease's own duration.
@@ -56,6 +57,7 @@ func (e *HeldError) Error() string {
 type Lock struct {
 	API API
 	Now func() time.Time // nil: time.Now; its monotonic part counts
+	TTL time.Duration    // for which it holds unless it is renewed; 0: LockTTL
 
 	mu      sync.Mutex
 	version string    // of the lease that another node holds
@@ -67,6 +69,13 @@ func (l *Lock) now() time.Time {
 		return time.Now()
 	}
 	return l.Now()
+}
+
+func (l *Lock) ttl() time.Duration {
+	if l.TTL == 0 {
+		return LockTTL
+	}
+	return min(max(l.TTL, minTTL), maxTTL)
 }
 
 // lease is the part of coordination.k8s.io/v1 Lease that is used. Only nodes
@@ -117,7 +126,7 @@ func (l *Lock) Acquire(ctx context.Context, node, reason string) error {
 				next.Spec.Transitions, next.Spec.Acquired = old.Spec.Transitions, old.Spec.Acquired
 			}
 		}
-		next.Spec.Holder, next.Spec.Seconds, next.Spec.Renewed = node, int(LockTTL/time.Second), now.UTC().Format(microTime)
+		next.Spec.Holder, next.Spec.Seconds, next.Spec.Renewed = node, int(l.ttl()/time.Second), now.UTC().Format(microTime)
 		next.Metadata.Annotations = map[string]string{lockReason: reason}
 		return next, nil
 	})
