@@ -252,12 +252,13 @@ func (r *resetter) leave(ctx context.Context) error {
 		var st agent.LeaveStatus
 		x.Out = &st
 		err := callLocal(ctx, c, x)
-		if away := errors.Is(err, api.ErrNotRunning) && !heard.IsZero() && time.Since(heard) < leaveAway; err != nil && !away {
-			return r.notLeft(err)
-		} else if away {
-			st.Asked, st.Step = true, "waiting for the agent, which is being restarted"
-		} else {
+		switch {
+		case err == nil:
 			heard = time.Now()
+		case ctx.Err() != nil || answered(err) || heard.IsZero() || time.Since(heard) > leaveAway:
+			return r.notLeft(err)
+		default:
+			st.Asked, st.Step = true, "waiting for the agent, which does not answer at the moment"
 		}
 		if st.Step != told {
 			told = st.Step
@@ -284,6 +285,13 @@ func (r *resetter) leave(ctx context.Context) error {
 		}
 		t.Stop()
 	}
+}
+
+// answered reports whether an error is what a daemon said, and not that it was
+// gone before it could say anything.
+func answered(err error) bool {
+	var e *api.Error
+	return errors.As(err, &e) || errors.Is(err, api.ErrForbidden)
 }
 
 func callLocal(ctx context.Context, c *api.Client, x api.Exchange) error {

@@ -1,11 +1,15 @@
 package cli
 
 import (
+	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/kairos-io/kairos/agent/store"
+	"github.com/kairos-io/kairos/overlay/api"
 )
 
 // What a person has to type before data is lost: the machine's name, and the
@@ -45,6 +49,58 @@ func TestResetAsks(t *testing.T) {
 			}
 			if !tt.flags.yes && !strings.Contains(out.String(), "kairos: type alpha-aeaaaa to reset this machine: ") {
 				t.Errorf("asked %q", out.String())
+			}
+		})
+	}
+}
+
+// The agent is restarted while it takes the machine out of its cluster: it goes
+// on, and so does whoever waits for it. One that stays away is told.
+func TestResetWaitsForTheAgent(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		away  time.Duration // that it may be
+		comes bool
+		want  string
+	}{
+		{"it comes back", time.Minute, true, ""},
+		{"it does not", 50 * time.Millisecond, false, "nothing was wiped: "},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			was := leaveAway
+			leaveAway = tt.away
+			t.Cleanup(func() { leaveAway = was })
+			path := filepath.Join(t.TempDir(), "agent.sock")
+			serve := func(answer string, asked chan<- string) *http.Server {
+				l, err := api.ListenUnix(path, -1)
+				if err != nil {
+					t.Error(err)
+					return nil
+				}
+				s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					asked <- r.Method
+					_, _ = w.Write([]byte(answer)) // the caller may be gone
+				})}
+				go func() { _ = s.Serve(l) }() // until it is closed
+				return s
+			}
+			asked := make(chan string, 1000)
+			first := serve(`{"id":"x","asked":true,"step":"draining","request":{"drain_seconds":60}}`, asked)
+			env, said := person("", false)
+			r := &resetter{env: env, f: resetFlags{sockets: sockets{agent: path}, drain: time.Minute}}
+			done := make(chan error, 1)
+			go func() { done <- r.leave(t.Context()) }()
+			<-asked
+			<-asked // so that the first answer has arrived
+			if err := first.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if tt.comes {
+				second := serve(`{"id":"x","asked":true,"step":"left","done":true,"request":{"drain_seconds":60}}`, asked)
+				t.Cleanup(func() { _ = second.Close() })
+			}
+			if got := errorText(<-done); !strings.HasPrefix(got, tt.want) || (got == "") != (tt.want == "") {
+				t.Errorf("got %q, want %q; said %s", got, tt.want, said)
 			}
 		})
 	}

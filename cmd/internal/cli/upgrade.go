@@ -197,6 +197,9 @@ func explainOffer(err error) error {
 // take does with the offer what was asked for.
 func (u *upgrader) take(ctx context.Context, offer *upgrade.Offer) error {
 	st := u.m.status
+	if st.Booted.Record == nil { // lost, but this program came with the system that runs
+		st.Booted.Record = &slots.Record{Version: version()}
+	}
 	news, named := offer.NewsOf(st), fmt.Sprintf("%s (%s)", offer.Config.Version, offer.Digest)
 	if u.f.check {
 		u.report(news, named)

@@ -63,6 +63,33 @@ func TestUpgradeAtATerminal(t *testing.T) {
 	}
 }
 
+// A machine that lost the names of its slots still knows what it runs.
+func TestOlderThanThisProgram(t *testing.T) {
+	dir := t.TempDir()
+	root, layout := filepath.Join(dir, "root"), filepath.Join(dir, "release")
+	if err := newMachine(root, "v2"); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"slots.json", "slots.old"} {
+		if err := os.Remove(filepath.Join(root, "efi/kairos", name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := upgradetest.Layout(layout, "v1", upgradetest.New(slotstest.New("v1", runtime.GOARCH))); err != nil {
+		t.Fatal(err)
+	}
+	was := Version
+	Version = "v2"
+	t.Cleanup(func() { Version = was })
+	env, said := person("", false)
+	env.Stdout = said
+	args := []string{"upgrade", "--stage", "--root", root, "--config", filepath.Join(dir, "none"), "--hosts-dir", dir,
+		"--image", "oci:" + layout, "--overlay-socket", filepath.Join(dir, "o"), "--agent-socket", filepath.Join(dir, "a")}
+	if code := run(t.Context(), Kairos(env), env, args); code != exitFailure || !strings.Contains(said.String(), "is older than") {
+		t.Errorf("exit code %d: %s", code, said)
+	}
+}
+
 // Two at once would write to one slot.
 func TestOneUpgradeAtATime(t *testing.T) {
 	root := t.TempDir()
