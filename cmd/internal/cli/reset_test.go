@@ -96,6 +96,7 @@ func TestResetWaitsForTheAgent(t *testing.T) {
 				t.Fatal(err)
 			}
 			if tt.comes {
+				time.Sleep(100 * leavePoll) // some questions meet nobody
 				second := serve(`{"id":"x","asked":true,"step":"left","done":true,"request":{"drain_seconds":60}}`, asked)
 				t.Cleanup(func() { _ = second.Close() })
 			}
