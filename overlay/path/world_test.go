@@ -88,7 +88,10 @@ func (w *world) carry(p Path, size int, nonce uint64) (refused bool) {
 }
 
 // loses reports whether something that is sent, or what comes back, gets lost.
-func (w *world) loses(l way) bool { return w.dice.IntN(100) < l.loss || w.dice.IntN(100) < l.loss }
+func (w *world) loses(l way) bool {
+	there, back := w.dice.IntN(100), w.dice.IntN(100)
+	return min(there, back) < l.loss
+}
 
 func (w *world) tick() {
 	w.now += step
