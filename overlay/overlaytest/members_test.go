@@ -2,6 +2,7 @@ package overlaytest
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"runtime"
 	"slices"
@@ -69,10 +70,16 @@ func measureMembers(b *testing.B, n int) {
 // by all of them are not what a mesh has whose machines are switched on at once.
 func (net *Net) join(b *testing.B) {
 	var opts Options
+	// Each has an address of its own: a node bounds the connections from one address.
+	addr := netip.AddrFrom4([4]byte{127, 0, 1, byte(1 + len(net.Nodes))})
+	opts.Mesh = func(_ int, c *mesh.Config) {
+		c.Listen = []netip.AddrPort{netip.AddrPortFrom(addr, 0)}
+		if len(net.Nodes) > 0 {
+			c.Peers = []string{net.Nodes[0].listen.String()}
+		}
+	}
 	if len(net.Nodes) > 0 {
-		first := net.Nodes[0]
-		opts.Keys = first.net.opts.Keys
-		opts.Mesh = func(_ int, c *mesh.Config) { c.Peers = []string{first.listen.String()} }
+		opts.Keys = net.Nodes[0].net.opts.Keys
 	}
 	net.Nodes = append(net.Nodes, New(b, 1, opts).Nodes...)
 }
