@@ -88,12 +88,11 @@ func (p *peer) probe(now time.Duration) {
 		}
 		p.mu.Lock()
 		probe, ok := p.paths.Due(now)
+		p.choose(now) // a size that is given up is one for packets at once
 		e := p.endpoints[probe.ID]
-		if !ok {
-			if p.choose(now); p.paths.Next() > now { // others may be asked because of that
-				p.mu.Unlock()
-				return
-			}
+		if !ok && p.paths.Next() > now { // others may have been asked because of the choice
+			p.mu.Unlock()
+			return
 		}
 		p.mu.Unlock()
 		if e != nil {
