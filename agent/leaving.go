@@ -13,6 +13,7 @@ import (
 	"github.com/kairos-io/kairos/agent/role"
 	"github.com/kairos-io/kairos/agent/store"
 	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/overlay/rights"
 )
 
 // operation is a person's wish that this machine leaves, and how far that is. It
@@ -108,7 +109,7 @@ func (l *leaving) Changed() <-chan struct{} {
 // observe notes what a turn of the loop has seen.
 func (l *leaving) observe(f role.Facts) {
 	gone := f.K3s.Container == role.Absent || f.K3s.Container == role.Unknown && f.Marker.Presence == role.Absent
-	told := !f.OverlayUp || f.Published[api.NotePhase] == phaseLeaving && !f.AppliedPodCIDR.IsValid()
+	told := !f.OverlayUp || f.Published[api.NotePhase] == rights.PhaseLeaving && !f.AppliedPodCIDR.IsValid()
 	if !f.Leaving || !gone || !told {
 		return
 	}

@@ -134,8 +134,8 @@ func (l *upgradeLock) take(ctx context.Context, node, reason string) error {
 	}
 	l.mu.Lock()
 	l.since = l.now()
-	l.next = l.since.Add(l.lock.TTL / renewals)
 	l.mu.Unlock()
+	l.renewed()
 	if err := l.set(&heldLock{Reason: reason}); err != nil {
 		return errors.Join(err, l.lock.Release(ctx, node), l.set(nil))
 	}

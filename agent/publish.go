@@ -27,7 +27,7 @@ type Status struct {
 }
 
 // Disabled reports whether cluster.enabled is false.
-func (s Status) Disabled() bool { return s.Cluster.Phase == phaseDisabled }
+func (s Status) Disabled() bool { return s.Cluster.Phase == rights.PhaseDisabled }
 
 // reporter remembers what was told, so that only changes are told again. It
 // decides nothing.
@@ -55,7 +55,7 @@ func (r *reporter) line() string {
 	switch {
 	case s == nil:
 		return "starting"
-	case s.Cluster.Phase == phaseDisabled && s.Cluster.Waiting == "":
+	case s.Cluster.Phase == rights.PhaseDisabled && s.Cluster.Waiting == "":
 		return "cluster.enabled is false: this machine is on the network only"
 	case s.Cluster.Waiting != "":
 		return s.Cluster.Phase + ": " + s.Cluster.Waiting
@@ -137,9 +137,9 @@ func sameCluster(a, b api.Cluster) bool { return fmt.Sprint(a) == fmt.Sprint(b) 
 // document is the cluster as this node knows it.
 func (a *agent) document(f role.Facts, out outcome) api.Cluster {
 	if f.Leaving || !f.ClusterEnabled {
-		c := api.Cluster{NetworkID: a.cfg.NetworkID, Phase: phaseDisabled, Waiting: out.waiting}
+		c := api.Cluster{NetworkID: a.cfg.NetworkID, Phase: rights.PhaseDisabled, Waiting: out.waiting}
 		if f.Leaving {
-			c.Phase = phaseLeaving
+			c.Phase = rights.PhaseLeaving
 		}
 		return c
 	}
@@ -167,13 +167,6 @@ func (a *agent) document(f role.Facts, out outcome) api.Cluster {
 	}
 	return c
 }
-
-// phaseDisabled is shown where cluster.enabled is false, phaseLeaving from when
-// a person asked this node to leave until the next boot.
-const (
-	phaseDisabled = rights.PhaseDisabled
-	phaseLeaving  = rights.PhaseLeaving
-)
 
 func phaseName(p store.Phase) string {
 	if p == store.Idle {

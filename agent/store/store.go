@@ -74,27 +74,21 @@ func (s *Store) Load() (state State, found bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.loaded, s.state = false, State{}
-	raw, err := s.fsys.ReadFile(s.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		s.loaded = true
-		return State{}, false, nil
+	if state, found, err = read(s.fsys.ReadFile, s.path); err != nil {
+		return State{}, false, err
 	}
-	if err != nil {
-		return State{}, false, fmt.Errorf("read %s: %w: %w", s.path, ErrUnreadable, err)
-	}
-	st, err := decode(raw)
-	if err != nil {
-		return State{}, false, fmt.Errorf("read %s: %w", s.path, err)
-	}
-	s.loaded, s.state = true, st
-	return st.Clone(), true, nil
+	s.loaded, s.state = true, state
+	return state.Clone(), found, nil
 }
 
 // Read is Load for whoever only looks, and needs neither the lock nor the
 // agent: a file is replaced as a whole, so what is there is one state.
 func Read(dir string) (state State, found bool, err error) {
-	path := filepath.Join(dir, fileName)
-	raw, err := os.ReadFile(path)
+	return read(os.ReadFile, filepath.Join(dir, fileName))
+}
+
+func read(readFile func(string) ([]byte, error), path string) (state State, found bool, err error) {
+	raw, err := readFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return State{}, false, nil
 	}

@@ -106,13 +106,12 @@ func (p *peer) lookElsewhere(now time.Duration) {
 	p.mu.Lock()
 	lost := p.paths.Lost()
 	p.mu.Unlock()
-	if !lost || p.d.network == nil {
+	if !lost {
 		return
 	}
 	elsewhere := p.d.network.Elsewhere(p.account.id)
 	p.mu.Lock()
 	p.paths.Try(elsewhere, now)
-	p.equip()
 	p.mu.Unlock()
 	p.probe(now)
 }

@@ -57,9 +57,10 @@ func (m *Mesh) Elsewhere(id identity.ID) []socket.Source {
 	m.mu.Lock()
 	addrs := m.sched.Addrs(m.now(), id)
 	m.mu.Unlock()
+	sockets := m.under.Sockets()
 	var out []socket.Source
 	for _, a := range addrs {
-		for _, s := range m.under.Sockets() {
+		for _, s := range sockets {
 			if s.Is4() == a.Addr().Is4() {
 				out = append(out, socket.Source{Socket: s.Number(), Remote: a})
 			}

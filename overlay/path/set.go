@@ -62,7 +62,7 @@ func (s *Set) Connections(paths []Path, now time.Duration) {
 		s.entries[i].lasting = slices.ContainsFunc(paths, s.entries[i].matches)
 	}
 	for _, p := range paths {
-		if !p.IsStream() && !slices.ContainsFunc(s.entries, func(e entry) bool { return e.matches(p) }) {
+		if !p.IsStream() && !s.has(p) {
 			s.add(p, true, now)
 		}
 	}
@@ -163,7 +163,7 @@ func (s *Set) Lost() bool {
 // which those that do not answer are forgotten.
 func (s *Set) Try(paths []Path, now time.Duration) {
 	for _, p := range paths {
-		if slices.ContainsFunc(s.entries, func(e entry) bool { return e.matches(p) }) {
+		if s.has(p) {
 			continue // that was asked when the others were
 		}
 		if s.add(p, false, now) {
@@ -342,6 +342,11 @@ func (s *Set) Unanswered() bool {
 		asked = asked || e.lasting
 	}
 	return asked
+}
+
+// has reports whether packets of p may be those of a path that is known.
+func (s *Set) has(p Path) bool {
+	return slices.ContainsFunc(s.entries, func(e entry) bool { return e.matches(p) })
 }
 
 func (s *Set) byID(id uint16) *entry {

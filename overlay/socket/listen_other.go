@@ -43,9 +43,6 @@ func (*Sender) Offer([]byte) error { return errors.ErrUnsupported }
 // Number tells the open sockets of this process apart. It is never 0.
 func (s *Socket) Number() uint16 { return s.number }
 
-// Is4 reports whether the socket's packets are those of IPv4; else they are of IPv6.
-func (s *Socket) Is4() bool { return s.LocalAddr().(*net.UDPAddr).IP.To4() != nil }
-
 // Closed reports whether Close was called.
 func (s *Socket) Closed() bool { return s.closed.Load() }
 

@@ -189,9 +189,6 @@ func (s *Socket) sockaddr(addr *net.UDPAddr) (unix.Sockaddr, error) {
 	return &unix.SockaddrInet6{Port: int(at.Port()), Addr: ip.As16(), ZoneId: zone}, nil
 }
 
-// Is4 reports whether the socket's packets are those of IPv4; else they are of IPv6.
-func (s *Socket) Is4() bool { return s.local.IP.To4() != nil }
-
 // explain wraps an error as package net does, and gives that of a closed socket the
 // name that callers look for.
 func (s *Socket) explain(op string, err error) error {

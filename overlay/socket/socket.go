@@ -1,6 +1,7 @@
 package socket
 
 import (
+	"net"
 	"net/netip"
 	"sync/atomic"
 )
@@ -30,6 +31,9 @@ func newNumber() uint16 {
 		}
 	}
 }
+
+// Is4 reports whether the socket's packets are those of IPv4; else they are of IPv6.
+func (s *Socket) Is4() bool { return s.LocalAddr().(*net.UDPAddr).IP.To4() != nil }
 
 // IsData reports whether the first byte of a packet says that it is not QUIC's.
 func IsData(first byte) bool { return first&0xc0 == 0 }

@@ -28,6 +28,14 @@ type network struct {
 	check   func(context.Context) error // nil: nothing to check; else: is this still what was asked for?
 }
 
+// explain adds what the daemons wrote to an error.
+func (n *network) explain(err error) error {
+	for _, p := range n.daemons {
+		err = errors.Join(err, p.complain("wrote"))
+	}
+	return err
+}
+
 // Names of the contenders that goals speak of.
 const (
 	nameRaw    = "raw veth"

@@ -264,10 +264,7 @@ func (b *bench) with(ctx context.Context, c contender, join underlay, f func(*tr
 		return w.sides[0].exec(ctx, "ping", "-n", "-c", "1", "-W", "1", n.addr[1].String())
 	})
 	if err != nil {
-		for _, p := range n.daemons {
-			err = errors.Join(err, p.complain("wrote"))
-		}
-		return err
+		return n.explain(err)
 	}
 	return f(&trial{bench: b, w: w, n: n})
 }

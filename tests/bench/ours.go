@@ -95,7 +95,7 @@ func startOurs(ctx context.Context, w *world, o ours) (*network, error) {
 		return n.check(ctx)
 	})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("get the path %s: %w", o.path, err), n.daemons[0].complain("wrote"), n.daemons[1].complain("wrote"))
+		return nil, n.explain(fmt.Errorf("get the path %s: %w", o.path, err))
 	}
 	return n, nil
 }

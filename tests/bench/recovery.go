@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -155,12 +154,10 @@ func (b *bench) measureRecovery(ctx context.Context, c contender, r recovery) (m
 			return nil
 		})
 		ms = float64(gap) * float64(recoveryEvery.Milliseconds())
-		for i := range t.n.daemons {
-			if err != nil {
-				err = errors.Join(err, t.n.daemons[i].complain("wrote"))
-			}
+		if err != nil {
+			return t.n.explain(err)
 		}
-		return err
+		return nil
 	})
 	return ms, err
 }

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"bytes"
+	"io"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -54,6 +56,15 @@ func TestResetAsks(t *testing.T) {
 	}
 }
 
+// writerFunc is called with what is written.
+type writerFunc func([]byte)
+
+// Write implements io.Writer.
+func (f writerFunc) Write(b []byte) (int, error) {
+	f(b)
+	return len(b), nil
+}
+
 // The agent is restarted while it takes the machine out of its cluster: it goes
 // on, and so does whoever waits for it. One that stays away is told.
 func TestResetWaitsForTheAgent(t *testing.T) {
@@ -87,6 +98,12 @@ func TestResetWaitsForTheAgent(t *testing.T) {
 			asked := make(chan string, 1000)
 			first := serve(`{"id":"x","asked":true,"step":"draining","request":{"drain_seconds":60}}`, asked)
 			env, said := person("", false)
+			away := make(chan struct{}, 1)
+			env.Stderr = io.MultiWriter(said, writerFunc(func(line []byte) {
+				if bytes.Contains(line, []byte("does not answer at the moment")) {
+					away <- struct{}{}
+				}
+			}))
 			r := &resetter{env: env, f: resetFlags{sockets: sockets{agent: path}, drain: time.Minute}}
 			done := make(chan error, 1)
 			go func() { done <- r.leave(t.Context()) }()
@@ -96,7 +113,7 @@ func TestResetWaitsForTheAgent(t *testing.T) {
 				t.Fatal(err)
 			}
 			if tt.comes {
-				time.Sleep(100 * leavePoll) // some questions meet nobody
+				<-away // a question met nobody
 				second := serve(`{"id":"x","asked":true,"step":"left","done":true,"request":{"drain_seconds":60}}`, asked)
 				t.Cleanup(func() { _ = second.Close() })
 			}
