@@ -384,7 +384,7 @@ func (n *Node) Close() error {
 }
 
 // leaveTimeout bounds how long a goodbye may take.
-const leaveTimeout = time.Second
+const leaveTimeout = 3 * time.Second
 
 // leave tells the others that this member will not come back. A node that
 // stops may be restarting: its routes must stay where they are. What was

@@ -301,6 +301,7 @@ func TestBridgeLeaves(t *testing.T) {
 	}
 	bridge := boot(t, Options{Token: tok, Name: "leave-b", Kind: api.KindBridge}, a)
 	a.await(t, "the bridge", connectedTo(bridge.ID()))
+	bridge.await(t, "the member", connectedTo(a.ID()))
 	bridge.client.CloseIdle()
 	start := time.Now()
 	if err := bridge.Close(); err != nil {

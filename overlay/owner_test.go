@@ -39,7 +39,10 @@ func TestBridgeComesBackAsItself(t *testing.T) {
 	laptop := boot(t, opts, node)
 	id, addr := laptop.ID(), laptop.Status().Addresses[0]
 	for range 3 {
+		// Each end is connected in its own time: who leaves before it knows whom it
+		// reaches says goodbye to nobody.
 		node.await(t, "the laptop", connectedTo(id))
+		laptop.await(t, "the node", connectedTo(node.ID()))
 		if err := laptop.Close(); err != nil {
 			t.Fatal(err)
 		}

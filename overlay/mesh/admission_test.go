@@ -12,8 +12,9 @@ import (
 	"github.com/kairos-io/kairos/overlay/underlay"
 )
 
-// calm is for tests that count failures: a busy machine makes none of its own.
-var calm = Timing{Dial: patience, Admission: patience}
+// calm is for tests that count failures: a busy machine makes none of its own, and there
+// is time for another try.
+var calm = Timing{Dial: patience / 4, Admission: patience / 4}
 
 // hubAt listens at n addresses, as a machine with several cards does.
 func hubAt(t *testing.T, cfg Config, n int) *Mesh {

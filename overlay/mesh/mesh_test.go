@@ -19,7 +19,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds every wait of these tests; none of them waits that long.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 var loopback = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}
 

@@ -134,7 +134,7 @@ func TestSourcesSayTheirAddresses(t *testing.T) {
 	hub := start(t, Config{Keys: keys, Listen: []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:0")}})
 	port := hub.under.Bound()[0].Port()
 	for i := range 3 {
-		b := start(t, Config{Keys: keys})
+		b := start(t, Config{Keys: keys, NoTCP: true}) // whose connections have no path
 		at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, byte(2 + i)}), port)
 		b.Learn(hub.ID(), []netip.AddrPort{at})
 		until(t, "connected", func() bool { return b.Connected(hub.ID()) && hub.Connected(b.ID()) })
