@@ -95,11 +95,12 @@ func (b *bootJudge) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return errors.New("the check was stopped before there was a verdict")
 		}
-		finding := assess.Judge(b.expect, facts, clock)
+		var finding assess.Finding
 		if err != nil {
-			finding = blind(err, clock)
+			finding = b.steady.Blind(err, clock)
+		} else {
+			finding = b.steady.Hold(assess.Judge(b.expect, facts, clock), facts.Units, clock)
 		}
-		finding = b.steady.Hold(finding, facts.Units, clock)
 		b.tell(finding)
 		if finding.Verdict != assess.Waiting {
 			return b.close(ctx, finding)
@@ -165,14 +166,6 @@ func (b *bootJudge) limit() time.Duration {
 		return assess.DefaultLimit // kairos-config tells what is wrong
 	}
 	return cfg.OS.HealthTimeout
-}
-
-// blind is the finding where nothing can be observed.
-func blind(err error, c assess.Clock) assess.Finding {
-	if c.Elapsed < c.Limit {
-		return assess.Finding{Verdict: assess.Waiting, Reason: "waiting to see how this machine is: " + err.Error()}
-	}
-	return assess.Finding{Verdict: assess.Bad, Reason: fmt.Sprintf("after %s it still cannot be seen how this machine is: %v", c.Limit, err)}
 }
 
 // tell prints and keeps a finding when it is another one than before. A boot
