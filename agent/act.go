@@ -34,25 +34,6 @@ type outcome struct {
 	conditions []health.Condition
 }
 
-// pendingError is an action that is under way; it is no failure. Its detail
-// changes from turn to turn, so that it is shown and never logged.
-type pendingError struct{ reason, detail string }
-
-// Error implements error.
-func (e *pendingError) Error() string { return e.reason }
-
-// problemError is a failure with the condition that it raises; detail as above.
-type problemError struct {
-	code, hint, detail string
-	err                error
-}
-
-// Error implements error.
-func (e *problemError) Error() string { return e.err.Error() }
-
-// Unwrap gives errors.Is the cause.
-func (e *problemError) Unwrap() error { return e.err }
-
 // act carries the plan out in its order. After the first action that is not
 // done, only those that tell something are still carried out.
 func (a *agent) act(ctx context.Context, f role.Facts, plan []role.Action) outcome {
@@ -128,14 +109,14 @@ func (o *outcome) raise(c health.Condition, code string) {
 
 func (o *outcome) fail(step role.Action, err error) {
 	c := health.Condition{Code: health.CodeWaiting, Severity: health.Info, Text: err.Error()}
-	var pending *pendingError
-	var problem *problemError
+	var pending *health.Pending
+	var problem *health.Problem
 	detail := ""
 	switch {
 	case errors.As(err, &pending):
-		detail = pending.detail
+		detail = pending.Detail
 	case errors.As(err, &problem):
-		c.Code, c.Hint, c.Severity, detail = problem.code, problem.hint, health.Error, problem.detail
+		c.Code, c.Hint, c.Severity, detail = problem.Code, problem.Hint, health.Error, problem.Detail
 	default:
 		c.Code, c.Severity = codeOf(step), health.Error
 	}
@@ -216,7 +197,7 @@ func (a *agent) do(ctx context.Context, f role.Facts, step role.Action) error {
 // save replaces the state apart from the votes, which the agreement keeps itself.
 func (a *agent) save(next store.State) error {
 	if err := a.store.SaveRole(next); err != nil {
-		return &problemError{code: health.CodeStateUnusable, err: err, hint: "see to the disk of /var: free space on it, or repair it"}
+		return &health.Problem{Code: health.CodeStateUnusable, Err: err, Hint: "see to the disk of /var: free space on it, or repair it"}
 	}
 	a.storeStatus = role.StoreLoaded
 	return nil
@@ -243,7 +224,7 @@ func (a *agent) prepareImage(ctx context.Context) error {
 }
 
 func noRuntime(err error) error {
-	return &problemError{code: health.CodeK3sFailing, err: err, hint: "see `systemctl status containerd`"}
+	return &health.Problem{Code: health.CodeK3sFailing, Err: err, Hint: "see `systemctl status containerd`"}
 }
 
 // proposeStarted closes the outcome of the agreement in this node's favour.
@@ -260,10 +241,10 @@ func (a *agent) proposeStarted(ctx context.Context, cluster string) error {
 	defer cancel()
 	err = d.ProposeStarted(ctx, uid)
 	if errors.Is(err, context.DeadlineExceeded) {
-		return &pendingError{reason: "the other machines have not confirmed yet that this one may start the cluster"}
+		return &health.Pending{Reason: "the other machines have not confirmed yet that this one may start the cluster"}
 	}
 	if errors.Is(err, genesis.ErrAbandoned) {
-		return &pendingError{reason: "the others gave this cluster up before it was started; agreeing on a new one"}
+		return &health.Pending{Reason: "the others gave this cluster up before it was started; agreeing on a new one"}
 	}
 	return err
 }
@@ -274,8 +255,8 @@ func (a *agent) startServer(ctx context.Context, s role.StartServer) error {
 			return err
 		}
 	} else if err := a.opt.Files.HasTokens(); err != nil {
-		return &problemError{code: health.CodeNeedsOperator, err: err,
-			hint: "the cluster's data is here but its tokens are not: restore " + a.opt.Files.ServerToken()}
+		return &health.Problem{Code: health.CodeNeedsOperator, Err: err,
+			Hint: "the cluster's data is here but its tokens are not: restore " + a.opt.Files.ServerToken()}
 	}
 	if err := a.opt.Files.WriteManifest(kubeconfig.ManifestName, []byte(kubeconfig.Manifest)); err != nil {
 		return fmt.Errorf("write a manifest: %w", err)
@@ -302,8 +283,8 @@ func (a *agent) start(ctx context.Context, r k3s.Role, uid string) error {
 		cause = fmt.Errorf("k3s ended with code %d", a.report.exited.ExitCode)
 	}
 	if wait := a.restarts.Next.Sub(now); cause != nil && wait > 0 {
-		return &problemError{code: health.CodeK3sFailing, err: cause, hint: "see " + a.logFile(),
-			detail: "starting it again in " + wait.Round(time.Second).String()}
+		return &health.Problem{Code: health.CodeK3sFailing, Err: cause, Hint: "see " + a.logFile(),
+			Detail: "starting it again in " + wait.Round(time.Second).String()}
 	}
 	spec, err := a.spec(ctx, r, uid)
 	if err != nil {
@@ -339,7 +320,7 @@ func (a *agent) logFile() string {
 func (a *agent) spec(ctx context.Context, r k3s.Role, uid string) (k3s.Spec, error) {
 	w := a.world.get()
 	if !w.address().IsValid() {
-		return k3s.Spec{}, &pendingError{reason: "the overlay's address of " + hostname()}
+		return k3s.Spec{}, &health.Pending{Reason: "the overlay's address of " + hostname()}
 	}
 	digest, err := a.puller.wanted(ctx)
 	if err != nil {
@@ -355,7 +336,7 @@ func (a *agent) spec(ctx context.Context, r k3s.Role, uid string) (k3s.Spec, err
 			return k3s.Spec{}, fmt.Errorf("read join information: %w", err)
 		}
 		if join.UID != uid || !join.Server.IsValid() {
-			return k3s.Spec{}, &pendingError{reason: "join information from the server"}
+			return k3s.Spec{}, &health.Pending{Reason: "join information from the server"}
 		}
 		flags.Server = join.Server
 	}
@@ -385,10 +366,10 @@ func (a *agent) fetchJoin(ctx context.Context, s role.FetchJoin) error {
 	answer, err := a.peers.Post(ctx, s.From, joinPath, body)
 	var refused *api.Error
 	if errors.As(err, &refused) && refused.Hint == hintSoon {
-		return &pendingError{reason: "the server: " + refused.Message}
+		return &health.Pending{Reason: "the server: " + refused.Message}
 	}
 	if err != nil {
-		return &pendingError{reason: "join information from the server: " + err.Error()}
+		return &health.Pending{Reason: "join information from the server: " + err.Error()}
 	}
 	var ans joinAnswer
 	if err := json.Unmarshal(answer, &ans); err != nil {
@@ -399,8 +380,8 @@ func (a *agent) fetchJoin(ctx context.Context, s role.FetchJoin) error {
 	}
 	// What was trusted first must not be overwritten: the right server may come back.
 	if pinned := a.store.State().CAHash; pinned != "" && ans.CAHash != pinned {
-		return &problemError{code: health.CodeNeedsOperator, err: errors.New("join: the server shows another certificate authority than the one this machine joined"),
-			hint: "see whether the server was made anew; a machine that is to join the new one needs its /var/lib/kairos and /var/lib/rancher moved away"}
+		return &health.Problem{Code: health.CodeNeedsOperator, Err: errors.New("join: the server shows another certificate authority than the one this machine joined"),
+			Hint: "see whether the server was made anew; a machine that is to join the new one needs its /var/lib/kairos and /var/lib/rancher moved away"}
 	}
 	return a.opt.Files.SaveJoin(k3s.Join{UID: s.UID, CAHash: ans.CAHash, Token: ans.Token, Server: ans.Server})
 }

@@ -168,7 +168,7 @@ func (a *agent) assemble(rt containers) (err error) {
 	a.peers = peer.New(peer.Options{Overlay: a.overlay, Cluster: a.cfg.NetworkID, Port: a.opt.PeerPort, Log: a.log})
 	a.world = newWorld(a.overlay, a.cfg.NetworkID, a.log)
 	a.openSeeding(rt)
-	a.voting = &voting{changed: make(chan struct{}), problem: errNotOpen}
+	a.voting = &voting{problem: errNotOpen}
 	a.leave = newLeaving(a.opt.LeftFile)
 	if a.lock, err = newUpgradeLock(localAPI{a}, a.opt.StateDir, a.cfg.OS.HealthTimeout); err != nil {
 		a.log.Warn("it is not known whether this machine has the upgrade lock", "err", err)

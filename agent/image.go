@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/kairos-io/kairos/agent/broadcast"
 	"github.com/kairos-io/kairos/agent/health"
 	"github.com/kairos-io/kairos/agent/k3s"
 	"github.com/kairos-io/kairos/agent/oci"
@@ -20,6 +21,8 @@ const pullLimit = 30 * time.Minute
 
 // puller gets k3s' image beside the loop. Its methods are safe for concurrent use.
 type puller struct {
+	broadcast.Event // when a try ends
+
 	ref     oci.Ref
 	hosts   string
 	baked   string                       // layout that is looked into first
@@ -33,14 +36,13 @@ type puller struct {
 	cancel  context.CancelFunc // of the try that runs
 	done    int64              // bytes, of total
 	total   int64
-	err     error         // of the last try
-	fails   int           // in a row
-	hurried bool          // the try that runs was given up by hurry
-	found   bool          // the try that runs gets the image from members
-	next    time.Time     // no try before
-	digest  string        // of what is on disk, once resolved
-	looked  bool          // into the baked layout
-	changed chan struct{} // closed when a try ends
+	err     error     // of the last try
+	fails   int       // in a row
+	hurried bool      // the try that runs was given up by hurry
+	found   bool      // the try that runs gets the image from members
+	next    time.Time // no try before
+	digest  string    // of what is on disk, once resolved
+	looked  bool      // into the baked layout
 }
 
 func newPuller(image, hostsDir string, rt images) (*puller, error) {
@@ -54,7 +56,7 @@ func newPuller(image, hostsDir string, rt images) (*puller, error) {
 	if err != nil {
 		return nil, fmt.Errorf("k3s.image: %w", err)
 	}
-	return &puller{ref: ref, hosts: hostsDir, runtime: rt, digest: ref.Digest(), changed: make(chan struct{})}, nil
+	return &puller{ref: ref, hosts: hostsDir, runtime: rt, digest: ref.Digest()}, nil
 }
 
 // wanted returns the digest that the image must have: "" when the reference
@@ -111,29 +113,22 @@ func (p *puller) has(ctx context.Context) (bool, error) {
 	return got != "" && (digest == "" || got == digest), err
 }
 
-// Changed returns a channel that is closed when a try ends.
-func (p *puller) Changed() <-chan struct{} {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.changed
-}
-
 // start begins a try unless one runs or it is too early. Its error says what
 // there is to wait for: it is never nil.
 func (p *puller) start(now time.Time) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	pending := &pendingError{reason: "getting the k3s image " + p.ref.String()}
+	pending := &health.Pending{Reason: "getting the k3s image " + p.ref.String()}
 	switch {
 	case p.running && p.total > 0:
-		pending.detail = fmt.Sprintf("%d of %d MB", p.done>>20, p.total>>20)
+		pending.Detail = fmt.Sprintf("%d of %d MB", p.done>>20, p.total>>20)
 		return pending
 	case p.running:
 		return pending
 	case now.Before(p.next):
-		return &problemError{code: health.CodeImage, err: fmt.Errorf("get the k3s image: %w", p.err),
-			detail: "next try in " + p.next.Sub(now).Round(time.Second).String(),
-			hint:   "check the network and k3s.image; a mirror goes into /etc/containerd/certs.d, a layout on disk is written oci:/path, and `image os --with-images` puts k3s into the OS"}
+		return &health.Problem{Code: health.CodeImage, Err: fmt.Errorf("get the k3s image: %w", p.err),
+			Detail: "next try in " + p.next.Sub(now).Round(time.Second).String(),
+			Hint:   "check the network and k3s.image; a mirror goes into /etc/containerd/certs.d, a layout on disk is written oci:/path, and `image os --with-images` puts k3s into the OS"}
 	}
 	ctx, cancel := context.WithTimeout(p.base, pullLimit)
 	p.running, p.cancel, p.done, p.total, p.hurried, p.found = true, cancel, 0, 0, false, false
@@ -157,8 +152,7 @@ func (p *puller) try(ctx context.Context) {
 		}
 		p.next = time.Now().Add(role.PauseAfter(p.fails))
 	}
-	close(p.changed)
-	p.changed = make(chan struct{})
+	p.Notify()
 }
 
 // hurry tells that a member has the image by now. A try that has not brought
@@ -173,8 +167,7 @@ func (p *puller) hurry() {
 		p.cancel()
 		return
 	}
-	close(p.changed)
-	p.changed = make(chan struct{})
+	p.Notify()
 }
 
 func (p *puller) pull(ctx context.Context) error {

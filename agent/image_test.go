@@ -65,15 +65,15 @@ func TestPullerTries(t *testing.T) {
 		p.base = t.Context()
 		say := func() string {
 			err := p.start(time.Now())
-			var pending *pendingError
+			var pending *health.Pending
 			if errors.As(err, &pending) {
-				return strings.TrimSpace("pending " + pending.detail)
+				return strings.TrimSpace("pending " + pending.Detail)
 			}
-			var problem *problemError
-			if !errors.As(err, &problem) || problem.code != health.CodeImage || problem.hint == "" {
+			var problem *health.Problem
+			if !errors.As(err, &problem) || problem.Code != health.CodeImage || problem.Hint == "" {
 				t.Fatalf("got %v", err)
 			}
-			return problem.detail
+			return problem.Detail
 		}
 		want := func(when, text string) {
 			t.Helper()

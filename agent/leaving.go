@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"sync"
 
+	"github.com/kairos-io/kairos/agent/broadcast"
 	"github.com/kairos-io/kairos/agent/role"
 	"github.com/kairos-io/kairos/agent/store"
 	"github.com/kairos-io/kairos/overlay/api"
@@ -31,6 +32,8 @@ func (o *operation) lacks() bool { return o.Status.Request.KeepIdentity && !o.Fo
 
 // leaving is the operation of this boot. It is safe for concurrent use.
 type leaving struct {
+	broadcast.Event // when the loop should look again
+
 	file  string
 	times leaveTimes
 
@@ -40,7 +43,6 @@ type leaving struct {
 	closed  bool // the agent ends: nothing is begun any more
 	tasks   sync.WaitGroup
 	op      operation
-	changed chan struct{} // closed when the loop should look again
 	retired chan struct{} // closed once the loop has left Kubernetes
 }
 
@@ -48,7 +50,7 @@ func newLeaving(file string) *leaving {
 	if file == "" {
 		file = DefaultLeftFile
 	}
-	l := &leaving{file: file, times: patientTimes, changed: make(chan struct{}), retired: make(chan struct{})}
+	l := &leaving{file: file, times: patientTimes, retired: make(chan struct{})}
 	// What cannot be read was not asked for: a person has to ask again.
 	if raw, err := os.ReadFile(l.record()); err == nil {
 		var op operation
@@ -92,18 +94,8 @@ func (l *leaving) begin() error {
 	if err := os.WriteFile(l.file, nil, 0o600); err != nil {
 		return fmt.Errorf("mark this machine as leaving: %w", err)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	close(l.changed)
-	l.changed = make(chan struct{})
+	l.Notify()
 	return nil
-}
-
-// Changed returns a channel that is closed when the loop should look again.
-func (l *leaving) Changed() <-chan struct{} {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.changed
 }
 
 // observe notes what a turn of the loop has seen.

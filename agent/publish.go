@@ -76,7 +76,7 @@ func (r *reporter) logFailure(step string, err error) {
 	if r.failed[step] == text {
 		return
 	}
-	var pending *pendingError
+	var pending *health.Pending
 	if errors.As(err, &pending) {
 		r.log.Info("waiting", "reason", text)
 		return

@@ -47,7 +47,7 @@ func TestLine(t *testing.T) {
 func TestLogFailure(t *testing.T) {
 	var buf bytes.Buffer
 	r := reporter{log: slog.New(slog.NewTextHandler(&buf, nil))}
-	a, b, wait := errors.New("a"), errors.New("b"), &pendingError{reason: "soon", detail: "1 of 9"}
+	a, b, wait := errors.New("a"), errors.New("b"), &health.Pending{Reason: "soon", Detail: "1 of 9"}
 	for i, turn := range []struct {
 		errs map[string]error
 		want int // lines
@@ -86,8 +86,8 @@ func TestOutcomeFail(t *testing.T) {
 		code, waiting string
 		severity      health.Severity
 	}{
-		{"under way", role.PrepareImage{}, &pendingError{reason: "getting it", detail: "3 of 9 MB"}, health.CodeWaiting, "getting it: 3 of 9 MB", health.Info},
-		{"knows its code", role.PrepareImage{}, &problemError{code: health.CodeK3sFailing, err: cause, detail: "again in 3s"}, health.CodeK3sFailing, "cause: again in 3s", health.Error},
+		{"under way", role.PrepareImage{}, &health.Pending{Reason: "getting it", Detail: "3 of 9 MB"}, health.CodeWaiting, "getting it: 3 of 9 MB", health.Info},
+		{"knows its code", role.PrepareImage{}, &health.Problem{Code: health.CodeK3sFailing, Err: cause, Detail: "again in 3s"}, health.CodeK3sFailing, "cause: again in 3s", health.Error},
 		{"save", role.Save{}, cause, health.CodeStateUnusable, "cause", health.Error},
 		{"image", role.PrepareImage{}, cause, health.CodeImage, "cause", health.Error},
 		{"server", role.StartServer{}, cause, health.CodeK3sFailing, "cause", health.Error},

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/kairos-io/kairos/agent/broadcast"
 	"github.com/kairos-io/kairos/agent/health"
 	"github.com/kairos-io/kairos/agent/k3s"
 	"github.com/kairos-io/kairos/agent/oci"
@@ -35,6 +36,8 @@ const (
 // registry: those of this machine's OS, then those of members. It also knows
 // what this machine can give away. It is safe for concurrent use.
 type seeding struct {
+	broadcast.Event // when there is something new to tell: another tag or problem
+
 	baked  string // layout
 	images podImages
 	puller *puller
@@ -55,12 +58,11 @@ type seeding struct {
 	tag     string          // of the newest index
 	indexes []published     // the newest one first
 	problem error
-	changed chan struct{} // closed when tag or problem is another one
 }
 
 func (a *agent) openSeeding(images podImages) {
 	s := &seeding{baked: a.opt.Baked, images: images, puller: a.puller, log: a.log, disk: diskOf(a.opt.StateDir),
-		changed: make(chan struct{}), foreign: map[string]bool{}}
+		foreign: map[string]bool{}}
 	if s.baked == "" {
 		s.baked = oci.DefaultBaked
 	}
@@ -69,13 +71,6 @@ func (a *agent) openSeeding(images podImages) {
 	a.puller.baked = s.baked
 	a.puller.members = func(found func()) oci.Place { return &membersPlace{client: s.client, found: found} }
 	a.seeding = s
-}
-
-// Changed returns a channel that is closed when there is something new to tell.
-func (s *seeding) Changed() <-chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.changed
 }
 
 // state returns the tag to announce and what is wrong.
@@ -293,12 +288,7 @@ func (s *seeding) tell(err error) {
 		return
 	}
 	s.problem = err
-	s.wakeLocked()
-}
-
-func (s *seeding) wakeLocked() {
-	close(s.changed)
-	s.changed = make(chan struct{})
+	s.Notify()
 }
 
 // raiseSeeding adds the condition for images that are missing.

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kairos-io/kairos/agent/health"
 	"github.com/kairos-io/kairos/agent/kubeconfig"
 	"github.com/kairos-io/kairos/agent/role"
 	"github.com/kairos-io/kairos/agent/store"
@@ -81,8 +82,8 @@ func TestFetchJoinFromAServerWithAnotherCA(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := p.join(t)
-	var problem *problemError
-	if !errors.As(err, &problem) || problem.hint == "" || !strings.Contains(err.Error(), "another certificate authority") {
+	var problem *health.Problem
+	if !errors.As(err, &problem) || problem.Hint == "" || !strings.Contains(err.Error(), "another certificate authority") {
 		t.Errorf("got %v", err)
 	}
 	if got, err := p.asker.opt.Files.ReadJoin(); err != nil || got.UID != "" {
@@ -109,7 +110,7 @@ func TestFetchJoinWaits(t *testing.T) {
 			p := newPair(t)
 			tc.do(t, p)
 			err := p.join(t)
-			var pending *pendingError
+			var pending *health.Pending
 			if !errors.As(err, &pending) || !strings.HasPrefix(err.Error(), tc.want) {
 				t.Errorf("got %v, want %q", err, tc.want)
 			}

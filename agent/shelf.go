@@ -92,7 +92,7 @@ func (s *seeding) putOut(index seed.Index, shelf map[string]spot) error {
 	}
 	s.tag = tag
 	s.indexes = append([]published{{tag, raw}}, s.indexes[:min(len(s.indexes), keptIndexes-1)]...)
-	s.wakeLocked()
+	s.Notify()
 	return nil
 }
 

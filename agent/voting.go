@@ -7,7 +7,9 @@ import (
 	"net/http"
 	"sync"
 
+	"github.com/kairos-io/kairos/agent/broadcast"
 	"github.com/kairos-io/kairos/agent/genesis"
+	"github.com/kairos-io/kairos/agent/health"
 	"github.com/kairos-io/kairos/agent/peer"
 	"github.com/kairos-io/kairos/overlay/api"
 	"github.com/kairos-io/kairos/overlay/identity"
@@ -29,7 +31,7 @@ type voting struct {
 	problem error // why there is no driver: errNotOpen before the first try
 	cancel  context.CancelFunc
 	done    chan struct{}
-	changed chan struct{} // stands in while there is no driver
+	opened  broadcast.Event // or not, for another reason; a driver tells of its own news
 }
 
 func (v *voting) get() (*genesis.Driver, error) {
@@ -43,9 +45,7 @@ func (v *voting) Changed() <-chan struct{} {
 	if d, _ := v.get(); d != nil {
 		return d.Changed()
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.changed
+	return v.opened.Changed()
 }
 
 // set takes over what opening the agreement gave. It is tried again in every turn:
@@ -55,11 +55,9 @@ func (v *voting) set(d *genesis.Driver, problem error) {
 	defer v.mu.Unlock()
 	news := v.driver != d || fmt.Sprint(v.problem) != fmt.Sprint(problem)
 	v.driver, v.problem = d, problem
-	if !news {
-		return
+	if news {
+		v.opened.Notify()
 	}
-	close(v.changed)
-	v.changed = make(chan struct{})
 }
 
 // start runs the driver unless it runs already.
@@ -108,7 +106,7 @@ func (v *voting) takesPart() (*genesis.Driver, error) {
 func (v *voting) abstain(epoch uint64) error {
 	d, problem := v.get()
 	if d == nil {
-		return &pendingError{reason: "the agreement cannot be opened: " + problem.Error()}
+		return &health.Pending{Reason: "the agreement cannot be opened: " + problem.Error()}
 	}
 	return d.Abstain(epoch)
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/kairos-io/kairos/agent/broadcast"
 	"github.com/kairos-io/kairos/agent/genesis"
 	"github.com/kairos-io/kairos/overlay/api"
 	"github.com/kairos-io/kairos/overlay/rights"
@@ -59,26 +60,20 @@ type world struct {
 	networkID string
 	log       *slog.Logger
 
-	mu      sync.Mutex
-	now     snapshot
-	changed chan struct{}
+	broadcast.Event // when the mesh has changed
+
+	mu  sync.Mutex
+	now snapshot
 }
 
 func newWorld(overlay *api.Client, networkID string, log *slog.Logger) *world {
-	return &world{overlay: overlay, networkID: networkID, log: log, changed: make(chan struct{})}
+	return &world{overlay: overlay, networkID: networkID, log: log}
 }
 
 func (w *world) get() snapshot {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.now
-}
-
-// Changed returns a channel that is closed when the mesh has changed since this call.
-func (w *world) Changed() <-chan struct{} {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.changed
 }
 
 // set takes over what the overlay said. Whoever waits is woken by news only: a long
@@ -88,11 +83,9 @@ func (w *world) set(s snapshot) {
 	defer w.mu.Unlock()
 	same := reflect.DeepEqual(w.now, s)
 	w.now = s
-	if same {
-		return
+	if !same {
+		w.Notify()
 	}
-	close(w.changed)
-	w.changed = make(chan struct{})
 }
 
 // watch keeps the snapshot fresh until ctx ends.

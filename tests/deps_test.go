@@ -20,7 +20,7 @@ var (
 	network = slices.Concat(pure, []string{"overlay/internal/..."})
 	// ofOverlay is what the node knows of the network: its door and its words.
 	ofOverlay = []string{"overlay/api", "overlay/identity", "overlay/rights", "overlay/token", "overlay/wire", "overlay/keepjson"}
-	ofAgent   = slices.Concat(ofOverlay, []string{"agent/config", "agent/store"})
+	ofAgent   = slices.Concat(ofOverlay, []string{"agent/config", "agent/store", "agent/broadcast", "agent/health"})
 )
 
 // rooms is what ARCHITECTURE.md calls the borders: dependencies point down only,
@@ -52,7 +52,8 @@ var rooms = []room{
 
 	{name: "agent", may: slices.Concat(ofAgent, []string{"agent/..."})},
 	{name: "agent/role", may: ofAgent, plain: true},
-	{name: "agent/health", may: ofAgent, plain: true},
+	{name: "agent/health", plain: true},
+	{name: "agent/broadcast", plain: true},
 	{name: "agent/...", may: ofAgent},
 
 	{name: "systemd"},
