@@ -209,14 +209,14 @@ func (a *agent) votingFailed(err error) {
 }
 
 func (a *agent) prepareImage(ctx context.Context) error {
-	has, err := a.puller.has(ctx)
+	has, err := a.puller.Has(ctx)
 	if errors.Is(err, k3s.ErrNoRuntime) {
 		return noRuntime(err)
 	}
 	if err == nil && has {
 		return nil
 	}
-	err = a.puller.start(time.Now())
+	err = a.puller.Start(a.life, time.Now())
 	if errors.Is(err, k3s.ErrNoRuntime) {
 		return noRuntime(err)
 	}
@@ -322,7 +322,7 @@ func (a *agent) spec(ctx context.Context, r k3s.Role, uid string) (k3s.Spec, err
 	if !w.address().IsValid() {
 		return k3s.Spec{}, &health.Pending{Reason: "the overlay's address of " + hostname()}
 	}
-	digest, err := a.puller.wanted(ctx)
+	digest, err := a.puller.Wanted(ctx)
 	if err != nil {
 		return k3s.Spec{}, fmt.Errorf("look into the k3s image: %w", err)
 	}
@@ -344,7 +344,7 @@ func (a *agent) spec(ctx context.Context, r k3s.Role, uid string) (k3s.Spec, err
 	for k, v := range a.cfg.K3s.Env {
 		env[k] = v.Reveal()
 	}
-	return k3s.Spec{Role: r, UID: uid, Image: a.puller.ref.String(), Digest: digest, Args: flags.Args(), Env: env}, nil
+	return k3s.Spec{Role: r, UID: uid, Image: a.puller.Image(), Digest: digest, Args: flags.Args(), Env: env}, nil
 }
 
 // joinRequest and joinAnswer are the bodies of joinPath.

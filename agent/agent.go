@@ -6,16 +6,19 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	goruntime "runtime"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/kairos-io/kairos/agent/config"
+	"github.com/kairos-io/kairos/agent/images"
 	"github.com/kairos-io/kairos/agent/k3s"
 	"github.com/kairos-io/kairos/agent/peer"
 	"github.com/kairos-io/kairos/agent/podnet"
 	"github.com/kairos-io/kairos/agent/role"
+	"github.com/kairos-io/kairos/agent/seed"
 	"github.com/kairos-io/kairos/agent/store"
 	"github.com/kairos-io/kairos/overlay/api"
 )
@@ -48,7 +51,10 @@ type Options struct {
 	Baked         string      // layout of the images that the OS brought; empty: oci.DefaultBaked
 	LeftFile      string      // empty: DefaultLeftFile
 	PeerPort      uint16      // 0: peer.Port
-	Notify        Notifier
+	// Disk measures the one that images go to, in bytes; nil: that of StateDir.
+	Disk   func() (free, size uint64, err error)
+	Stall  time.Duration // of a member that gives an image; 0: seed's
+	Notify Notifier
 	// Watchdog runs beside the loop, calling alive now and then; nil: none.
 	Watchdog func(ctx context.Context, alive func() error) error
 	Log      *slog.Logger
@@ -62,27 +68,10 @@ type runtime interface {
 	Exited(ctx context.Context) (<-chan struct{}, error)
 }
 
-// images is where k3s' image goes.
-type images interface {
-	// ImageDigest returns "" for one that is not there as a whole.
-	ImageDigest(ctx context.Context, name string) (string, error)
-	ImportImage(ctx context.Context, name string, fill k3s.Fill) error
-}
-
-// podImages is where images for pods go, and where what is given to other
-// machines comes from.
-type podImages interface {
-	PodImages(ctx context.Context) ([]k3s.PodImage, error)
-	ImportPodImage(ctx context.Context, img k3s.PodImage, fill k3s.Fill) error
-	ReleasePodImage(ctx context.Context, img k3s.PodImage) error
-	K3sContent(ctx context.Context, name string) ([]k3s.Blob, error)
-	OpenBlob(ctx context.Context, b k3s.Blob, pods bool) (k3s.ReadAtCloser, error)
-}
-
-// containers is both.
+// containers is containerd, as far as images go.
 type containers interface {
-	images
-	podImages
+	images.K3sImages
+	images.PodImages
 }
 
 // prober asks k3s how it is; k3s.Probe implements it.
@@ -101,8 +90,8 @@ type agent struct {
 	peers   *peer.Peer
 	runtime runtime
 	store   *store.Store
-	puller  *puller
-	seeding *seeding // safe for concurrent use
+	puller  *images.Puller // safe for concurrent use
+	seeder  *images.Seeder // safe for concurrent use
 	prober  func(k3s.Probe) prober
 	world   *world  // safe for concurrent use
 	voting  *voting // safe for concurrent use
@@ -158,7 +147,11 @@ func (a *agent) open() error {
 // assemble opens the state and makes the parts of the agent.
 func (a *agent) assemble(rt containers) (err error) {
 	a.started, a.patience = time.Now(), patience
-	if a.puller, err = newPuller(a.cfg.K3s.Image, a.opt.HostsDir, rt); err != nil {
+	if a.opt.Disk == nil {
+		a.opt.Disk = images.DiskOf(a.opt.StateDir)
+	}
+	at := images.Places{Hosts: a.opt.HostsDir, Baked: a.opt.Baked}
+	if a.puller, err = images.NewPuller(a.cfg.K3s.Image, at, rt); err != nil {
 		return err
 	}
 	if a.store, err = store.Open(a.opt.StateDir); err != nil {
@@ -167,7 +160,8 @@ func (a *agent) assemble(rt containers) (err error) {
 	a.loadState()
 	a.peers = peer.New(peer.Options{Overlay: a.overlay, Cluster: a.cfg.NetworkID, Port: a.opt.PeerPort, Log: a.log})
 	a.world = newWorld(a.overlay, a.cfg.NetworkID, a.log)
-	a.openSeeding(rt)
+	seeds := seed.NewClient(seed.Options{Peers: a.peers, Members: a.seedMembers, Arch: goruntime.GOARCH, Stall: a.opt.Stall, Log: a.log})
+	a.seeder = images.NewSeeder(images.SeederOptions{Places: at, Images: rt, Puller: a.puller, Client: seeds, Disk: a.opt.Disk, Log: a.log})
 	a.voting = &voting{problem: errNotOpen}
 	a.leave = newLeaving(a.opt.LeftFile)
 	if a.lock, err = newUpgradeLock(localAPI{a}, a.opt.StateDir, a.cfg.OS.HealthTimeout); err != nil {
@@ -204,13 +198,13 @@ func (a *agent) loadState() {
 
 func (a *agent) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	a.life, a.voting.base, a.puller.base = ctx, ctx, ctx
+	a.life, a.voting.base = ctx, ctx
 	g.Go(func() error { return a.world.watch(ctx) })
 	g.Go(func() error { return a.watchdog(ctx) })
 	g.Go(func() error { return a.serveSocket(ctx) })
 	if a.cfg.Cluster.Enabled {
 		g.Go(func() error { return a.servePeers(ctx) })
-		g.Go(func() error { return a.seeding.run(ctx, a.world) })
+		g.Go(func() error { return a.seeder.Run(ctx, a.world) })
 	}
 	g.Go(func() error { return a.loop(ctx) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
@@ -221,7 +215,7 @@ func (a *agent) run(ctx context.Context) error {
 
 // loop turns until ctx ends.
 func (a *agent) loop(ctx context.Context) error {
-	defer a.puller.wait()
+	defer a.puller.Wait()
 	defer a.voting.stop()
 	defer a.leave.wait()
 	a.firstLook(ctx)
@@ -252,7 +246,7 @@ func (a *agent) loop(ctx context.Context) error {
 
 // news are the channels that are closed when something changes that a turn looks at.
 func (a *agent) news() [5]<-chan struct{} {
-	return [5]<-chan struct{}{a.world.Changed(), a.voting.Changed(), a.puller.Changed(), a.seeding.Changed(), a.leave.Changed()}
+	return [5]<-chan struct{}{a.world.Changed(), a.voting.Changed(), a.puller.Changed(), a.seeder.Changed(), a.leave.Changed()}
 }
 
 // firstLook gives the overlay a moment to answer, so that a start does not

@@ -177,6 +177,7 @@ type machine struct {
 	dir     string
 	port    uint16
 	token   token.Token
+	stall   time.Duration     // of members that give images; 0: as everywhere
 	kube    *kubetest.Cluster // what its k3s serves; nil: nothing
 }
 
@@ -195,12 +196,13 @@ func (m *machine) agent(t *testing.T, cfg config.Config) *agent {
 			return fakeProbe{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 42, byte(m.daemon.index), 0}), 24), m.kube}
 		},
 		opt: Options{Config: cfg, Socket: filepath.Join(m.dir, "agent.sock"), StateDir: filepath.Join(m.dir, "state"), Files: m.runtime.files,
-			Containerd: "/c.sock", HostsDir: m.dir, Baked: filepath.Join(m.dir, "images"), LeftFile: filepath.Join(m.dir, "run", "left"), PeerPort: m.port, PodNet: podnet.Host{ConfDir: filepath.Join(m.dir, "cni"), ProcSys: filepath.Join(m.dir, "sys"),
+			Containerd: "/c.sock", HostsDir: m.dir, Baked: filepath.Join(m.dir, "images"), LeftFile: filepath.Join(m.dir, "run", "left"), PeerPort: m.port, Stall: m.stall,
+			Disk: func() (free, size uint64, err error) { return 1 << 40, 1 << 40, nil }, // whatever this machine has
+			PodNet: podnet.Host{ConfDir: filepath.Join(m.dir, "cni"), ProcSys: filepath.Join(m.dir, "sys"),
 				NFT: func(context.Context, string) error { return nil }, Run: func(context.Context, string, ...string) error { return nil }}}}
 	if err := a.assemble(m.runtime); err != nil {
 		t.Fatal(err)
 	}
-	a.seeding.disk = func() (free, size uint64, err error) { return 1 << 40, 1 << 40, nil } // whatever this machine has
 	// Not faster than a server answers one member.
 	a.leave.times = leaveTimes{pace: 60 * time.Millisecond, forced: 100 * time.Millisecond, missing: time.Second, retire: deadline, remove: time.Second}
 	return a

@@ -120,12 +120,12 @@ func (b *bench) restart(t *testing.T, edit func(*config.Config)) {
 	b.log = slog.New(slog.NewTextHandler(b.journal, nil))
 	b.report.log = b.log
 	ctx, cancel := context.WithCancel(context.Background())
-	b.voting.base, b.puller.base = ctx, ctx
+	b.life, b.voting.base = ctx, ctx
 	a := b.agent
 	t.Cleanup(func() {
 		a.voting.stop()
 		cancel()
-		a.puller.wait()
+		a.puller.Wait()
 		a.peers.CloseIdle()
 		a.overlay.CloseIdle()
 		_ = a.store.Close() // closed already when the agent was replaced

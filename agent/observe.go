@@ -57,7 +57,7 @@ func (a *agent) observe(ctx context.Context) role.Facts {
 		a.openVoting(f.Self, abstention(f))
 		a.pinVoting(f)
 	}
-	f.Images, _ = a.seeding.state() // what is wrong with them is told, and decides nothing
+	f.Images, _ = a.seeder.State() // what is wrong with them is told, and decides nothing
 	a.observeGenesis(&f)
 	a.observeK3s(ctx, &f, w)
 	a.watch, f.K3s.Silence = a.watch.Look(time.Since(a.started), a.report.pid, f)
@@ -181,7 +181,7 @@ func (a *agent) status(ctx context.Context) (k3s.Status, error) {
 func (a *agent) observeImage(ctx context.Context) role.Presence {
 	ctx, cancel := context.WithTimeout(ctx, a.patience)
 	defer cancel()
-	has, err := a.puller.has(ctx)
+	has, err := a.puller.Has(ctx)
 	return role.PresenceOf(has, err)
 }
 

@@ -7,12 +7,14 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/kairos-io/kairos/agent/health"
 	"github.com/kairos-io/kairos/agent/k3s"
 	"github.com/kairos-io/kairos/agent/role"
+	"github.com/kairos-io/kairos/agent/seed"
 	"github.com/kairos-io/kairos/agent/store"
 	"github.com/kairos-io/kairos/overlay/api"
 	"github.com/kairos-io/kairos/overlay/rights"
@@ -130,6 +132,29 @@ func (a *agent) publish(ctx context.Context, f role.Facts, out outcome) {
 		return
 	}
 	a.report.sent, a.report.sure = doc, true
+}
+
+// raiseSeeding adds the condition for images that are missing.
+func (a *agent) raiseSeeding(out *outcome) {
+	_, err := a.seeder.State()
+	if err == nil || errors.Is(err, k3s.ErrNoRuntime) { // told by whoever needs containerd first
+		return
+	}
+	c := health.Condition{Severity: health.Warning, Text: "images that came with the network: " + oneLine(err),
+		Hint: "pods that need them wait, unless a registry has them"}
+	if errors.Is(err, seed.ErrDisagree) {
+		c.Hint = "bake the same image into all OS images, or name it by its digest"
+	}
+	out.raise(c, health.CodePodImages)
+}
+
+// oneLine is the first of several errors, and how many there are.
+func oneLine(err error) string {
+	first, more, _ := strings.Cut(err.Error(), "\n")
+	if more == "" {
+		return first
+	}
+	return fmt.Sprintf("%s (and %d more)", first, strings.Count(more, "\n")+1)
 }
 
 func sameCluster(a, b api.Cluster) bool { return fmt.Sprint(a) == fmt.Sprint(b) }

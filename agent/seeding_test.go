@@ -190,7 +190,7 @@ func TestDifferingSeeds(t *testing.T) {
 	limit := time.After(deadline)
 	for condition() == "" {
 		select {
-		case <-a.seeding.Changed():
+		case <-a.seeder.Changed():
 		case <-time.After(20 * time.Millisecond):
 		case <-limit:
 			t.Fatal("nobody is told")
@@ -356,14 +356,20 @@ func indexOf(t *testing.T, m *machine) ([]byte, string) {
 		}
 		a.overlay.CloseIdle()
 	}()
-	if _, err := a.seeding.readOwn(t.Context()); err != nil {
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	changed := a.seeder.Changed()
+	go func() { done <- a.seeder.Run(ctx, a.world) }()
+	<-changed // nothing but its own images is there to tell of
+	cancel()
+	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	if err := a.seeding.refresh(t.Context()); err != nil {
-		t.Fatal(err)
+	tag, err := a.seeder.State()
+	if tag == "" {
+		t.Fatalf("it announces nothing: %v", err)
 	}
-	tag, _ := a.seeding.state()
-	return a.seeding.Index(tag), tag
+	return a.seeder.Index(tag), tag
 }
 
 // Two hostile members and an honest one: the images come, and they are the right
@@ -408,10 +414,10 @@ func TestHostileSeeds(t *testing.T) {
 			defer machines[0].seeded(t, k3sName)()
 			cfg := machines[1].config()
 			cfg.K3s.Image = k3sName
-			a := machines[1].agent(t, cfg)
 			if name == "stalls" {
-				a.seeding.client.Stall = time.Second
+				machines[1].stall = time.Second
 			}
+			a := machines[1].agent(t, cfg)
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error, 1)
 			go func() { done <- a.run(ctx) }()
@@ -424,32 +430,6 @@ func TestHostileSeeds(t *testing.T) {
 				a.overlay.CloseIdle()
 			}()
 			machines[1].awaitImages(t, digests[k3sName], map[string]string{appName: digests[appName]})
-		})
-	}
-}
-
-// An image that would fill the disk is not copied, and the reason is one to read.
-func TestRoomForImages(t *testing.T) {
-	const gib = 1 << 30
-	for _, tc := range []struct {
-		name       string
-		free, size uint64
-		err        error
-		image      int64
-		word       string
-	}{
-		{"plenty", 50 * gib, 100 * gib, nil, gib, ""},
-		{"just enough: three times the image, and what stays free", 9 * gib, 100 * gib, nil, gib, ""},
-		{"a little less", 9*gib - 1, 100 * gib, nil, gib, "MB of free disk space are too few, it takes 9216 MB"},
-		{"a full disk", 0, 100 * gib, nil, 1, "0 MB of free"},
-		{"a disk that does not answer", 0, 0, errors.New("input/output error"), 1, "input/output error"},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			s := &seeding{disk: func() (uint64, uint64, error) { return tc.free, tc.size, tc.err }}
-			err := s.room(tc.image)
-			if (err == nil) != (tc.word == "") || err != nil && !strings.Contains(err.Error(), tc.word) {
-				t.Errorf("got %v, want %q", err, tc.word)
-			}
 		})
 	}
 }

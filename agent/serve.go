@@ -39,7 +39,7 @@ func (a *agent) endpoints() []peer.Endpoint {
 		{Pattern: "POST " + joinPath, Right: rights.Join, Handle: a.handleJoin},
 		{Pattern: "POST " + kubeconfig.Path, Right: rights.Grant, Handle: a.handleGrant,
 			Hint: "run `kairos get-kubeconfig` on a server, or on a laptop with `sudo kairos bridge`"},
-		{Pattern: "GET " + seed.IndexPath, Right: rights.Seed, Handle: a.handleImages},
+		{Pattern: "GET " + seed.IndexPath, Right: rights.Seed, Handle: a.seeder.ServeIndex},
 		{Pattern: "GET " + seed.BlobPath, Right: rights.Seed, Handle: a.handleBlob},
 		{Pattern: "POST " + leavePath, Right: rights.Leave, Handle: a.handleLeaving},
 	}
@@ -127,6 +127,12 @@ func (a *agent) serving(ctx context.Context) (string, error) {
 		return "", &api.Error{Message: "the server does not run at the moment", Hint: hintSoon, Status: http.StatusServiceUnavailable}
 	}
 	return c.UID, nil
+}
+
+// handleBlob gives a piece of an image.
+func (a *agent) handleBlob(w http.ResponseWriter, r *http.Request) {
+	c, _ := peer.CallerOf(r)
+	a.seeder.ServeBlob(w, r, c.ID)
 }
 
 // handleGrant signs a client certificate for a member.

@@ -5,12 +5,15 @@ import (
 	"log/slog"
 	"net/netip"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/kairos-io/kairos/agent/broadcast"
 	"github.com/kairos-io/kairos/agent/genesis"
+	"github.com/kairos-io/kairos/agent/seed"
 	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/overlay/identity"
 	"github.com/kairos-io/kairos/overlay/rights"
 )
 
@@ -149,6 +152,22 @@ func (w *world) Members() []genesis.Member {
 		})
 	}
 	return out
+}
+
+// seedMembers are the machines that images can be asked of.
+func (a *agent) seedMembers() (self identity.ID, others []seed.Member) {
+	w := a.world.get()
+	servers := a.store.State().Servers
+	for _, n := range w.nodes {
+		may := n.Rights()
+		claim, _ := may.Claim(a.cfg.NetworkID)
+		if n.Self || !n.Connected || !may.May(rights.Seed, a.cfg.NetworkID) {
+			continue
+		}
+		others = append(others, seed.Member{ID: n.ID, Name: n.Name, Server: slices.Contains(servers, n.ID),
+			RTT: time.Duration(n.RTT), Tag: claim.Images})
+	}
+	return w.status.ID, others
 }
 
 // pause waits for d or the end of ctx.

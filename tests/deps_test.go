@@ -52,6 +52,8 @@ var rooms = []room{
 
 	{name: "agent", may: slices.Concat(ofAgent, []string{"agent/..."})},
 	{name: "agent/role", may: ofAgent, plain: true},
+	// Above the rooms that it lets meet.
+	{name: "agent/images", may: slices.Concat(ofAgent, []string{"agent/k3s", "agent/oci", "agent/role", "agent/seed"})},
 	{name: "agent/health", plain: true},
 	{name: "agent/broadcast", plain: true},
 	{name: "agent/...", may: ofAgent},

@@ -1,4 +1,4 @@
-package agent
+package images
 
 import (
 	"context"
@@ -8,16 +8,13 @@ import (
 	"net/http"
 	goruntime "runtime"
 	"slices"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/kairos-io/kairos/agent/k3s"
 	"github.com/kairos-io/kairos/agent/oci"
-	"github.com/kairos-io/kairos/agent/peer"
 	"github.com/kairos-io/kairos/agent/seed"
 	"github.com/kairos-io/kairos/overlay/identity"
-	"github.com/kairos-io/kairos/overlay/rights"
 )
 
 // spot is where a blob that may be given away is.
@@ -28,7 +25,7 @@ type spot struct {
 }
 
 // refresh finds out what images are here, and with it what can be given away.
-func (s *seeding) refresh(ctx context.Context) error {
+func (s *Seeder) refresh(ctx context.Context) error {
 	imported, err := s.images.PodImages(ctx)
 	if err != nil {
 		return err
@@ -80,7 +77,7 @@ type published struct {
 	raw []byte
 }
 
-func (s *seeding) putOut(index seed.Index, shelf map[string]spot) error {
+func (s *Seeder) putOut(index seed.Index, shelf map[string]spot) error {
 	raw, tag, err := index.Encode()
 	if err != nil {
 		return err
@@ -123,7 +120,7 @@ func entryOf(name string, blobs []k3s.Blob) (seed.Image, []k3s.Blob) {
 }
 
 // Index implements seed.Shelf.
-func (s *seeding) Index(tag string) []byte {
+func (s *Seeder) Index(tag string) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, x := range s.indexes {
@@ -135,7 +132,7 @@ func (s *seeding) Index(tag string) []byte {
 }
 
 // Open implements seed.Shelf.
-func (s *seeding) Open(ctx context.Context, digest string) (seed.Content, int64, error) {
+func (s *Seeder) Open(ctx context.Context, digest string) (seed.Content, int64, error) {
 	s.mu.Lock()
 	at, ok := s.shelf[digest]
 	s.mu.Unlock()
@@ -153,31 +150,12 @@ func (s *seeding) Open(ctx context.Context, digest string) (seed.Content, int64,
 	return f, at.blob.Size, nil
 }
 
-// handleImages lists what this machine can give.
-func (a *agent) handleImages(w http.ResponseWriter, r *http.Request) {
-	a.seeding.server.ServeIndex(w, r)
-}
+// ServeIndex answers another agent with what this machine can give.
+func (s *Seeder) ServeIndex(w http.ResponseWriter, r *http.Request) { s.server.ServeIndex(w, r) }
 
-// handleBlob gives a piece of an image.
-func (a *agent) handleBlob(w http.ResponseWriter, r *http.Request) {
-	c, _ := peer.CallerOf(r)
-	a.seeding.server.ServeBlob(w, r, c.ID)
-}
-
-// seedMembers are the machines that images can be asked of.
-func (a *agent) seedMembers() (self identity.ID, others []seed.Member) {
-	w := a.world.get()
-	servers := a.store.State().Servers
-	for _, n := range w.nodes {
-		may := n.Rights()
-		claim, _ := may.Claim(a.cfg.NetworkID)
-		if n.Self || !n.Connected || !may.May(rights.Seed, a.cfg.NetworkID) {
-			continue
-		}
-		others = append(others, seed.Member{ID: n.ID, Name: n.Name, Server: slices.Contains(servers, n.ID),
-			RTT: time.Duration(n.RTT), Tag: claim.Images})
-	}
-	return w.status.ID, others
+// ServeBlob gives caller a piece of an image.
+func (s *Seeder) ServeBlob(w http.ResponseWriter, r *http.Request, caller identity.ID) {
+	s.server.ServeBlob(w, r, caller)
 }
 
 // membersPlace lets package oci read from members: the two do not know each
@@ -212,8 +190,8 @@ func (p *membersPlace) Open(ctx context.Context, b oci.Blob, offset int64) (io.R
 // Blame implements oci.Place.
 func (p *membersPlace) Blame(b oci.Blob) bool { return p.client.Blame(b.Digest) }
 
-// diskOf returns how to measure the disk that holds dir; containerd's is the same one.
-func diskOf(dir string) func() (free, size uint64, err error) {
+// DiskOf returns how to measure the disk that holds dir; containerd's is the same one.
+func DiskOf(dir string) func() (free, size uint64, err error) {
 	return func() (uint64, uint64, error) {
 		var st unix.Statfs_t
 		if err := unix.Statfs(dir, &st); err != nil {

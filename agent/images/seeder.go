@@ -1,4 +1,4 @@
-package agent
+package images
 
 import (
 	"context"
@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/kairos-io/kairos/agent/broadcast"
-	"github.com/kairos-io/kairos/agent/health"
 	"github.com/kairos-io/kairos/agent/k3s"
 	"github.com/kairos-io/kairos/agent/oci"
 	"github.com/kairos-io/kairos/agent/role"
@@ -32,15 +31,16 @@ const (
 	unpacked  = 3 // an image takes about so many times its size: its blobs, and unpacked
 )
 
-// seeding brings images to containerd that pods can be started from without a
+// Seeder brings images to containerd that pods can be started from without a
 // registry: those of this machine's OS, then those of members. It also knows
-// what this machine can give away. It is safe for concurrent use.
-type seeding struct {
-	broadcast.Event // when there is something new to tell: another tag or problem
+// what this machine can give away. It is safe for concurrent use, and an Event: it
+// tells of another tag or problem.
+type Seeder struct {
+	broadcast.Event
 
 	baked  string // layout
-	images podImages
-	puller *puller
+	images PodImages
+	puller *Puller
 	client *seed.Client
 	server *seed.Server
 	disk   func() (free, size uint64, err error) // of containerd, bytes
@@ -60,29 +60,40 @@ type seeding struct {
 	problem error
 }
 
-func (a *agent) openSeeding(images podImages) {
-	s := &seeding{baked: a.opt.Baked, images: images, puller: a.puller, log: a.log, disk: diskOf(a.opt.StateDir),
-		foreign: map[string]bool{}}
-	if s.baked == "" {
-		s.baked = oci.DefaultBaked
-	}
-	s.client = seed.NewClient(seed.Options{Peers: a.peers, Members: a.seedMembers, Arch: goruntime.GOARCH, Log: a.log})
-	s.server = seed.NewServer(s)
-	a.puller.baked = s.baked
-	a.puller.members = func(found func()) oci.Place { return &membersPlace{client: s.client, found: found} }
-	a.seeding = s
+// SeederOptions of NewSeeder. All are required but Places and Log.
+type SeederOptions struct {
+	Places
+	Images PodImages
+	Puller *Puller      // of k3s' image, which is seeded too
+	Client *seed.Client // asks members
+	// Disk measures containerd's, in bytes; see DiskOf.
+	Disk func() (free, size uint64, err error)
+	Log  *slog.Logger
 }
 
-// state returns the tag to announce and what is wrong.
-func (s *seeding) state() (tag string, problem error) {
+// NewSeeder returns one that has not looked at anything yet, and lets the Puller
+// ask members.
+func NewSeeder(o SeederOptions) *Seeder {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Seeder{baked: o.orDefault().Baked, images: o.Images, puller: o.Puller, client: o.Client, disk: o.Disk, log: o.Log,
+		foreign: map[string]bool{}}
+	s.server = seed.NewServer(s)
+	o.Puller.members = func(found func()) oci.Place { return &membersPlace{client: s.client, found: found} }
+	return s
+}
+
+// State returns the tag to announce and what is wrong.
+func (s *Seeder) State() (tag string, problem error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.tag, s.problem
 }
 
-// run goes on until ctx ends: a turn whenever members announce other images, the
-// k3s image has come, or a failed turn is to be tried again.
-func (s *seeding) run(ctx context.Context, w *world) error {
+// Run goes on until ctx ends: a turn whenever members announce other images, of
+// which mesh tells, the k3s image has come, or a failed turn is to be tried again.
+func (s *Seeder) Run(ctx context.Context, mesh Changes) error {
 	fails := 0
 	for ctx.Err() == nil {
 		offered, pulled := s.offered(), s.puller.Changed()
@@ -106,7 +117,7 @@ func (s *seeding) run(ctx context.Context, w *world) error {
 			if s.offered() != offered {
 				return nil
 			}
-			return w.Changed()
+			return mesh.Changed()
 		}, pulled)
 	}
 	return nil
@@ -114,7 +125,7 @@ func (s *seeding) run(ctx context.Context, w *world) error {
 
 // waitForNews returns after d, when pulled is closed, or when changed returns nil;
 // it is called again whenever the channel that it gave is closed.
-func (s *seeding) waitForNews(ctx context.Context, d time.Duration, changed func() <-chan struct{}, pulled <-chan struct{}) {
+func (s *Seeder) waitForNews(ctx context.Context, d time.Duration, changed func() <-chan struct{}, pulled <-chan struct{}) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	for {
@@ -135,7 +146,7 @@ func (s *seeding) waitForNews(ctx context.Context, d time.Duration, changed func
 }
 
 // offered is all that members announce.
-func (s *seeding) offered() string {
+func (s *Seeder) offered() string {
 	_, members := s.client.Members()
 	tags := map[string]bool{}
 	for _, m := range members {
@@ -146,7 +157,7 @@ func (s *seeding) offered() string {
 
 // turn brings what is missing. Nothing is removed; what an older version of the OS
 // brought becomes an ordinary image.
-func (s *seeding) turn(ctx context.Context) error {
+func (s *Seeder) turn(ctx context.Context) error {
 	own, errOwn := s.readOwn(ctx)
 	if err := s.refresh(ctx); err != nil {
 		return errors.Join(errOwn, err)
@@ -162,7 +173,7 @@ func (s *seeding) turn(ctx context.Context) error {
 		return errors.Join(append(errs, err)...)
 	}
 	// k3s' own image comes first: nothing runs without it.
-	if has, err := s.puller.has(ctx); err != nil || !has {
+	if has, err := s.puller.Has(ctx); err != nil || !has {
 		s.hurryPuller(ctx)
 		return errors.Join(errs...)
 	}
@@ -172,7 +183,7 @@ func (s *seeding) turn(ctx context.Context) error {
 
 // hurryPuller tells the puller, once for each change of what members have, that
 // they have the k3s image.
-func (s *seeding) hurryPuller(ctx context.Context) {
+func (s *Seeder) hurryPuller(ctx context.Context) {
 	offered := s.offered()
 	if offered == s.hurried {
 		return
@@ -183,7 +194,7 @@ func (s *seeding) hurryPuller(ctx context.Context) {
 	}
 }
 
-func (s *seeding) readOwn(ctx context.Context) ([]oci.Named, error) {
+func (s *Seeder) readOwn(ctx context.Context) ([]oci.Named, error) {
 	if s.read {
 		return s.own, nil
 	}
@@ -193,7 +204,7 @@ func (s *seeding) readOwn(ctx context.Context) ([]oci.Named, error) {
 }
 
 // isK3s reports whether an image of the OS is the one that k3s runs from.
-func (s *seeding) isK3s(img oci.Named) bool {
+func (s *Seeder) isK3s(img oci.Named) bool {
 	if d := s.puller.ref.Digest(); d != "" {
 		return img.Digest == d || img.Manifest.Digest == d
 	}
@@ -201,7 +212,7 @@ func (s *seeding) isK3s(img oci.Named) bool {
 }
 
 // bring imports one image unless it is here; a failure says which.
-func (s *seeding) bring(ctx context.Context, img k3s.PodImage, opts oci.Options) error {
+func (s *Seeder) bring(ctx context.Context, img k3s.PodImage, opts oci.Options) error {
 	here := func(x k3s.PodImage) bool { return x.Name == img.Name && x.Digest == img.Digest && x.Baked == img.Baked }
 	if slices.ContainsFunc(s.imported, here) || s.foreign[img.Name] {
 		return nil
@@ -227,7 +238,7 @@ func (s *seeding) bring(ctx context.Context, img k3s.PodImage, opts oci.Options)
 }
 
 // releaseOld lets go of what this machine's OS does not bring any more.
-func (s *seeding) releaseOld(ctx context.Context, own []oci.Named) error {
+func (s *Seeder) releaseOld(ctx context.Context, own []oci.Named) error {
 	if !s.read {
 		return nil // it is not known what the OS brings
 	}
@@ -243,7 +254,7 @@ func (s *seeding) releaseOld(ctx context.Context, own []oci.Named) error {
 
 // copyFromMembers gets what members have and this machine lacks. What its own OS
 // brings under a name counts more than what members say.
-func (s *seeding) copyFromMembers(ctx context.Context) error {
+func (s *Seeder) copyFromMembers(ctx context.Context) error {
 	offers, err := s.client.Offers(ctx)
 	errs := []error{err}
 	var copied int64
@@ -269,7 +280,7 @@ func (s *seeding) copyFromMembers(ctx context.Context) error {
 }
 
 // room refuses an image that would fill the disk: the kubelet would begin to evict pods.
-func (s *seeding) room(size int64) error {
+func (s *Seeder) room(size int64) error {
 	free, all, err := s.disk()
 	if err != nil {
 		return fmt.Errorf("look at the free disk space: %w", err)
@@ -281,7 +292,7 @@ func (s *seeding) room(size int64) error {
 }
 
 // tell keeps what went wrong for the conditions.
-func (s *seeding) tell(err error) {
+func (s *Seeder) tell(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if (err == nil) == (s.problem == nil) && (err == nil || err.Error() == s.problem.Error()) {
@@ -289,27 +300,4 @@ func (s *seeding) tell(err error) {
 	}
 	s.problem = err
 	s.Notify()
-}
-
-// raiseSeeding adds the condition for images that are missing.
-func (a *agent) raiseSeeding(out *outcome) {
-	_, err := a.seeding.state()
-	if err == nil || errors.Is(err, k3s.ErrNoRuntime) { // told by whoever needs containerd first
-		return
-	}
-	c := health.Condition{Severity: health.Warning, Text: "images that came with the network: " + oneLine(err),
-		Hint: "pods that need them wait, unless a registry has them"}
-	if errors.Is(err, seed.ErrDisagree) {
-		c.Hint = "bake the same image into all OS images, or name it by its digest"
-	}
-	out.raise(c, health.CodePodImages)
-}
-
-// oneLine is the first of several errors, and how many there are.
-func oneLine(err error) string {
-	first, more, _ := strings.Cut(err.Error(), "\n")
-	if more == "" {
-		return first
-	}
-	return fmt.Sprintf("%s (and %d more)", first, strings.Count(more, "\n")+1)
 }

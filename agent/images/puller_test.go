@@ -1,4 +1,4 @@
-package agent
+package images
 
 import (
 	"context"
@@ -40,7 +40,7 @@ func TestNewPuller(t *testing.T) {
 		{"nonsense", "Not An Image", "", "k3s.image: "},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			p, err := newPuller(tc.image, "", &fakeImages{})
+			p, err := NewPuller(tc.image, Places{Hosts: ""}, &fakeImages{})
 			if tc.err != "" {
 				if err == nil || !strings.HasPrefix(err.Error(), tc.err) {
 					t.Errorf("got %v", err)
@@ -58,13 +58,12 @@ func TestNewPuller(t *testing.T) {
 func TestPullerTries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		img := &fakeImages{finish: make(chan error)}
-		p, err := newPuller("registry.example/k3s:v1", t.TempDir(), img)
+		p, err := NewPuller("registry.example/k3s:v1", Places{Hosts: t.TempDir()}, img)
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.base = t.Context()
 		say := func() string {
-			err := p.start(time.Now())
+			err := p.Start(t.Context(), time.Now())
 			var pending *health.Pending
 			if errors.As(err, &pending) {
 				return strings.TrimSpace("pending " + pending.Detail)
@@ -100,7 +99,7 @@ func TestPullerTries(t *testing.T) {
 		changed := p.Changed()
 		img.finish <- nil
 		<-changed
-		p.wait()
+		p.Wait()
 		if p.fails != 0 || p.err != nil {
 			t.Errorf("after success: %d failures, %v", p.fails, p.err)
 		}
@@ -112,11 +111,10 @@ func TestPullerTries(t *testing.T) {
 func TestPullerHurries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		img := &fakeImages{finish: make(chan error)}
-		p, err := newPuller("registry.example/k3s:v1", t.TempDir(), img)
+		p, err := NewPuller("registry.example/k3s:v1", Places{Hosts: t.TempDir()}, img)
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.base = t.Context()
 		running := func() bool {
 			p.mu.Lock()
 			defer p.mu.Unlock()
@@ -131,7 +129,7 @@ func TestPullerHurries(t *testing.T) {
 			{"something has come", func() { p.progress(1, 100) }, true},
 			{"it is at a member already", p.atMembers, true},
 		} {
-			_ = p.start(time.Now()) // says what it waits for
+			_ = p.Start(t.Context(), time.Now()) // says what it waits for
 			synctest.Wait()
 			tc.before()
 			p.hurry()
@@ -148,22 +146,22 @@ func TestPullerHurries(t *testing.T) {
 			}
 		}
 		// What failed before is tried at once when there is somebody to ask.
-		_ = p.start(time.Now())
+		_ = p.Start(t.Context(), time.Now())
 		changed := p.Changed()
 		img.finish <- errors.New("no route to host")
 		<-changed
 		p.hurry()
-		if err := p.start(time.Now()); err == nil || !strings.HasPrefix(err.Error(), "getting the k3s image") {
+		if err := p.Start(t.Context(), time.Now()); err == nil || !strings.HasPrefix(err.Error(), "getting the k3s image") {
 			t.Errorf("after a failure: %v", err)
 		}
 		img.finish <- nil
-		p.wait()
+		p.Wait()
 	})
 }
 
 // The same text in every turn: what changes is in the detail, and not logged.
 func TestPullerSaysTheSame(t *testing.T) {
-	p, err := newPuller("registry.example/k3s:v1", "", &fakeImages{})
+	p, err := NewPuller("registry.example/k3s:v1", Places{Hosts: ""}, &fakeImages{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,11 +169,11 @@ func TestPullerSaysTheSame(t *testing.T) {
 	seen := map[string]bool{}
 	for i := range 3 {
 		p.progress(int64(i)<<20, 9<<20)
-		seen[p.start(time.Now()).Error()] = true
+		seen[p.Start(t.Context(), time.Now()).Error()] = true
 	}
 	p.running, p.err, p.next = false, errors.New("x"), time.Now().Add(time.Hour)
 	for i := range 3 {
-		seen[p.start(time.Now().Add(time.Duration(i)*time.Second)).Error()] = true
+		seen[p.Start(t.Context(), time.Now().Add(time.Duration(i)*time.Second)).Error()] = true
 	}
 	if len(seen) != 2 {
 		t.Errorf("got %v", seen)
@@ -204,11 +202,11 @@ func TestPullerHas(t *testing.T) {
 		{"layout corrupt: not taken for gone", "oci:" + corrupt, one, nil, false, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			p, err := newPuller(tc.image, "", &fakeImages{digest: tc.there, err: tc.err})
+			p, err := NewPuller(tc.image, Places{Hosts: ""}, &fakeImages{digest: tc.there, err: tc.err})
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := p.has(t.Context())
+			got, err := p.Has(t.Context())
 			if got != tc.want || (err != nil) != tc.fail {
 				t.Errorf("got %v, %v", got, err)
 			}

@@ -1,4 +1,4 @@
-package agent
+package images
 
 import (
 	"context"
@@ -19,16 +19,16 @@ import (
 // pullLimit bounds one try to get the image; what arrived is kept for the next.
 const pullLimit = 30 * time.Minute
 
-// puller gets k3s' image beside the loop. Its methods are safe for concurrent use.
-type puller struct {
-	broadcast.Event // when a try ends
+// Puller gets k3s' image beside the agent's loop. It is safe for concurrent use,
+// and an Event: it tells when a try ends.
+type Puller struct {
+	broadcast.Event
 
 	ref     oci.Ref
 	hosts   string
 	baked   string                       // layout that is looked into first
 	members func(found func()) oci.Place // asked next, a new one for each pull
-	runtime images
-	base    context.Context // the agent's own, which outlives a turn
+	runtime K3sImages
 	wg      sync.WaitGroup
 
 	mu      sync.Mutex
@@ -45,24 +45,27 @@ type puller struct {
 	looked  bool      // into the baked layout
 }
 
-func newPuller(image, hostsDir string, rt images) (*puller, error) {
+// NewPuller returns a Puller of image ("": k3s.DefaultImage) into rt. A Seeder
+// makes it ask members too.
+func NewPuller(image string, at Places, rt K3sImages) (*Puller, error) {
 	if image == "" {
 		image = k3s.DefaultImage
 	}
-	if hostsDir == "" {
-		hostsDir = oci.DefaultHostsDir
-	}
+	at = at.orDefault()
 	ref, err := oci.ParseRef(image)
 	if err != nil {
 		return nil, fmt.Errorf("k3s.image: %w", err)
 	}
-	return &puller{ref: ref, hosts: hostsDir, runtime: rt, digest: ref.Digest()}, nil
+	return &Puller{ref: ref, hosts: at.Hosts, baked: at.Baked, runtime: rt, digest: ref.Digest()}, nil
 }
 
-// wanted returns the digest that the image must have: "" when the reference
+// Image is the reference of the image.
+func (p *Puller) Image() string { return p.ref.String() }
+
+// Wanted returns the digest that the image must have: "" when the reference
 // leaves it open. What is on disk is looked into, so that an upgrade of the OS
 // that brings another k3s under the same name is noticed.
-func (p *puller) wanted(ctx context.Context) (string, error) {
+func (p *Puller) Wanted(ctx context.Context) (string, error) {
 	p.mu.Lock()
 	digest, looked := p.digest, p.looked
 	p.mu.Unlock()
@@ -90,7 +93,7 @@ func (p *puller) wanted(ctx context.Context) (string, error) {
 
 // bakedDigest looks the reference's name up in what the OS brought. That this
 // cannot be read is told by who imports the rest of it.
-func (p *puller) bakedDigest(ctx context.Context) string {
+func (p *Puller) bakedDigest(ctx context.Context) string {
 	list, _ := oci.ReadLayout(ctx, p.baked, goruntime.GOARCH)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -103,9 +106,9 @@ func (p *puller) bakedDigest(ctx context.Context) string {
 	return p.digest
 }
 
-// has reports whether the image is in containerd.
-func (p *puller) has(ctx context.Context) (bool, error) {
-	digest, err := p.wanted(ctx)
+// Has reports whether the image is in containerd.
+func (p *Puller) Has(ctx context.Context) (bool, error) {
+	digest, err := p.Wanted(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -113,9 +116,10 @@ func (p *puller) has(ctx context.Context) (bool, error) {
 	return got != "" && (digest == "" || got == digest), err
 }
 
-// start begins a try unless one runs or it is too early. Its error says what
-// there is to wait for: it is never nil.
-func (p *puller) start(now time.Time) error {
+// Start begins a try, which ends with life at the latest, unless one runs or it is
+// too early. Its error says what there is to wait for, as a *health.Pending or a
+// *health.Problem: it is never nil.
+func (p *Puller) Start(life context.Context, now time.Time) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	pending := &health.Pending{Reason: "getting the k3s image " + p.ref.String()}
@@ -130,7 +134,7 @@ func (p *puller) start(now time.Time) error {
 			Detail: "next try in " + p.next.Sub(now).Round(time.Second).String(),
 			Hint:   "check the network and k3s.image; a mirror goes into /etc/containerd/certs.d, a layout on disk is written oci:/path, and `image os --with-images` puts k3s into the OS"}
 	}
-	ctx, cancel := context.WithTimeout(p.base, pullLimit)
+	ctx, cancel := context.WithTimeout(life, pullLimit)
 	p.running, p.cancel, p.done, p.total, p.hurried, p.found = true, cancel, 0, 0, false, false
 	p.wg.Go(func() {
 		defer cancel()
@@ -139,7 +143,7 @@ func (p *puller) start(now time.Time) error {
 	return pending
 }
 
-func (p *puller) try(ctx context.Context) {
+func (p *Puller) try(ctx context.Context) {
 	err := p.pull(ctx)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -158,7 +162,7 @@ func (p *puller) try(ctx context.Context) {
 // hurry tells that a member has the image by now. A try that has not brought
 // anything yet is given up for another one: it may be waiting for a registry that
 // does not exist, for minutes.
-func (p *puller) hurry() {
+func (p *Puller) hurry() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.next = time.Time{}
@@ -170,7 +174,7 @@ func (p *puller) hurry() {
 	p.Notify()
 }
 
-func (p *puller) pull(ctx context.Context) error {
+func (p *Puller) pull(ctx context.Context) error {
 	mirrors, err := oci.Mirrors(p.hosts, p.ref.Registry())
 	if err != nil {
 		return err
@@ -186,20 +190,20 @@ func (p *puller) pull(ctx context.Context) error {
 }
 
 // atMembers notes that members have the image.
-func (p *puller) atMembers() {
+func (p *Puller) atMembers() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.found = true
 }
 
-func (p *puller) progress(done, total int64) {
+func (p *Puller) progress(done, total int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.done, p.total = done, total
 }
 
-// wait returns when no try runs any more.
-func (p *puller) wait() { p.wg.Wait() }
+// Wait returns when no try runs any more.
+func (p *Puller) Wait() { p.wg.Wait() }
 
 // contentStore lets package oci write into containerd: the two do not know each other.
 type contentStore struct{ s k3s.Store }
