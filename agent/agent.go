@@ -15,6 +15,7 @@ import (
 	"github.com/kairos-io/kairos/agent/config"
 	"github.com/kairos-io/kairos/agent/images"
 	"github.com/kairos-io/kairos/agent/k3s"
+	"github.com/kairos-io/kairos/agent/lock"
 	"github.com/kairos-io/kairos/agent/peer"
 	"github.com/kairos-io/kairos/agent/podnet"
 	"github.com/kairos-io/kairos/agent/role"
@@ -96,7 +97,7 @@ type agent struct {
 	world   *world  // safe for concurrent use
 	voting  *voting // safe for concurrent use
 	leave   *leaving
-	lock    *upgradeLock    // safe for concurrent use
+	lock    *lock.Lock      // safe for concurrent use
 	life    context.Context // the agent's own, set before anything is served
 
 	storeStatus  role.StoreStatus
@@ -164,7 +165,7 @@ func (a *agent) assemble(rt containers) (err error) {
 	a.seeder = images.NewSeeder(images.SeederOptions{Places: at, Images: rt, Puller: a.puller, Client: seeds, Disk: a.opt.Disk, Log: a.log})
 	a.voting = &voting{problem: errNotOpen}
 	a.leave = newLeaving(a.opt.LeftFile)
-	if a.lock, err = newUpgradeLock(localAPI{a}, a.opt.StateDir, a.cfg.OS.HealthTimeout); err != nil {
+	if a.lock, err = lock.Open(localAPI{a}, a.opt.StateDir, a.cfg.OS.HealthTimeout); err != nil {
 		a.log.Warn("it is not known whether this machine has the upgrade lock", "err", err)
 	}
 	a.report.log = a.log
@@ -278,7 +279,7 @@ func (a *agent) turn(life context.Context) time.Duration {
 	}
 	a.keepNetwork(ctx, &outcome)
 	a.publish(life, f, outcome) // also when the turn took too long: then all the more
-	if err := a.lock.keep(ctx, a.nodeName(), a.report.last.Load().Ready); err != nil {
+	if err := a.lock.Keep(ctx, a.nodeName(), a.report.last.Load().Ready); err != nil {
 		a.report.logFailure("keep or give back the upgrade lock", err)
 	}
 	if r, ok := a.runtime.(interface{ RotateLog() error }); ok {

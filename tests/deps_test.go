@@ -53,6 +53,7 @@ var rooms = []room{
 	{name: "agent", may: slices.Concat(ofAgent, []string{"agent/..."})},
 	{name: "agent/role", may: ofAgent, plain: true},
 	// Above the rooms that it lets meet.
+	{name: "agent/lock", may: slices.Concat(ofAgent, []string{"agent/kube"})},
 	{name: "agent/images", may: slices.Concat(ofAgent, []string{"agent/k3s", "agent/oci", "agent/role", "agent/seed"})},
 	{name: "agent/health", plain: true},
 	{name: "agent/broadcast", plain: true},
@@ -102,7 +103,7 @@ var guests = map[string][]string{
 // inTests says what only test files of any package may import besides.
 var inTests = []string{
 	"overlay/overlaytest", "overlay/tun", "overlay/tun/tuntest", "overlay/overlaytest/...",
-	"image/slots/slotstest", "image/upgrade/upgradetest", "image/signature/signaturetest",
+	"agent/kube/kubetest", "image/slots/slotstest", "image/upgrade/upgradetest", "image/signature/signaturetest",
 }
 
 func checkImports(all []*pkg) []string {
