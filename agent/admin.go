@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 
+	"github.com/kairos-io/kairos/agent/departure"
 	"github.com/kairos-io/kairos/agent/k3s"
 	"github.com/kairos-io/kairos/agent/kube"
 	"github.com/kairos-io/kairos/agent/peer"
@@ -17,14 +18,6 @@ import (
 // administrator may.
 const leavePath = "/v1/leave"
 
-// What a leaving node may ask for. Each is one short step that can be repeated.
-const (
-	opDrain  = "drain"  // one round, as disruption budgets allow
-	opForce  = "force"  // one round, whatever they say
-	opStay   = "stay"   // it takes pods again
-	opRemove = "remove" // delete the node object; its k3s has stopped
-)
-
 // leaveCall is the body of POST leavePath. It names no node: a member may ask
 // for its own only. The answer is a kube.Progress.
 type leaveCall struct {
@@ -33,12 +26,12 @@ type leaveCall struct {
 }
 
 // askServer has a server of the cluster do one step for this node.
-func (a *agent) askServer(ctx context.Context, m membership, op string) (kube.Progress, error) {
+func (a *agent) askServer(ctx context.Context, m departure.Membership, step string) (kube.Progress, error) {
 	s, ok := a.otherServer(m)
 	if !ok {
 		return kube.Progress{}, errors.New("no server of the cluster is connected")
 	}
-	body, err := json.Marshal(leaveCall{UID: m.uid, Op: op})
+	body, err := json.Marshal(leaveCall{UID: m.UID, Op: step})
 	if err != nil {
 		return kube.Progress{}, fmt.Errorf("encode the request: %w", err)
 	}
@@ -51,12 +44,6 @@ func (a *agent) askServer(ctx context.Context, m membership, op string) (kube.Pr
 		return kube.Progress{}, fmt.Errorf("decode the answer: %w", err)
 	}
 	return p, nil
-}
-
-// refusedForGood reports whether asking a server again is of no use.
-func refusedForGood(err error) bool {
-	var e *api.Error
-	return errors.As(err, &e) && (e.Status == http.StatusForbidden || e.Status == http.StatusBadRequest)
 }
 
 // admin is the Kubernetes API of the server that runs here.
@@ -88,37 +75,11 @@ func (a *agent) handleLeaving(w http.ResponseWriter, r *http.Request) {
 		api.WriteError(w, err)
 		return
 	}
-	p, err := a.stepFor(r.Context(), c.Node, call.Op)
+	p, err := departure.Help(r.Context(), a.admin(), c.Node, call.Op)
 	if err != nil {
 		api.WriteError(w, err)
 		return
 	}
 	a.log.Info("helped a node to leave", "peer", c.ID, "step", call.Op, "pods", len(p.Left))
 	api.WriteJSON(w, http.StatusOK, p)
-}
-
-// stepFor acts on the node object that has the caller's name, if it also has its
-// overlay address: a name alone everybody can take.
-func (a *agent) stepFor(ctx context.Context, caller api.Node, op string) (kube.Progress, error) {
-	k := a.admin()
-	own, found, err := kube.BelongsTo(ctx, k, caller.Name, caller.Addresses)
-	switch {
-	case err != nil:
-		return kube.Progress{}, err
-	case !found:
-		return kube.Progress{Gone: true}, nil
-	case !own:
-		return kube.Progress{}, &api.Error{
-			Message: fmt.Sprintf("the cluster's node %s is not the machine that asks", caller.Name), Status: http.StatusForbidden,
-		}
-	}
-	switch op {
-	case opDrain, opForce:
-		return kube.Drain(ctx, k, caller.Name, op == opForce)
-	case opStay:
-		return kube.Progress{}, kube.Uncordon(ctx, k, caller.Name)
-	case opRemove:
-		return kube.Progress{}, kube.Remove(ctx, k, caller.Name)
-	}
-	return kube.Progress{}, &api.Error{Message: fmt.Sprintf("this version knows no step %q", op), Status: http.StatusBadRequest}
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/kairos-io/kairos/agent/config"
+	"github.com/kairos-io/kairos/agent/departure"
 	"github.com/kairos-io/kairos/agent/images"
 	"github.com/kairos-io/kairos/agent/k3s"
 	"github.com/kairos-io/kairos/agent/lock"
@@ -50,12 +51,13 @@ type Options struct {
 	PodNet        podnet.Host // the zero value is this machine
 	HostsDir      string      // containerd's mirrors; empty: oci.DefaultHostsDir
 	Baked         string      // layout of the images that the OS brought; empty: oci.DefaultBaked
-	LeftFile      string      // empty: DefaultLeftFile
+	LeftFile      string      // empty: departure.DefaultFile
 	PeerPort      uint16      // 0: peer.Port
 	// Disk measures the one that images go to, in bytes; nil: that of StateDir.
-	Disk   func() (free, size uint64, err error)
-	Stall  time.Duration // of a member that gives an image; 0: seed's
-	Notify Notifier
+	Disk       func() (free, size uint64, err error)
+	Stall      time.Duration   // of a member that gives an image; 0: seed's
+	LeaveTimes departure.Times // zero: those of people
+	Notify     Notifier
 	// Watchdog runs beside the loop, calling alive now and then; nil: none.
 	Watchdog func(ctx context.Context, alive func() error) error
 	Log      *slog.Logger
@@ -94,11 +96,11 @@ type agent struct {
 	puller  *images.Puller // safe for concurrent use
 	seeder  *images.Seeder // safe for concurrent use
 	prober  func(k3s.Probe) prober
-	world   *world  // safe for concurrent use
-	voting  *voting // safe for concurrent use
-	leave   *leaving
-	lock    *lock.Lock      // safe for concurrent use
-	life    context.Context // the agent's own, set before anything is served
+	world   *world               // safe for concurrent use
+	voting  *voting              // safe for concurrent use
+	leave   *departure.Departure // safe for concurrent use
+	lock    *lock.Lock           // safe for concurrent use
+	life    context.Context      // the agent's own, set before anything is served
 
 	storeStatus  role.StoreStatus
 	storeProblem string
@@ -164,7 +166,7 @@ func (a *agent) assemble(rt containers) (err error) {
 	seeds := seed.NewClient(seed.Options{Peers: a.peers, Members: a.seedMembers, Arch: goruntime.GOARCH, Stall: a.opt.Stall, Log: a.log})
 	a.seeder = images.NewSeeder(images.SeederOptions{Places: at, Images: rt, Puller: a.puller, Client: seeds, Disk: a.opt.Disk, Log: a.log})
 	a.voting = &voting{problem: errNotOpen}
-	a.leave = newLeaving(a.opt.LeftFile)
+	a.leave = departure.New(departure.Options{Node: leaver{a}, NetworkID: a.cfg.NetworkID, File: a.opt.LeftFile, Times: a.opt.LeaveTimes, Log: a.log})
 	if a.lock, err = lock.Open(localAPI{a}, a.opt.StateDir, a.cfg.OS.HealthTimeout); err != nil {
 		a.log.Warn("it is not known whether this machine has the upgrade lock", "err", err)
 	}
@@ -218,9 +220,9 @@ func (a *agent) run(ctx context.Context) error {
 func (a *agent) loop(ctx context.Context) error {
 	defer a.puller.Wait()
 	defer a.voting.stop()
-	defer a.leave.wait()
+	defer a.leave.Wait()
 	a.firstLook(ctx)
-	a.leave.resume(a.tryToLeave)
+	a.leave.Resume(ctx)
 	for ctx.Err() == nil {
 		// Taken before looking, so that no change is missed.
 		woken := a.news()
@@ -271,7 +273,7 @@ func (a *agent) turn(life context.Context) time.Duration {
 	ctx, cancel := context.WithTimeout(life, turnLimit)
 	defer cancel()
 	f := a.observe(ctx)
-	a.leave.observe(f)
+	a.leave.Observe(f)
 	plan := role.Plan(f)
 	outcome := a.act(ctx, f, plan)
 	if life.Err() != nil {

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/kairos-io/kairos/agent/config"
+	"github.com/kairos-io/kairos/agent/departure"
 	"github.com/kairos-io/kairos/agent/k3s"
 	"github.com/kairos-io/kairos/agent/kube/kubetest"
 	"github.com/kairos-io/kairos/agent/podnet"
@@ -197,14 +198,14 @@ func (m *machine) agent(t *testing.T, cfg config.Config) *agent {
 		},
 		opt: Options{Config: cfg, Socket: filepath.Join(m.dir, "agent.sock"), StateDir: filepath.Join(m.dir, "state"), Files: m.runtime.files,
 			Containerd: "/c.sock", HostsDir: m.dir, Baked: filepath.Join(m.dir, "images"), LeftFile: filepath.Join(m.dir, "run", "left"), PeerPort: m.port, Stall: m.stall,
-			Disk: func() (free, size uint64, err error) { return 1 << 40, 1 << 40, nil }, // whatever this machine has
+			// Not faster than a server answers one member.
+			LeaveTimes: departure.Times{Pace: 60 * time.Millisecond, Forced: 100 * time.Millisecond, Missing: time.Second, Retire: deadline, Remove: time.Second},
+			Disk:       func() (free, size uint64, err error) { return 1 << 40, 1 << 40, nil }, // whatever this machine has
 			PodNet: podnet.Host{ConfDir: filepath.Join(m.dir, "cni"), ProcSys: filepath.Join(m.dir, "sys"),
 				NFT: func(context.Context, string) error { return nil }, Run: func(context.Context, string, ...string) error { return nil }}}}
 	if err := a.assemble(m.runtime); err != nil {
 		t.Fatal(err)
 	}
-	// Not faster than a server answers one member.
-	a.leave.times = leaveTimes{pace: 60 * time.Millisecond, forced: 100 * time.Millisecond, missing: time.Second, retire: deadline, remove: time.Second}
 	return a
 }
 

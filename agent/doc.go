@@ -15,7 +15,7 @@
 // With cluster.enabled: false the same loop only retires: k3s is stopped, role
 // and pod range are withdrawn, and nothing is deleted. A node that a person asked
 // to leave is retired the same way until the next boot, after its pods were moved
-// away and before its node object is deleted: see leaving and its operation. What only an
+// away and before its node object is deleted: see package departure. What only an
 // administrator may do for it, and the lock that lets one server after the other
 // upgrade, goes through the Kubernetes API of a server: package kube.
 //

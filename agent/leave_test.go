@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kairos-io/kairos/agent/departure"
 	"github.com/kairos-io/kairos/agent/k3s"
 	"github.com/kairos-io/kairos/agent/kube/kubetest"
 	"github.com/kairos-io/kairos/agent/store"
@@ -317,8 +318,8 @@ func TestNobodyElsesNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.world.set(s)
-	m := membership{uid: testUID}
-	for _, op := range []string{opDrain, opForce, opStay, opRemove} {
+	m := departure.Membership{UID: testUID}
+	for _, op := range []string{departure.Drain, departure.Force, departure.Stay, departure.Remove} {
 		c.mesh.edit(func() { c.mesh.nodes[1].Name = victim }) // everybody chooses the own name
 		var refused *api.Error
 		if _, err := a.askServer(t.Context(), m, op); !errors.As(err, &refused) || refused.Status != http.StatusForbidden {
@@ -329,14 +330,14 @@ func TestNobodyElsesNode(t *testing.T) {
 		t.Errorf("done: %q", c.kube.Log)
 	}
 	c.mesh.edit(func() { c.mesh.nodes[1].Name = "nobody" })
-	if p, err := a.askServer(t.Context(), m, opRemove); err != nil || !p.Gone {
+	if p, err := a.askServer(t.Context(), m, departure.Remove); err != nil || !p.Gone {
 		t.Errorf("a node that is not there: %+v, %v", p, err)
 	}
-	if _, err := a.askServer(t.Context(), membership{uid: "another"}, opDrain); err == nil || !strings.Contains(err.Error(), "no server of the cluster") {
+	if _, err := a.askServer(t.Context(), departure.Membership{UID: "another"}, departure.Drain); err == nil || !strings.Contains(err.Error(), "no server of the cluster") {
 		t.Errorf("another cluster: %v", err)
 	}
 	c.mesh.edit(func() { c.mesh.nodes[1].NetworkID = "away" })
-	if _, err := a.askServer(t.Context(), m, opRemove); err == nil || !strings.Contains(err.Error(), "may not be taken out of Kubernetes") {
+	if _, err := a.askServer(t.Context(), m, departure.Remove); err == nil || !strings.Contains(err.Error(), "may not be taken out of Kubernetes") {
 		t.Errorf("from another network: %v", err)
 	}
 }

@@ -37,7 +37,7 @@ func (a *agent) observe(ctx context.Context) role.Facts {
 		Wanted:         string(a.cfg.Role),
 		ClusterEnabled: a.cfg.Cluster.Enabled,
 		ClusterUID:     a.cfg.Cluster.UID,
-		Leaving:        a.leave.asked(),
+		Leaving:        a.leave.Asked(),
 		Store:          a.storeStatus,
 		StateProblem:   a.storeProblem,
 		StateNewer:     a.storeNewer,

@@ -53,6 +53,7 @@ var rooms = []room{
 	{name: "agent", may: slices.Concat(ofAgent, []string{"agent/..."})},
 	{name: "agent/role", may: ofAgent, plain: true},
 	// Above the rooms that it lets meet.
+	{name: "agent/departure", may: slices.Concat(ofAgent, []string{"agent/kube", "agent/role"})},
 	{name: "agent/lock", may: slices.Concat(ofAgent, []string{"agent/kube"})},
 	{name: "agent/images", may: slices.Concat(ofAgent, []string{"agent/k3s", "agent/oci", "agent/role", "agent/seed"})},
 	{name: "agent/health", plain: true},
