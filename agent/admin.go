@@ -14,10 +14,6 @@ import (
 	"github.com/kairos-io/kairos/overlay/api"
 )
 
-// leavePath is where a server's agent does for a leaving node what only an
-// administrator may.
-const leavePath = "/v1/leave"
-
 // leaveCall is the body of POST leavePath. It names no node: a member may ask
 // for its own only. The answer is a kube.Progress.
 type leaveCall struct {

@@ -16,34 +16,15 @@ import (
 	"github.com/kairos-io/kairos/agent/k3s"
 	"github.com/kairos-io/kairos/agent/kubeconfig"
 	"github.com/kairos-io/kairos/agent/peer"
-	"github.com/kairos-io/kairos/agent/seed"
 	"github.com/kairos-io/kairos/agent/store"
 	"github.com/kairos-io/kairos/overlay/api"
-	"github.com/kairos-io/kairos/overlay/rights"
 )
-
-// joinPath is where a server's agent gives workers what they join with.
-const joinPath = "/v1/join"
 
 // maxControl bounds the body of a request on the agent's own socket, in bytes.
 const maxControl = 64 << 10
 
 // hintSoon marks a refusal that ends by itself.
 const hintSoon = "it will be ready soon"
-
-// endpoints is what members may ask this agent, and the right that each takes.
-func (a *agent) endpoints() []peer.Endpoint {
-	return []peer.Endpoint{
-		{Pattern: "POST " + genesisPath, Right: rights.Vote, Handle: a.handleGenesis},
-		{Pattern: "POST " + kubeconfig.ProofPath, Right: rights.Peer, Handle: a.handleProof},
-		{Pattern: "POST " + joinPath, Right: rights.Join, Handle: a.handleJoin},
-		{Pattern: "POST " + kubeconfig.Path, Right: rights.Grant, Handle: a.handleGrant,
-			Hint: "run `kairos get-kubeconfig` on a server, or on a laptop with `sudo kairos bridge`"},
-		{Pattern: "GET " + seed.IndexPath, Right: rights.Seed, Handle: a.seeder.ServeIndex},
-		{Pattern: "GET " + seed.BlobPath, Right: rights.Seed, Handle: a.handleBlob},
-		{Pattern: "POST " + leavePath, Right: rights.Leave, Handle: a.handleLeaving},
-	}
-}
 
 // servePeers answers other agents on the overlay address, wherever that is.
 func (a *agent) servePeers(ctx context.Context) error {
@@ -83,7 +64,7 @@ func (a *agent) servePeersAt(ctx context.Context, addr netip.Addr) error {
 			}
 		}
 	}()
-	return a.peers.Serve(ctx, addr, a.endpoints())
+	return a.peers.Serve(ctx, addr, a.peerEndpoints())
 }
 
 // handleJoin gives a worker of this cluster what it joins with, while the server runs.
@@ -175,16 +156,8 @@ func (a *agent) serveSocket(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open the agent's socket: %w", err)
 	}
-	client := kubeconfig.Client{Overlay: a.overlay, Peers: a.peers, Local: a.localGrant, Verify: a.verifyProof}
-	mux := http.NewServeMux()
-	mux.Handle("/control/v1/kubeconfig", client.Handler())
-	mux.HandleFunc("GET /api/v1/agent", a.handleStatus)
-	mux.HandleFunc("POST /control/v1/lock", a.handleLock)
-	mux.HandleFunc("DELETE /control/v1/lock", a.handleUnlock)
-	mux.HandleFunc("GET /control/v1/leave", a.handleLeave)
-	mux.HandleFunc("POST /control/v1/leave", a.handleLeave)
 	server := &http.Server{
-		Handler:           http.MaxBytesHandler(mux, maxControl),
+		Handler:           http.MaxBytesHandler(a.socketMux(), maxControl),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      time.Minute,

@@ -18,9 +18,6 @@ import (
 // errNotOpen stands in for the driver until there has been a first try to open it.
 var errNotOpen = errors.New("the agreement has not started yet")
 
-// genesisPath is where agents exchange votes and what they know.
-const genesisPath = "/v1/genesis"
-
 // voting holds the driver of the agreement: none until the overlay has told who
 // this node is. It is safe for concurrent use.
 type voting struct {
