@@ -42,8 +42,9 @@ type Notifier interface {
 // Options of Run. Config, OverlaySocket, Socket and StateDir are required.
 type Options struct {
 	Config        config.Config
-	OverlaySocket string // of the overlay daemon
-	Socket        string // this agent's own
+	Place         config.Place // where Config came from, for changes; zero: there are none
+	OverlaySocket string       // of the overlay daemon
+	Socket        string       // this agent's own
 	StateDir      string
 	Containerd    string      // socket; empty: k3s.DefaultSocket
 	LogFile       string      // of k3s; empty: k3s.DefaultLogFile
@@ -102,6 +103,7 @@ type agent struct {
 	lock    *lock.Lock           // safe for concurrent use
 	life    context.Context      // the agent's own, set before anything is served
 
+	files        *configuration
 	storeStatus  role.StoreStatus
 	storeProblem string
 	storeNewer   bool
@@ -118,8 +120,9 @@ type agent struct {
 	ready    bool // systemd was told
 }
 
-// Run is the node's agent. It returns nil when ctx ends, and an error only for
-// what a restart may mend; everything else is waited out and shown.
+// Run is the node's agent. It returns nil when ctx ends or the configuration has
+// changed, and an error only for what a restart may mend; everything else is waited
+// out and shown.
 func Run(ctx context.Context, o Options) error {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -171,6 +174,7 @@ func (a *agent) assemble(rt containers) (err error) {
 		a.log.Warn("it is not known whether this machine has the upgrade lock", "err", err)
 	}
 	a.report.log = a.log
+	a.files = newConfiguration(a.opt.Place)
 	a.beat()
 	return nil
 }
@@ -210,7 +214,7 @@ func (a *agent) run(ctx context.Context) error {
 		g.Go(func() error { return a.seeder.Run(ctx, a.world) })
 	}
 	g.Go(func() error { return a.loop(ctx) })
-	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, errReconfigured) {
 		return err
 	}
 	return nil
@@ -226,6 +230,9 @@ func (a *agent) loop(ctx context.Context) error {
 	for ctx.Err() == nil {
 		// Taken before looking, so that no change is missed.
 		woken := a.news()
+		if a.lookAtConfiguration() {
+			return errReconfigured
+		}
 		pause := a.turn(ctx)
 		a.watchExit(ctx)
 		a.beat()

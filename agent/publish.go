@@ -95,6 +95,7 @@ func (a *agent) publish(ctx context.Context, f role.Facts, out outcome) {
 		out.raise(health.Condition{Severity: health.Error, Text: "the overlay does not answer",
 			Hint: "see `systemctl status kairos-overlay`"}, health.CodeOverlayDown)
 	}
+	a.raiseConfiguration(&out)
 	if err := a.report.diskProblem; err != nil {
 		out.raise(health.Condition{Severity: health.Error, Text: err.Error()}, health.CodeNeedsOperator)
 	}

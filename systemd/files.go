@@ -35,6 +35,8 @@ const (
 	HostnameUnit   = "kairos-hostname.service"
 	ConfigUnit     = "kairos-config.service"
 	OverlayUnit    = "kairos-overlay.service"
+	ReloadPath     = "kairos-overlay-config.path"
+	ReloadUnit     = "kairos-overlay-config.service"
 	AgentUnit      = "kairos-agent.service"
 	BootCheckUnit  = "kairos-boot-check.service"
 	BootFailedUnit = "kairos-boot-failed.service"

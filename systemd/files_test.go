@@ -19,6 +19,7 @@ func TestLinks(t *testing.T) {
 		"etc/systemd/system/kairos.target.wants/kairos-agent.service":                "/usr/lib/systemd/system/kairos-agent.service",
 		"etc/systemd/system/kairos.target.wants/kairos-config.service":               "/usr/lib/systemd/system/kairos-config.service",
 		"etc/systemd/system/kairos.target.wants/kairos-overlay.service":              "/usr/lib/systemd/system/kairos-overlay.service",
+		"etc/systemd/system/kairos.target.wants/kairos-overlay-config.path":          "/usr/lib/systemd/system/kairos-overlay-config.path",
 		"etc/systemd/system/kairos.target.wants/kairos-fetch.service":                "/usr/lib/systemd/system/kairos-fetch.service",
 		"etc/systemd/system/kairos.target.wants/kairos-hostname.service":             "/usr/lib/systemd/system/kairos-hostname.service",
 		"etc/systemd/system/multi-user.target.wants/kairos-console.service":          "/usr/lib/systemd/system/kairos-console.service",
@@ -62,13 +63,15 @@ func install(t *testing.T) string {
 	if err := os.MkdirAll(bin, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(bin, "kairos-agent"), []byte("#!/bin/sh\n"), 0o755); err != nil {
-		t.Fatal(err)
+	for _, program := range []string{"kairos-agent", "systemctl"} {
+		if err := os.WriteFile(filepath.Join(bin, program), []byte("#!/bin/sh\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return dir
 }
 
-var ours = []string{IntakeUnit, FetchUnit, HostnameUnit, ConfigUnit, OverlayUnit, AgentUnit, BootCheckUnit, BootFailedUnit, ConsoleUnit, InstallerUnit, Target}
+var ours = []string{IntakeUnit, FetchUnit, HostnameUnit, ConfigUnit, OverlayUnit, ReloadPath, ReloadUnit, AgentUnit, BootCheckUnit, BootFailedUnit, ConsoleUnit, InstallerUnit, Target}
 
 func TestUnitsParse(t *testing.T) {
 	analyze, dir := tool(t), install(t)
@@ -98,6 +101,7 @@ func TestExposure(t *testing.T) {
 		{HostnameUnit, "25"},
 		{ConsoleUnit, "25"},
 		{ConfigUnit, "15"},
+		{ReloadUnit, "15"},
 		{OverlayUnit, "20"},
 		{AgentUnit, "25"},
 		{BootCheckUnit, "20"},
@@ -148,8 +152,23 @@ func TestUnitsKeepTheirPromises(t *testing.T) {
 			[]string{"[Install]", "\nAfter=", "\nRequires="},
 		},
 		{
-			"nothing starts on a refused configuration", AgentUnit,
-			[]string{"Requires=" + ConfigUnit},
+			"a refused configuration takes no node off the mesh", OverlayUnit,
+			[]string{"\nWants=" + ConfigUnit, "\nAfter=" + ConfigUnit, "\nConditionPathExists=/run/kairos/config/overlay.yaml\n"},
+			[]string{"\nRequires=", "\nBindsTo=", "\nPartOf="},
+		},
+		{
+			"nor its agent away from k3s", AgentUnit,
+			[]string{"\nWants=" + ConfigUnit, "\nAfter=" + ConfigUnit, "\nConditionPathExists=/run/kairos/config/kairos.yaml\n"},
+			[]string{"\nRequires="},
+		},
+		{
+			"the last good configuration is kept where root alone looks", ConfigUnit,
+			[]string{"\nStateDirectory=kairos/last-good\nStateDirectoryMode=0700\n", "\nUMask=0077\n"},
+			nil,
+		},
+		{
+			"a changed configuration reaches a network that runs", ReloadPath,
+			[]string{"\nPathChanged=/run/kairos/config/overlay.yaml\n", "\nAfter=" + ConfigUnit},
 			nil,
 		},
 	}

@@ -13,7 +13,6 @@ import (
 
 	yaml "go.yaml.in/yaml/v3"
 
-	"github.com/kairos-io/kairos/agent/store"
 	"github.com/kairos-io/kairos/overlay/token"
 )
 
@@ -24,7 +23,8 @@ const (
 )
 
 // Apply writes the merged configuration into dir (mode 0700): KairosFile and
-// OverlayFile, each with mode 0600 and replaced atomically. LoadFile reads them.
+// OverlayFile, each with mode 0600, and replaced atomically where it is another one. LoadFile
+// reads them.
 func Apply(c Config, dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make configuration directory: %w", err)
@@ -40,7 +40,7 @@ func Apply(c Config, dir string) error {
 		if err != nil {
 			return fmt.Errorf("encode %s: %w", f.name, err)
 		}
-		if err := store.WriteFile(store.OS{}, filepath.Join(dir, f.name), raw); err != nil {
+		if err := put(filepath.Join(dir, f.name), raw); err != nil {
 			return fmt.Errorf("write %s: %w", f.name, err)
 		}
 	}

@@ -67,6 +67,20 @@ func (n Notes) Set(unit, kind string, lines []string) error {
 	return nil
 }
 
+// Refused tells why the configuration is not taken; nil takes that back. A machine
+// that has none has no wrong one, unless an earlier one is kept.
+func (n Notes) Refused(err error, kept bool) error {
+	var problems config.Problems
+	var lines []string
+	switch {
+	case errors.As(err, &problems):
+		lines = problems.Below(n.Root)
+	case err != nil && (kept || !errors.Is(err, config.ErrNoBlock)):
+		lines = strings.Split(err.Error(), "\n")
+	}
+	return n.Set("kairos-config", Problem, lines)
+}
+
 // All returns the lines of one kind, of every unit.
 func (n Notes) All(kind string) []string {
 	files, err := filepath.Glob(filepath.Join(n.Root, notesDir, "*."+kind))

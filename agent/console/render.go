@@ -81,7 +81,11 @@ func Render(f Facts) string {
 	b.WriteByte('\n')
 	switch {
 	case len(f.Problems) > 0:
-		b.WriteString("This configuration was refused, nothing of it is in force:\n")
+		what := "nothing of it is in force"
+		if f.Configured {
+			what = "the last good one stays in force"
+		}
+		fmt.Fprintf(&b, "This configuration was refused, %s:\n", what)
 		for _, p := range f.Problems[:min(maxProblems, len(f.Problems))] {
 			fmt.Fprintf(&b, "  %s\n", clean(p))
 		}

@@ -32,6 +32,7 @@ const (
 	CodeRoleNotGranted = "RoleNotGranted"  // the configured role cannot be had
 	CodeServerLost     = "ServerLost"      // the cluster's server is not reachable
 	CodeNetworkChanged = "NetworkChanged"  // network_id differs from the one this node belongs to
+	CodeConfig         = "ConfigRefused"   // the files are refused; the last good configuration goes on
 	CodeImage          = "ImageUnavail"    // the k3s image cannot be had
 	CodePodImages      = "PodImages"       // images that came with the network are missing
 	CodeK3sFailing     = "K3sFailing"      // k3s does not stay up, or does not answer

@@ -3,12 +3,14 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/kairos-io/kairos/agent/config"
 	"github.com/kairos-io/kairos/agent/console"
+	"github.com/kairos-io/kairos/agent/store"
 )
 
 func newConfig(env *Env) *cobra.Command {
@@ -22,7 +24,8 @@ func newConfig(env *Env) *cobra.Command {
   --check FILE  says what is wrong with a file, and where
   --apply       merges cloud-init's configuration, /oem/*.yaml, /etc/kairos/*.yaml,
                 the credential and the kernel argument kairos.config, later ones
-                winning, for the daemons
+                winning, for the daemons; where that is refused, the last
+                good one stays in force
   --schema      prints the JSON schema of the block`,
 	}
 	flags := cmd.Flags()
@@ -64,30 +67,30 @@ func checkConfig(env *Env, file string) error {
 	return nil
 }
 
-// applyConfig writes nothing unless everything is right. What is to be told of files
-// that are not refused stays on the console, and in status.
+// applyConfig puts nothing in force unless everything is right; what was in force
+// stays. What is to be told of files that are not refused stays on the console, and in
+// status.
 func applyConfig(env *Env, root, out string) error {
-	files, err := config.Sources(root)
-	if err != nil {
-		return err
-	}
 	warnings, err := config.Misnamed(root)
 	if err != nil { // a disk that cannot be listed keeps nothing from being merged
 		env.say("%v", err)
 	}
-	loaded, loadErr := config.Load(files...)
-	if loadErr == nil {
+	st, _, stateErr := store.Read(filepath.Join(root, agentState))
+	place := config.Place{Root: root, Dir: out}
+	loaded, err := place.Merge(stateErr != nil || st.Phase != store.Idle)
+	if err == nil {
 		warnings = append(warnings, loaded.Warnings...)
 	}
 	tellWarnings(env, warnings)
-	if err := (console.Notes{Root: root}).Set("kairos-config", console.Note, warnings.Below(root)); err != nil {
+	notes := console.Notes{Root: root}
+	if err := errors.Join(notes.Set("kairos-config", console.Note, warnings.Below(root)), notes.Refused(err, place.InForce() != nil)); err != nil {
 		env.say("%v", err)
 	}
-	if loadErr != nil {
-		return configError(loadErr)
-	}
-	if err := config.Apply(loaded.Config, out); err != nil {
-		return err
+	if err != nil {
+		if place.InForce() != nil {
+			env.say("the last good configuration stays in force")
+		}
+		return configError(err)
 	}
 	env.say("merged %s", strings.Join(loaded.Files, ", "))
 	return nil

@@ -49,8 +49,13 @@ func (f *runFlags) options(env *Env) (agent.Options, error) {
 	if err != nil {
 		return agent.Options{}, err
 	}
+	var place config.Place
+	if dir, name := filepath.Split(f.config); name == config.KairosFile && filepath.Clean(dir) == defaultConfigDir {
+		place = config.Place{Root: "/", Dir: defaultConfigDir} // any other is whoever wrote it's
+	}
 	return agent.Options{
 		Config:        cfg,
+		Place:         place,
 		OverlaySocket: f.overlay,
 		Socket:        filepath.Join(f.runtimeDir, filepath.Base(agentSocket)),
 		StateDir:      f.stateDir,

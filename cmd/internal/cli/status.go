@@ -74,7 +74,11 @@ With --os, show what is in the slots of this machine's operating system instead.
 		if err != nil {
 			return explainSocket(err)
 		}
-		report.Notes = console.Notes{Root: root}.All(console.Note)
+		notes := console.Notes{Root: root}
+		for _, p := range notes.All(console.Problem) {
+			report.Notes = append(report.Notes, "configuration refused: "+p)
+		}
+		report.Notes = append(report.Notes, notes.All(console.Note)...)
 		return writeStatus(env, report, output)
 	}
 	return cmd
