@@ -167,7 +167,7 @@ func (a *agent) assemble(rt containers) (err error) {
 	a.peers = peer.New(peer.Options{Overlay: a.overlay, Cluster: a.cfg.NetworkID, Port: a.opt.PeerPort, Log: a.log})
 	a.world = newWorld(a.overlay, a.cfg.NetworkID, a.log)
 	seeds := seed.NewClient(seed.Options{Peers: a.peers, Members: a.seedMembers, Arch: goruntime.GOARCH, Stall: a.opt.Stall, Log: a.log})
-	a.seeder = images.NewSeeder(images.SeederOptions{Places: at, Images: rt, Puller: a.puller, Client: seeds, Disk: a.opt.Disk, Log: a.log})
+	a.seeder = images.NewSeeder(images.SeederOptions{Places: at, Images: rt, Puller: a.puller, Client: seeds, Disk: a.opt.Disk, Dir: a.opt.StateDir, Log: a.log})
 	a.voting = &voting{problem: errNotOpen}
 	a.leave = departure.New(departure.Options{Node: leaver{a}, NetworkID: a.cfg.NetworkID, File: a.opt.LeftFile, Times: a.opt.LeaveTimes, Log: a.log})
 	if a.lock, err = lock.Open(localAPI{a}, a.opt.StateDir, a.cfg.OS.HealthTimeout); err != nil {

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	goruntime "runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -431,5 +432,57 @@ func TestHostileSeeds(t *testing.T) {
 			}()
 			machines[1].awaitImages(t, digests[k3sName], map[string]string{appName: digests[appName]})
 		})
+	}
+}
+
+// The next version of the seed's OS does not bring an image any more, nor does
+// anybody's: who copied it lets go of it, also who was off meanwhile, the seed does not
+// copy it back, and a new machine does not get it.
+func TestImagesLeaveTheNetwork(t *testing.T) {
+	m, machines := newSite(t, 4, 4)
+	old := machines[0].bake(t, "", k3sName, appName)
+	ref, before := k3sName+"@"+old[k3sName], map[string]string{appName: old[appName]}
+	stop := machines[0].seeded(t, ref)
+	defer machines[1].seeded(t, ref)()
+	stopThird := machines[2].seeded(t, ref)
+	for _, mc := range machines[1:3] {
+		mc.awaitImages(t, old[k3sName], before)
+	}
+	for i, mc := range machines[1:3] {
+		m.wait(t, "the copy to be announced", func(n []api.Node) bool { return n[i+1].Annotations[api.NoteImages] != "" })
+		mc.awaitOrigin(t)
+	}
+	stopThird()
+	stop()
+	next := machines[0].bake(t, "", k3sName, pauseName) // an upgrade of the OS
+	after := map[string]string{pauseName: next[pauseName]}
+	defer machines[0].seeded(t, ref)()
+	machines[1].awaitImages(t, old[k3sName], after)
+	defer machines[3].seeded(t, ref)()
+	defer machines[2].seeded(t, ref)()
+	for _, mc := range machines {
+		mc.awaitImages(t, old[k3sName], after)
+	}
+	fresh := machines[3].runtime.stock
+	fresh.mu.Lock()
+	defer fresh.mu.Unlock()
+	if slices.Contains(fresh.writes, old[appName]) {
+		t.Error("a new machine got what nobody's OS brings any more")
+	}
+}
+
+// awaitOrigin waits until the machine has written down whose OS brought its copies.
+func (m *machine) awaitOrigin(t *testing.T) {
+	t.Helper()
+	limit := time.After(deadline)
+	for {
+		if raw, err := os.ReadFile(filepath.Join(m.dir, "state", "seeded.json")); err == nil && strings.Contains(string(raw), m.daemon.mesh.nodes[0].ID.String()) {
+			return
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-limit:
+			t.Fatal("it is not written down whose OS brought the copies")
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"path/filepath"
 	goruntime "runtime"
 	"slices"
 	"strings"
@@ -44,12 +45,16 @@ type Seeder struct {
 	client *seed.Client
 	server *seed.Server
 	disk   func() (free, size uint64, err error) // of containerd, bytes
+	limit  int64                                 // of what is copied, bytes
+	file   string                                // of origins
 	log    *slog.Logger
 
 	// Of run's goroutine.
 	own      []oci.Named     // of the OS
 	read     bool            // own is known
 	imported []k3s.PodImage  // found in containerd last
+	index    seed.Index      // of all that is here, as it was put out last
+	origins  origins         // of the copies here
 	foreign  map[string]bool // names that were told to be somebody else's
 	hurried  string          // what members had when the puller was told of it
 
@@ -68,7 +73,9 @@ type SeederOptions struct {
 	Client *seed.Client // asks members
 	// Disk measures containerd's, in bytes; see DiskOf.
 	Disk func() (free, size uint64, err error)
-	Log  *slog.Logger
+	// Dir is where it is kept whose OS brought what was copied.
+	Dir string
+	Log *slog.Logger
 }
 
 // NewSeeder returns one that has not looked at anything yet, and lets the Puller
@@ -78,7 +85,11 @@ func NewSeeder(o SeederOptions) *Seeder {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Seeder{baked: o.orDefault().Baked, images: o.Images, puller: o.Puller, client: o.Client, disk: o.Disk, log: o.Log,
-		foreign: map[string]bool{}}
+		limit: maxCopied, file: filepath.Join(o.Dir, originsFile), foreign: map[string]bool{}}
+	var err error
+	if s.origins, err = readOrigins(s.file); err != nil {
+		s.log.Warn("it is not known whose OS brought the images that were copied", "err", err)
+	}
 	s.server = seed.NewServer(s)
 	o.Puller.members = func(found func()) oci.Place { return &membersPlace{client: s.client, found: found} }
 	return s
@@ -155,8 +166,8 @@ func (s *Seeder) offered() string {
 	return strings.Join(slices.Sorted(maps.Keys(tags)), " ")
 }
 
-// turn brings what is missing. Nothing is removed; what an older version of the OS
-// brought becomes an ordinary image.
+// turn brings what is missing, and lets go of what no OS brings any more: that becomes
+// an ordinary image, which the kubelet removes once no pod uses it and space is short.
 func (s *Seeder) turn(ctx context.Context) error {
 	own, errOwn := s.readOwn(ctx)
 	if err := s.refresh(ctx); err != nil {
@@ -177,8 +188,9 @@ func (s *Seeder) turn(ctx context.Context) error {
 		s.hurryPuller(ctx)
 		return errors.Join(errs...)
 	}
-	errs = append(errs, s.copyFromMembers(ctx))
-	return errors.Join(append(errs, s.refresh(ctx))...)
+	over, err := s.copyFromMembers(ctx)
+	errs = append(errs, err, s.refresh(ctx))
+	return errors.Join(append(errs, s.releaseCopies(ctx, over), s.refresh(ctx))...)
 }
 
 // hurryPuller tells the puller, once for each change of what members have, that
@@ -253,16 +265,19 @@ func (s *Seeder) releaseOld(ctx context.Context, own []oci.Named) error {
 }
 
 // copyFromMembers gets what members have and this machine lacks. What its own OS
-// brings under a name counts more than what members say.
-func (s *Seeder) copyFromMembers(ctx context.Context) error {
-	offers, err := s.client.Offers(ctx)
+// brings under a name counts more than what members say. over is what does not fit
+// beside the rest.
+func (s *Seeder) copyFromMembers(ctx context.Context) (over []seed.Image, err error) {
+	offers, err := s.client.Offers(ctx, s.index)
 	errs := []error{err}
-	var copied int64
-	for _, img := range offers {
-		baked := func(x k3s.PodImage) bool { return x.Name == img.Name && (x.Baked || x.Digest == img.Digest) }
-		if copied += img.Total; copied > maxCopied {
-			return errors.Join(append(errs, fmt.Errorf("%s: more than %d GB of images are offered", img.Name, maxCopied>>30))...)
+	taken, over := seed.Fit(offers, s.limit)
+	for _, img := range over {
+		if img.Baked {
+			errs = append(errs, fmt.Errorf("%s: more than %d GB of images are offered", img.Name, s.limit>>30))
 		}
+	}
+	for _, img := range taken {
+		baked := func(x k3s.PodImage) bool { return x.Name == img.Name && (x.Baked || x.Digest == img.Digest) }
 		if slices.ContainsFunc(s.imported, baked) {
 			continue
 		}
@@ -276,7 +291,29 @@ func (s *Seeder) copyFromMembers(ctx context.Context) error {
 			break
 		}
 	}
-	return errors.Join(errs...)
+	return over, errors.Join(errs...)
+}
+
+// releaseCopies lets go of copies that no OS brings any more, and of those that there
+// is no room for beside what one brings. Of the others it notes who does.
+func (s *Seeder) releaseCopies(ctx context.Context, over []seed.Image) error {
+	var errs []error
+	next := origins{}
+	for _, img := range s.imported {
+		if img.Baked {
+			continue
+		}
+		copied := seed.Image{Name: img.Name, Digest: img.Digest, By: s.origins.of(img)}
+		fate, by := s.client.Fate(s.index, copied)
+		left := slices.ContainsFunc(over, func(o seed.Image) bool { return o.Name == img.Name && o.Digest == img.Digest })
+		if fate != seed.Gone && !(left && fate == seed.Orphaned) {
+			next[img.Name] = origin{img.Digest, by}
+			continue
+		}
+		errs = append(errs, s.images.ReleasePodImage(ctx, img))
+		s.log.Info("no OS of the network brings an image any more", "image", img.Name, "digest", img.Digest)
+	}
+	return errors.Join(append(errs, s.keepOrigins(next))...)
 }
 
 // room refuses an image that would fill the disk: the kubelet would begin to evict pods.

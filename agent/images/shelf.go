@@ -35,7 +35,7 @@ func (s *Seeder) refresh(ctx context.Context) error {
 		return err
 	}
 	s.imported = imported
-	var index seed.Index
+	index := seed.Index{Complete: s.read}
 	shelf := map[string]spot{}
 	add := func(img seed.Image, where spot, blobs []k3s.Blob) {
 		if slices.ContainsFunc(index.Images, func(x seed.Image) bool { return x.Name == img.Name && x.Use == img.Use }) {
@@ -58,6 +58,9 @@ func (s *Seeder) refresh(ctx context.Context) error {
 	}
 	for _, p := range imported {
 		img, blobs := entryOf(p.Name, p.Blobs)
+		if !p.Baked {
+			img.By = s.origins.of(p)
+		}
 		add(img, spot{pods: true}, blobs)
 	}
 	if len(k3sBlobs) > 0 {
@@ -65,6 +68,7 @@ func (s *Seeder) refresh(ctx context.Context) error {
 		img.Use = seed.ForK3s
 		add(img, spot{}, blobs)
 	}
+	s.index = index
 	return s.putOut(index, shelf)
 }
 

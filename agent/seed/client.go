@@ -207,9 +207,12 @@ func (c *Client) Find(ctx context.Context, name, digest string) (Image, error) {
 }
 
 // Offers lists the images for pods that members have, one for each name, and the
-// names on which they do not agree: the error wraps ErrDisagree for each.
-func (c *Client) Offers(ctx context.Context) ([]Image, error) {
+// names on which they do not agree: the error wraps ErrDisagree for each. Baked says
+// that somebody's OS brings it; what nobody's does any more is not offered. own is
+// this machine's index.
+func (c *Client) Offers(ctx context.Context, own Index) ([]Image, error) {
 	c.refresh(ctx)
+	w := c.declared(own)
 	byName := map[string][]claim{}
 	for _, cl := range c.claims(func(i Image) bool { return i.Use == ForPods && i.Name != "" }) {
 		byName[cl.Name] = append(byName[cl.Name], cl)
@@ -217,11 +220,15 @@ func (c *Client) Offers(ctx context.Context) ([]Image, error) {
 	var out []Image
 	var errs []error
 	for _, claims := range byName {
+		if claims = w.living(claims); len(claims) == 0 {
+			continue
+		}
 		img, err := choose(claims)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
+		img.Baked = len(w.bakers(img)) > 0
 		out = append(out, img)
 	}
 	slices.SortFunc(out, func(a, b Image) int { return strings.Compare(a.Name, b.Name) })

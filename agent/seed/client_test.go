@@ -64,7 +64,7 @@ func (s *site) Get(ctx context.Context, from identity.ID, path string, offset in
 
 func (s *site) add(t *testing.T, name string, images ...Image) *machine {
 	t.Helper()
-	m := &machine{Member: Member{ID: id(byte(len(s.machines) + 1)), Name: name}, index: Index{images}}
+	m := &machine{Member: Member{ID: id(byte(len(s.machines) + 1)), Name: name}, index: Index{Images: images}}
 	var err error
 	if _, m.Tag, err = m.index.Encode(); err != nil {
 		t.Fatal(err)
@@ -312,7 +312,7 @@ func TestIndexesAreAskedForOnce(t *testing.T) {
 		other := s.add(t, "other", testImage("r/b:1", digest("2")))
 		c := s.client()
 		for range 5 {
-			offers, err := c.Offers(t.Context())
+			offers, err := c.Offers(t.Context(), Index{})
 			if err != nil || len(offers) != 2 {
 				t.Fatalf("%+v, %v", offers, err)
 			}
@@ -324,7 +324,7 @@ func TestIndexesAreAskedForOnce(t *testing.T) {
 		other.Tag = tagOf([]byte("something else"))
 		s.asked = nil
 		for range 5 {
-			if offers, err := c.Offers(t.Context()); err != nil || len(offers) != 1 {
+			if offers, err := c.Offers(t.Context(), Index{}); err != nil || len(offers) != 1 {
 				t.Fatalf("%+v, %v", offers, err)
 			}
 		}
@@ -333,7 +333,7 @@ func TestIndexesAreAskedForOnce(t *testing.T) {
 		}
 		for range 20 {
 			time.Sleep(maxRest) // the bubble's clock
-			if _, err := c.Offers(t.Context()); err != nil {
+			if _, err := c.Offers(t.Context(), Index{}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -342,7 +342,7 @@ func TestIndexesAreAskedForOnce(t *testing.T) {
 		}
 		_, other.Tag, _ = other.index.Encode() // as before
 		time.Sleep(maxRest)
-		if offers, err := c.Offers(t.Context()); err != nil || len(offers) != 2 {
+		if offers, err := c.Offers(t.Context(), Index{}); err != nil || len(offers) != 2 {
 			t.Errorf("%+v, %v", offers, err)
 		}
 		if wait, ok := c.Missing(); ok {
@@ -391,7 +391,7 @@ func TestOffers(t *testing.T) {
 	s := &site{}
 	s.add(t, "a", testImage("r/a:1", digest("1")), testImage("r/b:1", digest("2")), k3s)
 	s.add(t, "b", testImage("r/a:1", digest("1")), testImage("r/b:1", digest("3")), testImage("", digest("6")))
-	offers, err := s.client().Offers(t.Context())
+	offers, err := s.client().Offers(t.Context(), Index{})
 	if len(offers) != 1 || offers[0].Name != "r/a:1" {
 		t.Errorf("offers %+v: want what is agreed on, for pods, with a name", offers)
 	}

@@ -20,6 +20,13 @@
 // OS image if there are such, and where they differ the word of this machine's own
 // control plane decides. Else the name is taken from no member, and a person is
 // told. A digest in the reference leaves nothing to believe.
+//
+// # What goes again
+//
+// A copy says whose OS brought it. Once all of these say that theirs does not bring it
+// any more, and nobody else's does, it is given to nobody and kept by nobody: see Fate.
+// Who is away says nothing, so that a machine that brought the images of a site may
+// leave it.
 package seed
 
 import (
@@ -38,6 +45,7 @@ const (
 	maxIndex  = 256 << 10 // bytes of an index
 	maxImages = 256       // in it
 	maxName   = 512       // bytes
+	maxBakers = 8         // that are remembered of an image
 	maxSize   = 4 << 20   // bytes of a manifest or an index of an image
 	maxTotal  = 8 << 30   // bytes of an image
 

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/kairos-io/kairos/overlay/identity"
 )
 
 // What an image is for.
@@ -28,11 +30,21 @@ type Image struct {
 	Arch         string `json:"arch"`  // GOARCH
 	Use          string `json:"use"`   // ForK3s or ForPods
 	Baked        bool   `json:"baked"` // it came with the machine's own OS image
+	// By is, of a copy, whose OS brought it when it was last known: at most maxBakers.
+	By []identity.ID `json:"by,omitempty"`
 }
 
 // Index is what a machine has to give.
 type Index struct {
 	Images []Image `json:"images"`
+	// Complete says that all of what the machine's own OS brings is in it: what is not
+	// called baked the OS does not bring.
+	Complete bool `json:"complete,omitempty"`
+}
+
+// bakes reports whether the machine's own OS brings an image.
+func (x Index) bakes(img Image) bool {
+	return slices.ContainsFunc(x.Images, func(i Image) bool { return i.Baked && i.Name == img.Name && i.Digest == img.Digest })
 }
 
 // Encode returns the document and its tag, the hex SHA-256 of it. An index
@@ -45,7 +57,7 @@ func (x Index) Encode() (raw []byte, tag string, err error) {
 	slices.SortFunc(list, func(a, b Image) int {
 		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Digest, b.Digest), strings.Compare(a.Use, b.Use))
 	})
-	raw, err = json.Marshal(Index{list})
+	raw, err = json.Marshal(Index{list, x.Complete})
 	if err == nil {
 		_, err = parseIndex(raw)
 	}
@@ -90,6 +102,8 @@ func (i Image) check() error {
 		return errors.New("a size that cannot be")
 	case i.Arch == "" || len(i.Arch) > 32:
 		return errors.New("no platform")
+	case len(i.By) > maxBakers:
+		return errors.New("too many that brought it")
 	case i.Use != ForK3s && i.Use != ForPods:
 		return errors.New("an unknown use")
 	}

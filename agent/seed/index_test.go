@@ -2,6 +2,7 @@ package seed
 
 import (
 	"encoding/json"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -12,23 +13,23 @@ func testImage(name, d string) Image {
 
 func TestIndexEncode(t *testing.T) {
 	a, b := testImage("r/a:1", digest("1")), testImage("r/b:1", digest("2"))
-	one, tag, err := Index{[]Image{a, b}}.Encode()
+	one, tag, err := Index{Images: []Image{a, b}}.Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
-	two, tag2, err := Index{[]Image{b, a}}.Encode()
+	two, tag2, err := Index{Images: []Image{b, a}}.Encode()
 	if err != nil || string(one) != string(two) || tag != tag2 {
 		t.Errorf("the order of the images shows: %v\n%s\n%s", err, one, two)
 	}
 	back, err := parseIndex(one)
-	if err != nil || len(back.Images) != 2 || back.Images[0] != a {
+	if err != nil || len(back.Images) != 2 || !reflect.DeepEqual(back.Images[0], a) {
 		t.Errorf("read back: %+v, %v", back, err)
 	}
 	if raw, tag, err := (Index{}).Encode(); raw != nil || tag != "" || err != nil {
 		t.Errorf("of nothing: %q, %q, %v", raw, tag, err)
 	}
 	a.Total = -1
-	if _, _, err := (Index{[]Image{a}}).Encode(); err == nil {
+	if _, _, err := (Index{Images: []Image{a}}).Encode(); err == nil {
 		t.Error("wrote what nobody would read")
 	}
 }
@@ -37,13 +38,13 @@ func TestParseIndexRefuses(t *testing.T) {
 	change := func(f func(*Image)) string {
 		img := testImage("r/a:1", digest("1"))
 		f(&img)
-		raw, err := json.Marshal(Index{[]Image{img}})
+		raw, err := json.Marshal(Index{Images: []Image{img}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return string(raw)
 	}
-	many, err := json.Marshal(Index{make([]Image, maxImages+1)})
+	many, err := json.Marshal(Index{Images: make([]Image, maxImages+1)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +78,7 @@ func TestParseIndexRefuses(t *testing.T) {
 
 // FuzzParseIndex feeds what another machine may answer: what is accepted can be written again.
 func FuzzParseIndex(f *testing.F) {
-	raw, _, err := Index{[]Image{testImage("r/a:1", digest("1"))}}.Encode()
+	raw, _, err := Index{Images: []Image{testImage("r/a:1", digest("1"))}}.Encode()
 	if err != nil {
 		f.Fatal(err)
 	}
