@@ -34,7 +34,7 @@ func (a *agent) observe(ctx context.Context) role.Facts {
 	w := a.world.get()
 	f := role.Facts{
 		NetworkID:      a.cfg.NetworkID,
-		Wanted:         string(a.cfg.Role),
+		Wanted:         a.cfg.Role,
 		ClusterEnabled: a.cfg.Cluster.Enabled,
 		ClusterUID:     a.cfg.Cluster.UID,
 		Leaving:        a.leave.Asked(),

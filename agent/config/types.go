@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/kairos-io/kairos/agent/store"
 	"github.com/kairos-io/kairos/overlay/token"
 )
 
@@ -57,13 +58,13 @@ type OS struct {
 }
 
 // Role is the configured role.
-type Role string
+type Role = store.Wanted
 
 // The roles.
 const (
-	RoleAuto   Role = ""
-	RoleMaster Role = "master"
-	RoleWorker Role = "worker"
+	RoleAuto   = store.WantedAny
+	RoleMaster = store.WantedMaster
+	RoleWorker = store.WantedWorker
 )
 
 // LogLevel is the configured amount of logging.

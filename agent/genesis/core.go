@@ -3,7 +3,6 @@ package genesis
 import (
 	"encoding/hex"
 	"errors"
-	"math"
 
 	"github.com/kairos-io/kairos/overlay/identity"
 )
@@ -42,9 +41,6 @@ func (c Core) Adopt(s State) (State, error) {
 	s.Network = c.network.name()
 	return s, nil
 }
-
-// EveryEpoch is the epoch to abstain up to for a node that cannot know what it forgot.
-const EveryEpoch uint64 = math.MaxUint64
 
 // Abstain returns s with no right to vote in epochs up to e: for a node that
 // lost its state and may have voted there. It still learns.

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/kairos-io/kairos/agent/store"
 	"github.com/kairos-io/kairos/overlay/identity"
 )
 
@@ -28,7 +29,7 @@ type mesh struct {
 type meshNode struct {
 	mesh   *mesh
 	key    identity.Key
-	wanted string
+	wanted store.Wanted
 	group  int // nodes of one group reach each other; -1: off
 	server bool
 	disk   *memStore
@@ -64,7 +65,7 @@ func newMesh(t *testing.T, declared, n int) *mesh {
 	return m
 }
 
-func (m *mesh) add(wanted string) *meshNode {
+func (m *mesh) add(wanted store.Wanted) *meshNode {
 	key, err := identity.Generate(rand.Reader)
 	if err != nil {
 		m.t.Fatal(err)
@@ -260,14 +261,14 @@ func TestDriverBirth(t *testing.T) {
 	})
 	bubble(t, "role master restricts who is named", func(t *testing.T) {
 		m := newMesh(t, 3, 3)
-		m.nodes[2].wanted = wantedMaster
+		m.nodes[2].wanted = store.WantedMaster
 		m.startAll()
 		defer m.stopAll()
 		wantServer(t, m.settle(2*time.Second), m.nodes[2])
 	})
 	bubble(t, "role worker is not named and votes", func(t *testing.T) {
 		m := newMesh(t, 3, 3)
-		m.nodes[0].wanted, m.nodes[1].wanted = wantedWorker, wantedWorker
+		m.nodes[0].wanted, m.nodes[1].wanted = store.WantedWorker, store.WantedWorker
 		m.startAll()
 		defer m.stopAll()
 		wantServer(t, m.settle(2*time.Second), m.nodes[2])
@@ -275,7 +276,7 @@ func TestDriverBirth(t *testing.T) {
 	bubble(t, "only workers: says so", func(t *testing.T) {
 		m := newMesh(t, 3, 3)
 		for _, n := range m.nodes {
-			n.wanted = wantedWorker
+			n.wanted = store.WantedWorker
 		}
 		m.startAll()
 		defer m.stopAll()

@@ -6,13 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kairos-io/kairos/agent/store"
 	"github.com/kairos-io/kairos/overlay/identity"
-)
-
-// Wanted roles, as the configuration has them.
-const (
-	wantedMaster = "master"
-	wantedWorker = "worker"
 )
 
 // eligible returns who may be named as a server among the connected members,
@@ -22,8 +17,8 @@ func eligible(members []Member) []identity.ID {
 	var masters, others []identity.ID
 	for _, m := range members {
 		switch {
-		case !m.Connected || m.Abstains || m.Wanted == wantedWorker:
-		case m.Wanted == wantedMaster:
+		case !m.Connected || m.Abstains || m.Wanted == store.WantedWorker:
+		case m.Wanted == store.WantedMaster:
 			masters = append(masters, m.ID)
 		default:
 			others = append(others, m.ID)
@@ -67,7 +62,7 @@ func (e *Elector) Look(now time.Duration, members []Member) Verdict {
 			silent++
 		case m.Connected:
 			present++
-			view = append(view, string(m.ID[:])+m.Wanted)
+			view = append(view, string(m.ID[:])+string(m.Wanted))
 		}
 	}
 	slices.Sort(view)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/kairos-io/kairos/agent/store"
 	"github.com/kairos-io/kairos/overlay/identity"
 	"github.com/kairos-io/kairos/overlay/keepjson"
 )
@@ -175,8 +176,8 @@ type Conflict struct {
 // Member is one node of the mesh as the view shows it, this node included.
 type Member struct {
 	ID         identity.ID
-	Connected  bool   // always true for this node itself
-	Wanted     string // configured role: "", "master" or "worker"
+	Connected  bool // always true for this node itself
+	Wanted     store.Wanted
 	ClusterUID string // cluster that it says it belongs to; "" for none
 	Server     bool   // it publishes a running control plane of ClusterUID (a ServerRecord)
 	// Outcome and Epoch as it publishes them help to notice who knows more; both may be empty.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/kairos-io/kairos/agent/health"
 	"github.com/kairos-io/kairos/agent/store"
 	"github.com/kairos-io/kairos/overlay/identity"
 )
@@ -54,7 +55,7 @@ func (p *planner) undecided() {
 		p.do(FetchImage{})
 	}
 	if p.f.Genesis.Abstains {
-		p.ask(codeNeedsOperator, "this machine may have voted before and forgot it: what it remembers is older than what its key has done; it joins a cluster that another machine can prove, and helps to make none",
+		p.ask(health.CodeNeedsOperator, "this machine may have voted before and forgot it: what it remembers is older than what its key has done; it joins a cluster that another machine can prove, and helps to make none",
 			"start a machine of the cluster that there was; if there was none, `kairos reset` (without --keep-identity) makes this a new machine, which may vote")
 		return
 	}
@@ -73,18 +74,18 @@ func (p *planner) mayJoin(d *Decision) bool {
 	case d.Servers[0] == p.f.Self && d.Started && (p.st.Phase != store.Decided || p.st.ClusterUID != d.UID || p.f.Genesis.Abstains):
 		// Only this node can have asked for leave to start, and not before it had
 		// saved that it is named, and its own vote for it: it did so and forgot.
-		p.ask(codeNeedsOperator, fmt.Sprintf("this machine started cluster %s before; its state and the cluster's data are gone", d.UID),
+		p.ask(health.CodeNeedsOperator, fmt.Sprintf("this machine started cluster %s before; its state and the cluster's data are gone", d.UID),
 			"restore /var/lib/kairos/agent and /var/lib/rancher from a backup; "+resetHint)
-	case named && p.f.Wanted == WantedWorker:
-		p.wait(codeRoleNotGranted, "this machine was named as the server, and is configured with role: worker",
+	case named && p.f.Wanted == store.WantedWorker:
+		p.wait(health.CodeRoleNotGranted, "this machine was named as the server, and is configured with role: worker",
 			"set role back to \"\" or master; otherwise the others give it up after 15 minutes and choose anew")
 	case named && p.f.Genesis.Abstains && !d.Started:
-		p.ask(codeNeedsOperator, "this machine was named as the server and must not vote, because it forgot what it voted for",
+		p.ask(health.CodeNeedsOperator, "this machine was named as the server and must not vote, because it forgot what it voted for",
 			"wait: the others give it up after 15 minutes and choose anew; `kairos reset` makes it a new machine, which may vote")
-	case !named && p.f.Wanted == WantedMaster:
+	case !named && p.f.Wanted == store.WantedMaster:
 		// role: master says who may be named, and the decision names nobody else
 		// any more. One config.yaml for all machines may well say it everywhere.
-		p.note(codeRoleNotGranted, "role: master cannot be had: the cluster has its server, and this version runs one; this machine is a worker",
+		p.note(health.CodeRoleNotGranted, "role: master cannot be had: the cluster has its server, and this version runs one; this machine is a worker",
 			"set role to worker or \"\" to silence this")
 		return true
 	default:
@@ -101,19 +102,19 @@ func (p *planner) foreignData(d *Decision) bool {
 	case f.Datastore == Unknown || f.Marker.Presence == Unknown || f.K3s.Container == Unknown:
 		p.wait("", "waiting to see whether k3s ran here before: its data or containerd cannot be looked at", "see `systemctl status containerd`")
 	case f.Marker.Presence == Present && (f.Marker.UID != d.UID || f.Marker.Role != p.st.Role):
-		p.ask(codeNeedsOperator, fmt.Sprintf("the k3s data here belongs to cluster %s as %s; this machine is now to be %s of %s",
+		p.ask(health.CodeNeedsOperator, fmt.Sprintf("the k3s data here belongs to cluster %s as %s; this machine is now to be %s of %s",
 			f.Marker.UID, f.Marker.Role, p.st.Role, d.UID), resetHint)
 	case f.Datastore == Present && f.Marker.Presence == Present && p.st.Role == store.Server:
 		// k3s ran as this cluster's server, and the state went back in time.
 		p.save(func(s *store.State) { s.Phase = store.Running })
 		p.because("restoring this machine's phase from its k3s data")
 	case f.Datastore == Present:
-		p.ask(codeNeedsOperator, "there is data of a k3s server here that does not belong to what this machine is to do", resetHint)
+		p.ask(health.CodeNeedsOperator, "there is data of a k3s server here that does not belong to what this machine is to do", resetHint)
 	case f.K3s.Container == Present && p.st.Role == store.Server:
 		// Its phase was saved before it was made: the state went back in time, and the data is gone.
-		p.ask(codeNeedsOperator, "k3s ran here as this cluster's server, and the cluster's data is gone", resetHint)
+		p.ask(health.CodeNeedsOperator, "k3s ran here as this cluster's server, and the cluster's data is gone", resetHint)
 	case f.K3s.Container == Present && (f.K3s.UID != d.UID || f.K3s.Role != p.st.Role):
-		p.ask(codeNeedsOperator, "a k3s container of something else is here", resetHint)
+		p.ask(health.CodeNeedsOperator, "a k3s container of something else is here", resetHint)
 	default:
 		return false
 	}
@@ -211,7 +212,7 @@ func (p *planner) disputed(d *Decision) bool {
 	if c == nil {
 		return false
 	}
-	p.ask(codeConflict, fmt.Sprintf("two clusters claim this network_id: %s and %s; this machine joins neither by itself",
+	p.ask(health.CodeConflict, fmt.Sprintf("two clusters claim this network_id: %s and %s; this machine joins neither by itself",
 		p.naming(c.Own, d.Servers[0]), p.naming(c.Rival, c.Server)),
 		"find out which one is yours (`kairos status` on its server), and set cluster.uid to it in the configuration of this machine; somebody who has the token made the other")
 	return true

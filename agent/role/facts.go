@@ -8,13 +8,6 @@ import (
 	"github.com/kairos-io/kairos/overlay/identity"
 )
 
-// Wanted roles, as the configuration has them.
-const (
-	WantedAny    = ""
-	WantedMaster = "master"
-	WantedWorker = "worker"
-)
-
 // Presence answers a question about a disk or a daemon that may not answer. Its
 // zero value is Unknown, so that a forgotten fact is never taken for "no".
 type Presence uint8
@@ -113,7 +106,7 @@ type Server struct {
 type Facts struct {
 	Self           identity.ID
 	NetworkID      string
-	Wanted         string // a Wanted constant
+	Wanted         store.Wanted
 	ClusterEnabled bool   // cluster.enabled
 	ClusterUID     string // cluster.uid: the cluster that a person chose; "" for none
 	Leaving        bool   // a person asked in this boot that this machine leaves its cluster

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kairos-io/kairos/agent/health"
 	"github.com/kairos-io/kairos/agent/store"
 )
 
@@ -68,9 +69,9 @@ func (l *life) turn(t *testing.T) {
 	for _, a := range Plan(l.f) {
 		switch a := a.(type) {
 		case Note:
-			if a.Code == codeK3sFailing && a.Grave {
+			if a.Code == health.CodeK3sFailing && a.Grave {
 				l.told["error"]++
-			} else if a.Code == codeK3sFailing {
+			} else if a.Code == health.CodeK3sFailing {
 				l.told["warning"]++
 			}
 		case Restart:
@@ -295,7 +296,7 @@ func TestHangIsTold(t *testing.T) {
 		for _, a := range Plan(f) {
 			if n, ok := a.(Note); ok {
 				told++
-				if !strings.Contains(n.Reason, tc.want) || n.Grave != tc.grave || n.Code != codeK3sFailing || !strings.Contains(n.Hint, "k3s.log") {
+				if !strings.Contains(n.Reason, tc.want) || n.Grave != tc.grave || n.Code != health.CodeK3sFailing || !strings.Contains(n.Hint, "k3s.log") {
 					t.Errorf("%d restarts: %+v", tc.restarts, n)
 				}
 			}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/kairos-io/kairos/agent/health"
 	"github.com/kairos-io/kairos/agent/store"
 )
 
@@ -37,7 +38,7 @@ func (p *planner) operate() {
 func (p *planner) tellConflict() {
 	own, chosen := p.st.ClusterUID, p.f.ClusterUID
 	if chosen != "" && chosen != own {
-		p.note(codeConflict, fmt.Sprintf("cluster.uid names %s, and this machine runs in cluster %s", chosen, own),
+		p.note(health.CodeConflict, fmt.Sprintf("cluster.uid names %s, and this machine runs in cluster %s", chosen, own),
 			"set cluster.uid to "+own+"; a machine that is to change its cluster has to leave it first: `kairos reset`")
 		return
 	}
@@ -52,15 +53,15 @@ func (p *planner) tellConflict() {
 	if chosen == own && !rivalSeen {
 		return // a person has chosen, and nobody contradicts at present
 	}
-	p.note(codeConflict, "another cluster claims this network_id: "+p.naming(c.Rival, c.Server),
+	p.note(health.CodeConflict, "another cluster claims this network_id: "+p.naming(c.Rival, c.Server),
 		"this machine stays with "+own+", and nothing on it has to be deleted; find out who made the other: another site with this token, or somebody who must not have it")
 }
 
 // control runs the only server. It reports whether k3s is as it should be.
 func (p *planner) control() bool {
 	f := &p.f
-	if f.Wanted == WantedWorker {
-		p.note(codeRoleNotGranted, "role: worker is configured, and this machine is the cluster's server: its disk is the cluster", "set role to master or \"\"")
+	if f.Wanted == store.WantedWorker {
+		p.note(health.CodeRoleNotGranted, "role: worker is configured, and this machine is the cluster's server: its disk is the cluster", "set role to master or \"\"")
 	}
 	if !p.ownData(store.Server) {
 		return false
@@ -77,7 +78,7 @@ func (p *planner) control() bool {
 		// k3s never came to writing its data: the first start goes on.
 		first = true
 	default:
-		p.ask(codeNeedsOperator, fmt.Sprintf("this machine is the server of cluster %s and the cluster's data is gone", p.st.ClusterUID),
+		p.ask(health.CodeNeedsOperator, fmt.Sprintf("this machine is the server of cluster %s and the cluster's data is gone", p.st.ClusterUID),
 			"restore /var/lib/rancher from a backup: starting now would make another, empty cluster; "+resetHint)
 		return false
 	}
@@ -102,7 +103,7 @@ func (p *planner) control() bool {
 func (p *planner) worker() bool {
 	f := &p.f
 	if f.Datastore == Present {
-		p.ask(codeNeedsOperator, "this machine is a worker and holds the data of a k3s server", resetHint)
+		p.ask(health.CodeNeedsOperator, "this machine is a worker and holds the data of a k3s server", resetHint)
 		return false
 	}
 	if !p.ownData(store.Worker) {
@@ -116,7 +117,7 @@ func (p *planner) worker() bool {
 	}
 	if p.server(func(s Server) bool { return s.Connected }) == nil {
 		const reason = "the cluster's server to be reachable again; pods here keep running"
-		p.note(codeServerLost, reason, "see to the server and to the network between")
+		p.note(health.CodeServerLost, reason, "see to the server and to the network between")
 		p.because(reason)
 	}
 	if f.Marker.Presence == Absent {
@@ -160,7 +161,7 @@ func (p *planner) ownData(r store.Role) bool {
 	f := &p.f
 	switch {
 	case f.Marker.Presence == Present && (f.Marker.UID != p.st.ClusterUID || f.Marker.Role != r):
-		p.ask(codeNeedsOperator, fmt.Sprintf("the k3s data here belongs to cluster %s as %s; this machine is %s of %s",
+		p.ask(health.CodeNeedsOperator, fmt.Sprintf("the k3s data here belongs to cluster %s as %s; this machine is %s of %s",
 			f.Marker.UID, f.Marker.Role, r, p.st.ClusterUID), resetHint)
 	case f.K3s.Container == Present && (f.K3s.UID != p.st.ClusterUID || f.K3s.Role != r):
 		p.do(Stop{"the k3s container is of another cluster or role"})
@@ -186,7 +187,7 @@ func (p *planner) sameCA() bool {
 	if shown == "" || p.caFits(shown) {
 		return true
 	}
-	p.ask(codeNeedsOperator, "the server shows another certificate authority than the one this machine joined: it was made anew or is not the same cluster",
+	p.ask(health.CodeNeedsOperator, "the server shows another certificate authority than the one this machine joined: it was made anew or is not the same cluster",
 		resetHint)
 	return false
 }

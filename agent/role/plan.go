@@ -3,24 +3,12 @@ package role
 import (
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 
+	"github.com/kairos-io/kairos/agent/health"
 	"github.com/kairos-io/kairos/agent/store"
 	"github.com/kairos-io/kairos/overlay/identity"
-)
-
-// Codes of conditions, as package health has them.
-const (
-	codeStateUnusable  = "StateUnusable"
-	codeNeedsOperator  = "NeedsOperator"
-	codeConflict       = "Conflict"
-	codeRoleNotGranted = "RoleNotGranted"
-	codeServerLost     = "ServerLost"
-	codeNetworkChanged = "NetworkChanged"
-	codeOverlayDown    = "OverlayDown"
-	codeWaiting        = "Waiting"
-	codeK3sFailing     = "K3sFailing"
+	"github.com/kairos-io/kairos/overlay/rights"
 )
 
 // resetHint ends the messages after which a person may want to start afresh.
@@ -63,7 +51,7 @@ func (p *planner) save(change func(*store.State)) {
 
 func (p *planner) wait(code, reason, hint string) {
 	if code == "" {
-		code = codeWaiting
+		code = health.CodeWaiting
 	}
 	p.do(Wait{code, reason, hint})
 	p.because(reason)
@@ -91,26 +79,26 @@ func (p *planner) decide() {
 	case !f.ClusterEnabled:
 		p.retire("cluster.enabled is false")
 	case f.Store == StoreUnusable && f.StateNewer:
-		p.ask(codeStateUnusable, "the agent's state cannot be used: "+f.StateProblem,
+		p.ask(health.CodeStateUnusable, "the agent's state cannot be used: "+f.StateProblem,
 			"start the later version again, with `kairos upgrade` or `kairos rollback`; the state was left as it is")
 	case f.Store == StoreUnusable:
 		// Not empty: this node may have voted, or be the server. What runs goes on.
-		p.ask(codeStateUnusable, "the agent's state cannot be used: "+f.StateProblem,
+		p.ask(health.CodeStateUnusable, "the agent's state cannot be used: "+f.StateProblem,
 			"restore the file from a backup, or repair the disk; "+resetHint)
 	case p.st.Phase != store.Idle && p.st.NetworkID != "" && p.st.NetworkID != f.NetworkID:
-		p.ask(codeNetworkChanged, fmt.Sprintf("this machine took part in network_id %q and is now configured for %q", p.st.NetworkID, f.NetworkID),
+		p.ask(health.CodeNetworkChanged, fmt.Sprintf("this machine took part in network_id %q and is now configured for %q", p.st.NetworkID, f.NetworkID),
 			"set network_id back; "+resetHint)
 	case f.Genesis.Problem != "" && !p.st.Phase.AtLeast(store.Starting):
 		p.ask(p.votesUnusable())
 	case !p.st.Phase.AtLeast(store.Decided) && p.recover():
 	case !f.OverlayUp:
-		p.wait(codeOverlayDown, "waiting for the overlay network", "see `systemctl status kairos-overlay`")
+		p.wait(health.CodeOverlayDown, "waiting for the overlay network", "see `systemctl status kairos-overlay`")
 	case f.Genesis.Problem != "":
 		// What runs needs no votes. The others get no help from this node's.
 		p.note(p.votesUnusable())
 		p.operate()
 	case p.forgot():
-		p.do(Abstain{everyEpoch})
+		p.do(Abstain{store.EveryEpoch})
 		p.because("making sure that this machine does not vote twice")
 	default:
 		p.votes = true
@@ -122,9 +110,6 @@ func (p *planner) decide() {
 		}
 	}
 }
-
-// everyEpoch is above all epochs that there can be.
-const everyEpoch uint64 = math.MaxUint64
 
 // forgot reports whether this machine knows less than it did: its address is fixed
 // for good only after a decision, and it remembers neither one nor that it was
@@ -140,10 +125,10 @@ func (p *planner) forgot() bool {
 func (p *planner) votesUnusable() (code, reason, hint string) {
 	g := &p.f.Genesis
 	if g.Foreign {
-		return codeNetworkChanged, "this machine voted under another network_token: " + g.Problem,
+		return health.CodeNetworkChanged, "this machine voted under another network_token: " + g.Problem,
 			"set network_token and network_id back to what they were; " + resetHint
 	}
-	return codeStateUnusable, "this machine's votes cannot be used: " + g.Problem,
+	return health.CodeStateUnusable, "this machine's votes cannot be used: " + g.Problem,
 		"see to the disk, or restore /var/lib/kairos/agent from a backup; " + resetHint
 }
 
@@ -176,10 +161,10 @@ func (p *planner) recover() bool {
 	case f.Datastore == Unknown || f.Marker.Presence == Unknown || f.K3s.Container == Unknown:
 		p.wait("", "waiting to see whether k3s ran here before: its data or containerd cannot be looked at", "see `systemctl status containerd`")
 	case f.Marker.Presence == Absent:
-		p.ask(codeNeedsOperator, "k3s ran here before, the agent's state is gone, and nothing says which cluster it was",
+		p.ask(health.CodeNeedsOperator, "k3s ran here before, the agent's state is gone, and nothing says which cluster it was",
 			"restore /var/lib/kairos/agent from a backup; "+resetHint)
 	case f.Marker.Role == store.Server && f.Datastore == Absent:
-		p.ask(codeNeedsOperator, fmt.Sprintf("this machine was the server of cluster %s; the agent's state and the cluster's data are gone", f.Marker.UID),
+		p.ask(health.CodeNeedsOperator, fmt.Sprintf("this machine was the server of cluster %s; the agent's state and the cluster's data are gone", f.Marker.UID),
 			"restore them from a backup; "+resetHint)
 	default:
 		// It may have voted and forgot: it keeps out of the epochs up to the marker's.
@@ -199,43 +184,43 @@ func (p *planner) recover() bool {
 // annotations is what this node tells the others.
 func (p *planner) annotations() map[string]string {
 	f, st := &p.f, &p.st
-	out := map[string]string{"phase": string(st.Phase)}
+	out := map[string]string{rights.NotePhase: string(st.Phase)}
 	set := func(key, value string) {
 		if value != "" {
 			out[key] = value
 		}
 	}
-	set("waiting", p.waiting)
+	set(rights.NoteWaiting, p.waiting)
 	if f.Leaving {
 		// Who still agrees on a first server must not choose one that is going,
 		// nor wait for it: the phase says that this machine is not there for it.
-		out["phase"], out["role.wanted"] = "leaving", WantedWorker
+		out[rights.NotePhase], out[rights.NoteRoleWanted] = rights.PhaseLeaving, string(store.WantedWorker)
 		return out
 	}
 	if !f.ClusterEnabled {
-		out["phase"], out["role.wanted"] = "disabled", WantedWorker
+		out[rights.NotePhase], out[rights.NoteRoleWanted] = rights.PhaseDisabled, string(store.WantedWorker)
 		return out
 	}
-	set("role.wanted", f.Wanted)
+	set(rights.NoteRoleWanted, string(f.Wanted))
 	if !p.votes || f.Genesis.Abstains {
 		// Nobody may wait for it to propose, whatever role it wanted.
-		out["votes"], out["role.wanted"] = "no", WantedWorker
+		out[rights.NoteVotes], out[rights.NoteRoleWanted] = rights.VotesNo, string(store.WantedWorker)
 	}
-	set("images", f.Images)
+	set(rights.NoteImages, f.Images)
 	if f.Store != StoreUnusable && st.Phase.AtLeast(store.Decided) {
-		set("role", string(st.Role))
-		set("cluster.uid", st.ClusterUID)
-		set("cluster.epoch", fmt.Sprint(st.Epoch))
+		set(rights.NoteRole, string(st.Role))
+		set(rights.NoteClusterUID, st.ClusterUID)
+		set(rights.NoteEpoch, fmt.Sprint(st.Epoch))
 	}
 	if st.Phase != store.Running || f.Store == StoreUnusable {
 		return out
 	}
 	if f.K3s.Ready && f.AppliedPodCIDR.IsValid() {
-		out["ready"] = "true"
+		out[rights.NoteReady] = "true"
 	}
 	if own := p.server(func(s Server) bool { return s.ID == f.Self }); st.Role == store.Server && own != nil {
-		set("server", own.Endpoint)
-		set("ca", own.CAHash)
+		set(rights.NoteServer, own.Endpoint)
+		set(rights.NoteCA, own.CAHash)
 	}
 	return out
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/kairos-io/kairos/agent/health"
 	"github.com/kairos-io/kairos/agent/store"
 )
 
@@ -122,11 +123,11 @@ func (p *planner) tellRestarts() {
 	switch {
 	case n == 0:
 	case k.Ready:
-		p.note(codeK3sFailing, "k3s did not answer and was restarted ("+times(n)+" in a row); it answers again", logHint+" for what it did before")
+		p.note(health.CodeK3sFailing, "k3s did not answer and was restarted ("+times(n)+" in a row); it answers again", logHint+" for what it did before")
 	case n == 1:
-		p.note(codeK3sFailing, "k3s did not answer and was restarted", logHint)
+		p.note(health.CodeK3sFailing, "k3s did not answer and was restarted", logHint)
 	default:
-		p.do(Note{Code: codeK3sFailing, Grave: true, Reason: "k3s runs and does not answer, although it was restarted " + times(n) + "; pods here keep running",
+		p.do(Note{Code: health.CodeK3sFailing, Grave: true, Reason: "k3s runs and does not answer, although it was restarted " + times(n) + "; pods here keep running",
 			Hint: logHint + ", and whether the disk of /var is full, slow or failing; the next restart is tried later each time, at most 2h apart"})
 	}
 }
