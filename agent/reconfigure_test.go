@@ -5,11 +5,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kairos-io/kairos/agent/config"
 	"github.com/kairos-io/kairos/agent/console"
 	"github.com/kairos-io/kairos/agent/health"
 	"github.com/kairos-io/kairos/agent/store"
+	"github.com/kairos-io/kairos/overlay/api"
 )
 
 // Files that are changed under a running agent: what is wrong with them is told with
@@ -74,5 +76,44 @@ func TestConfigurationIsAFactOfEveryTurn(t *testing.T) {
 	}
 	if b.starts() != 2 {
 		t.Errorf("the next agent started k3s %d times", b.starts()-1)
+	}
+}
+
+// A run ends by itself, and without an error, once another configuration is in force.
+func TestRunEndsWithAnotherConfiguration(t *testing.T) {
+	m, machines := newMesh(t, 1, 3)
+	mc, root := machines[0], t.TempDir()
+	place := config.Place{Root: root, Dir: filepath.Join(root, "run/kairos/config")}
+	write := func(more string) {
+		t.Helper()
+		mkdir(t, filepath.Join(root, "oem"))
+		text := "#cloud-config\nkairos:\n  network_token: " + mc.token.Reveal() + "\n  network_id: home\n" + more
+		if err := os.WriteFile(filepath.Join(root, "oem/a.yaml"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("")
+	if _, err := place.Merge(false); err != nil {
+		t.Fatal(err)
+	}
+	a := mc.agent(t, mc.config())
+	a.files = newConfiguration(place)
+	done := make(chan error, 1)
+	go func() { done <- a.run(t.Context()) }()
+	m.wait(t, "a first turn", func(n []api.Node) bool { return n[0].Annotations[api.NoteWaiting] != "" })
+	write("  os: {health_timeout: 20m}\n")
+	m.edit(func() { m.nodes[0].Name = "woken" }) // sooner than the loop would look
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Errorf("it ended with %v", err)
+		}
+	case <-time.After(deadline):
+		t.Error("it goes on with the earlier one")
+	}
+	a.peers.CloseIdle()
+	a.overlay.CloseIdle()
+	if err := a.store.Close(); err != nil {
+		t.Error(err)
 	}
 }
