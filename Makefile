@@ -58,10 +58,10 @@ test: install
 
 machines: install
 	go test -count=1 -timeout=30m -v ./tests/vm
-	go test -count=1 -timeout=4h -v ./tests/vm/appliance -seed $(SEED)
+	go test -count=1 -timeout=4h -v ./tests/vm/appliance -flavour cloud -seed $(SEED)
 
 soak: install
-	go test -count=1 -timeout=0 -v ./tests/vm/appliance -soak -seed $(SEED)
+	go test -count=1 -timeout=0 -v ./tests/vm/appliance -flavour cloud -soak -seed $(SEED)
 
 lint:
 	@go run ./tests/runner lint

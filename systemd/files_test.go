@@ -86,6 +86,52 @@ func TestUnitsParse(t *testing.T) {
 	}
 }
 
+// systemd settles conflicts when it plans a boot and looks at conditions when it starts
+// a unit: what may be skipped must not have kept a login off the screen.
+func TestNoConditionalUnitKeepsAGettyAway(t *testing.T) {
+	err := fs.WalkDir(Files(), unitDir, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		text, err := fs.ReadFile(Files(), name)
+		if err != nil {
+			return err
+		}
+		if !strings.Contains(string(text), "\nCondition") {
+			return nil
+		}
+		for line := range strings.Lines(string(text)) {
+			if strings.HasPrefix(line, "Conflicts=") && strings.Contains(line, "getty") {
+				t.Errorf("%s has a condition and %q", name, strings.TrimSpace(line))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A login is started on a serial line only if its settings can be read, which is what
+// tells a port that is not there.
+func TestNoLoginWithoutASerialPort(t *testing.T) {
+	text, err := fs.ReadFile(Files(), unitDir+"/serial-getty@.service.d/50-kairos.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, script, found := strings.Cut(string(text), "\nExecCondition=/bin/sh -c '")
+	script, _, closed := strings.Cut(script, "'\n")
+	if !found || !closed {
+		t.Fatalf("there is no condition:\n%s", text)
+	}
+	for device, there := range map[string]bool{"/dev/ptmx": true, "/dev/null": false, "/dev/none": false} {
+		err := exec.Command("/bin/sh", "-c", strings.ReplaceAll(script, "/dev/%I", device)).Run()
+		if (err == nil) != there {
+			t.Errorf("%s: %v", device, err)
+		}
+	}
+}
+
 var exposure = regexp.MustCompile(`Overall exposure level for (\S+): ([0-9.]+)`)
 
 // The numbers are systemd's: 0.0 is a unit that can do nothing, 10.0 one that

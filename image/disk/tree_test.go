@@ -62,13 +62,22 @@ func TestOverlayRefuses(t *testing.T) {
 }
 
 func TestCommandLine(t *testing.T) {
-	got := commandLine(arches["arm64"], strings.Repeat("ab", 32), []string{"debug"})
-	for _, word := range []string{
-		"roothash=" + strings.Repeat("ab", 32), "ro", "gpt", "panic=10", "console=ttyAMA0", "debug",
+	// The last console is where a failed start says why: hardware may have no serial port.
+	for _, tt := range []struct{ arch, flavour, consoles string }{
+		{"amd64", "generic", "console=ttyS0 console=tty0"},
+		{"amd64", "cloud", "console=tty0 console=ttyS0"},
+		{"arm64", "generic", "console=ttyAMA0 console=tty0"},
+		{"arm64", "cloud", "console=tty0 console=ttyAMA0"},
 	} {
-		if !strings.Contains(" "+got+" ", " "+word+" ") {
-			t.Errorf("%q lacks %q", got, word)
-		}
+		t.Run(tt.flavour+" "+tt.arch, func(t *testing.T) {
+			c := release.Config{RootHash: strings.Repeat("ab", 32), Flavour: tt.flavour}
+			got := commandLine(arches[tt.arch], c, []string{"debug"})
+			for _, words := range []string{"roothash=" + c.RootHash, "ro", "gpt", "panic=10", tt.consoles + " debug"} {
+				if !strings.Contains(" "+got+" ", " "+words+" ") {
+					t.Errorf("%q lacks %q", got, words)
+				}
+			}
+		})
 	}
 }
 

@@ -6,7 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+
+	"github.com/kairos-io/kairos/image/builder"
+	"github.com/kairos-io/kairos/image/release"
 )
 
 // osRelease is what the boot loader sees of a UKI. There is no version in it, so
@@ -33,13 +37,19 @@ chmod 0644 uki.efi
 // in the machine too. gpt accepts the backup of a partition table that a power
 // failure tore; panic=10 makes a kernel that dies try again, which is what boot
 // counting counts. ssh listens where the configuration says, and not on every
-// virtual machine's AF_VSOCK.
-func commandLine(a arch, rootHash string, more []string) string {
-	return strings.Join(append([]string{
-		"roothash=" + rootHash, "systemd.verity_root_data=/dev/kairos/root", "systemd.verity_root_hash=/dev/kairos/verity",
+// virtual machine's AF_VSOCK. The kernel writes to both consoles; the last one is
+// /dev/console, where all else says why a start failed: the screen of hardware, which
+// need not have a serial port, and the port of virtual machines, which clouds record.
+func commandLine(a arch, c release.Config, more []string) string {
+	consoles := []string{"console=" + a.console, "console=tty0"}
+	if builder.Flavour(c.Flavour) == builder.Cloud {
+		slices.Reverse(consoles)
+	}
+	return strings.Join(slices.Concat([]string{
+		"roothash=" + c.RootHash, "systemd.verity_root_data=/dev/kairos/root", "systemd.verity_root_hash=/dev/kairos/verity",
 		"root=/dev/mapper/root", "rootfstype=erofs", "ro",
-		"gpt", "panic=10", "systemd.ssh_auto=no", "loglevel=4", "console=tty0", "console=" + a.console,
-	}, more...), " ")
+		"gpt", "panic=10", "systemd.ssh_auto=no", "loglevel=4",
+	}, consoles, more), " ")
 }
 
 func (b *build) uki(ctx context.Context) error {
@@ -59,7 +69,7 @@ func (b *build) uki(ctx context.Context) error {
 		os.Link(kernel, b.path("vmlinuz")),
 		os.Link(main, b.path("initrd")),
 		os.WriteFile(b.path("own.cpio"), own, 0o644),
-		os.WriteFile(b.path("cmdline"), []byte(commandLine(b.arch, b.config.RootHash, b.CommandLine)), 0o644),
+		os.WriteFile(b.path("cmdline"), []byte(commandLine(b.arch, b.config, b.CommandLine)), 0o644),
 		os.WriteFile(b.path("os-release"), []byte(osRelease), 0o644),
 	); err != nil {
 		return fmt.Errorf("prepare UKI: %w", err)

@@ -20,7 +20,7 @@ const booted = "./tests/nspawn"
 // README, and what needs no machine. `make machines` runs them all.
 const (
 	virtual = "./tests/vm/..."
-	story   = "^(TestMachineLivesByREADME|TestMakeOnce|TestConsole.*)$"
+	story   = "^(TestMachineLivesByREADME|TestMakeOnce|TestConsole.*|TestLitPixels)$"
 )
 
 func lint(ctx context.Context, s *session) result {

@@ -23,8 +23,12 @@ type Config struct {
 	// Arguments is appended to the kernel's command line: systemd-stub takes it
 	// from the SMBIOS tables, where a hypervisor puts it.
 	Arguments string
-	Memory    int // MiB; 0: 1536
-	CPUs      int // 0: 2
+	// Screen gives the machine a display (Machine.LitPixels), and leaves it to its own
+	// system whether that or the serial port is its first console. Without, it is the
+	// serial port, where Console reads what a start says.
+	Screen bool
+	Memory int // MiB; 0: 1536
+	CPUs   int // 0: 2
 }
 
 // Machine is a virtual machine; it is off when made. Its methods are for one
@@ -218,7 +222,13 @@ func (m *Machine) commandLine() []string {
 			"-device", fmt.Sprintf("virtio-net-pci,id=nic,netdev=lan,mac=%s,romfile=", portMAC(m.port)))
 	}
 	// An emulated processor speculates about nothing.
-	extra := strings.TrimSpace("mitigations=off " + c.Arguments)
+	extra := "mitigations=off"
+	if c.Screen {
+		args = append(args, "-device", "VGA,id=screen,romfile=")
+	} else {
+		extra += " console=ttyS0"
+	}
+	extra = strings.TrimSpace(extra + " " + c.Arguments)
 	return append(args, "-smbios", "type=11,value=io.systemd.stub.kernel-cmdline-extra="+strings.ReplaceAll(extra, ",", ",,"))
 }
 

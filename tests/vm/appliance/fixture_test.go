@@ -63,7 +63,7 @@ func buildSystem(s *story, name string, seeded bool) (*system, error) {
 		return nil, err
 	}
 	b := &system{layout: filepath.Join(root, "build", "os-"+name)}
-	args := []string{"go", "run", "./image", "os", "--flavour", "cloud", "--out", b.layout}
+	args := []string{"go", "run", "./image", "os", "--flavour", *flavour, "--out", b.layout}
 	if seeded {
 		k3s, err := k3simage.Build(s.ctx, root, s.Output())
 		if err != nil {

@@ -12,12 +12,15 @@ import (
 	"flag"
 	"os"
 	"testing"
+
+	"github.com/kairos-io/kairos/image/builder"
 )
 
 var (
 	soak     = flag.Bool("soak", false, "the full numbers: 20 upgrades of each kind, 50 power cuts, 1000 state writes")
 	seed     = flag.Uint64("seed", 0, "of the random choices; 0: by the clock")
 	patience = flag.Float64("patience", 1, "multiplies every deadline, for a machine with other work to do")
+	flavour  = flag.String("flavour", string(builder.Generic), "of the system that the machines run: generic or cloud")
 	given    = flag.String("disk", "", "use this disk image instead of building one")
 )
 

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kairos-io/kairos/image/builder"
 	"github.com/kairos-io/kairos/tests/internal/run"
 	"github.com/kairos-io/kairos/tests/vm"
 )
@@ -23,17 +24,18 @@ func TestMachineLivesByREADME(t *testing.T) {
 	s.must(err)
 	disk := filepath.Join(s.rack.Dir(), "sdX")
 	for _, line := range r.block("Flash") {
-		s.host(root, nil, strings.ReplaceAll(line, "/dev/sdX", disk))
+		s.host(root, []string{"MAKEFLAGS=FLAVOUR=" + *flavour}, strings.ReplaceAll(line, "/dev/sdX", disk))
 	}
 	s.neighbour(r.configure(disk))
 
 	began := time.Now()
-	one := s.machine(vm.Config{Name: "one"}, disk).on().up(began)
+	one := s.machine(vm.Config{Name: "one", Screen: true}, disk).on().up(began)
 	one.overlayReady()
 	s.Logf("RESULT a flashed machine is overlay-ready after %.0f s", time.Since(began).Seconds())
 	one.meets(1)
 	one.pingsOthers()
 	s.step("the disk is as it should be", func() { s.aFlashedDisk(one) })
+	s.step("who looks at the screen sees what it is, and can log in", func() { s.aScreen(one) })
 	s.step("Boot", func() {
 		for _, line := range r.block("Boot") {
 			if got := one.run(line); got == "" {
@@ -104,6 +106,29 @@ func (s *story) aFlashedDisk(one *guest) {
 		s.Errorf("/var has %s MiB of a disk of %d", mib, diskSize>>20)
 	}
 	one.fails("cat /efi/config.yaml", "No such file") // it is in /oem now
+}
+
+// aScreen checks what somebody sees who connects a monitor: the console's text above a
+// login, drawn with more than the cursor. What a start says goes to /dev/console, the
+// last console of the list: that of hardware is the screen, whether it has a serial port
+// or not, and that of virtual machines is the port, on which is a login too.
+func (s *story) aScreen(one *guest) {
+	s.Helper()
+	one.until("a login is on the screen", `grep -qaF "$(hostname) login:" /dev/vcs1`)
+	one.until("the console's text is above it", `grep -qaF "$(grep -m 1 . /run/issue.d/50-kairos.issue)" /dev/vcs1`)
+	lit, err := one.LitPixels(s.ctx)
+	s.must(err)
+	if lit < 1000 {
+		s.Errorf("%d pixels of the screen are lit: that is no text", lit)
+	}
+	want := "tty0"
+	if *flavour == string(builder.Cloud) {
+		want = "ttyS0"
+	}
+	if got := strings.Fields(one.run("cat /sys/class/tty/console/active")); len(got) != 2 || got[1] != want {
+		s.Errorf("the consoles are %q, the last one is to be %s", got, want)
+	}
+	one.run("systemctl is-active getty@tty1.service serial-getty@ttyS0.service")
 }
 
 // readme is README.md with what fills its places.

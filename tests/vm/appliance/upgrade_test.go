@@ -41,9 +41,10 @@ func impatient(name string) edit {
 
 // What can be wrong with a system, each in its own way.
 
-// panics: the first process ends, and the kernel has nothing to run.
+// panics: the first process ends, and the kernel has nothing to run. It says so by the
+// kernel, which writes to every console.
 func panics() edit {
-	return named("panics").with("usr/lib/systemd/systemd", "#!/bin/sh\necho about to panic >/dev/console\nexit 1\n")
+	return named("panics").with("usr/lib/systemd/systemd", "#!/bin/sh\necho '<0>about to panic' >/dev/kmsg\nexit 1\n")
 }
 
 // agentExits: everything else is well.
