@@ -6,7 +6,7 @@ LAB := go run ./tests/lab/cmd/lab
 # command:package, installed only where the command is missing
 TOOLS := gcc:gcc ip:iproute2 nft:nftables ping:iputils-ping mount:mount nsenter:util-linux sudo:sudo git:git \
 	mmdebstrap:mmdebstrap systemd-nspawn:systemd-container systemd-analyze:systemd dbus-daemon:dbus-daemon containerd:containerd runc:runc kubectl:kubernetes-client \
-	dockerd:docker.io mcopy:mtools
+	dockerd:docker.io mcopy:mtools zstd:zstd
 # file:package
 FILES := /usr/include/stdlib.h:libc6-dev /usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring
 
@@ -26,7 +26,7 @@ help:
 	@echo 'make add         one more machine'
 	@echo 'make status      how far each machine is'
 	@echo 'make down        remove the machines and everything they made'
-	@echo 'make image       the OS as a disk and an installation medium, FLAVOUR=generic or cloud'
+	@echo 'make image       the OS as a compressed disk and an installation medium, FLAVOUR=generic or cloud'
 	@echo 'make test        install what is missing and run every test, with one virtual machine'
 	@echo 'make machines    every story of virtual machines: an hour or two'
 	@echo 'make soak        hours of upgrades and power cuts in virtual machines'
@@ -50,8 +50,9 @@ down:
 image: install
 	go run ./image os --flavour $(FLAVOUR) --out build/os-$(FLAVOUR)
 	go run ./image release --layout build/os-$(FLAVOUR) --out build/release
-	go run ./image disk --release build/release --out build/kairos.raw
+	go run ./image disk --release build/release --out build/kairos.raw.zst
 	go run ./image iso --release build/release --out build/kairos.iso
+	cd build && sha256sum kairos.raw.zst kairos.iso >SHA256SUMS
 
 test: install
 	@go run ./tests/runner

@@ -44,7 +44,7 @@ func runISO(ctx context.Context, args []string) error { return runMedium(ctx, "i
 func runMedium(ctx context.Context, name string, write func(context.Context, disk.MediumOptions) error, args []string) error {
 	fs := flag.NewFlagSet(name, flag.ContinueOnError)
 	release := fs.String("release", "", "OCI layout of a release")
-	out := fs.String("out", "", "file to write")
+	out := fs.String("out", "", "file to write; one that ends in .zst is compressed")
 	arch := fs.String("arch", runtime.GOARCH, "amd64 or arm64")
 	box := toolboxFlags(fs)
 	if err := parse(fs, args, "release", "out"); err != nil {

@@ -4,7 +4,7 @@
 //	go run ./image cli --out build/cli
 //	go run ./image release --layout build/os --out build/release
 //	go run ./image sign --layout build/release --key key.pem
-//	go run ./image disk --release build/release --out build/kairos.raw
+//	go run ./image disk --release build/release --out build/kairos.raw.zst
 //	go run ./image iso --release build/release --out build/kairos.iso
 //	go run ./image unpack --layout build/os --out build/rootfs
 //	go run ./image digest --layout build/os

@@ -28,12 +28,12 @@ ukify build --efi-arch="$1" --stub=image/addon.efi.stub --cmdline="$2" --output=
 // its copy are where the file system has nothing: in its first 32 KiB and in the
 // padding at its end.
 //
-// $1 volume ID of the FAT, $2 UUID of the disk, $3-$5 UUIDs and $6-$8 types of the
+// $1 volume ID of the FAT, which --invariant would replace if it came later, $2 UUID of the disk, $3-$5 UUIDs and $6-$8 types of the
 // partitions.
 const makeISO = `
 kib=$(du -sk --apparent-size esp | cut -f1)
 truncate -s $(((kib + 16384 + 1023) / 1024))M iso/esp.img
-mkfs.vfat -F 32 -n KAIROS-ESP -i "$1" --invariant iso/esp.img
+mkfs.vfat --invariant -F 32 -n KAIROS-ESP -i "$1" iso/esp.img
 mcopy -s -p -Q -m -i iso/esp.img esp/* ::
 ln root.erofs root.verity iso
 xorriso -as mkisofs -quiet -o medium -V KAIROS_LIVE -iso-level 3 -r --set_all_file_dates =$SOURCE_DATE_EPOCH -e esp.img -no-emul-boot iso

@@ -5,6 +5,7 @@ package disk
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -61,6 +62,8 @@ func TestMedia(t *testing.T) {
 	})
 	t.Run("partitions of the disk", func(t *testing.T) { one.checkPartitions(t, "kairos.raw", 3<<30, 32<<20) })
 	t.Run("partitions of the installer", func(t *testing.T) { one.checkPartitions(t, "kairos.iso", 0, 0) })
+	t.Run("compressed", one.checkCompressed)
+	t.Run("volume ID of the installer's ESP", one.checkVolumeID)
 	t.Run("ESP of the disk", func(t *testing.T) { one.checkESP(t, "kairos.raw") })
 	t.Run("ESP of the installer", func(t *testing.T) {
 		one.checkESP(t, "kairos.iso", "EFI/Linux/kairos-000001.efi.extra.d/live.addon.efi")
@@ -73,17 +76,18 @@ func TestMedia(t *testing.T) {
 
 // media is a release and what is made of it.
 type media struct {
-	dir    string
-	digest string
-	box    *Toolbox
-	parts  parts
+	dir     string
+	digest  string
+	options ToolboxOptions
+	box     *Toolbox
+	parts   parts
 }
 
 func (m *media) path(name string) string { return filepath.Join(m.dir, name) }
 
 func newMedia(t *testing.T, layout string, box ToolboxOptions) *media {
 	t.Helper()
-	m := &media{dir: t.TempDir()}
+	m := &media{dir: t.TempDir(), options: box}
 	digest, err := Release(t.Context(), ReleaseOptions{Layout: layout, Arch: "amd64", Fast: true, Out: m.path("release"), Toolbox: box})
 	if err != nil {
 		t.Fatal(err)
@@ -210,6 +214,48 @@ func (m *media) checkESP(t *testing.T, name string, more ...string) {
 	slices.Sort(want)
 	if slices.Sort(got); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// checkCompressed: the disk comes out of its compressed form byte for byte.
+func (m *media) checkCompressed(t *testing.T) {
+	out := m.path("kairos.raw.zst")
+	if err := Raw(t.Context(), MediumOptions{Release: m.path("release"), Arch: "amd64", Out: out, Toolbox: m.options}); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := exec.Command("sh", "-c", `zstd -dc "$1" | cmp - "$2"`, "sh", out, m.path("kairos.raw")).CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, text)
+	}
+	packed, err := os.Stat(out)
+	if err != nil || packed.Size() > 1<<30 {
+		t.Errorf("it has %d bytes, %v", packed.Size(), err)
+	}
+}
+
+// checkVolumeID: each release's installer has an ID of its own, in the boot sector of
+// its FAT.
+func (m *media) checkVolumeID(t *testing.T) {
+	f, err := os.Open(m.path("kairos.iso"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := slots.Partitions(f, st.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := make([]byte, 4)
+	const place = 67 // of BS_VolID in FAT32
+	if _, err := f.ReadAt(id, list[0].Start+place); err != nil {
+		t.Fatal(err)
+	}
+	want := strings.ReplaceAll(derivedUUID("medium "+m.parts.digest.Hex), "-", "")[:8]
+	if got := fmt.Sprintf("%08x", binary.LittleEndian.Uint32(id)); got != want {
+		t.Errorf("the volume ID is %s, want %s", got, want)
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 type MediumOptions struct {
 	Release string // OCI layout of a release
 	Arch    string // empty: this machine's
-	Out     string // file to write
+	Out     string // file to write; one whose name ends in .zst is compressed
 	Toolbox ToolboxOptions
 }
 
@@ -103,10 +103,27 @@ func (o MediumOptions) make(ctx context.Context, step func(*medium, context.Cont
 	if err := step(m, ctx); err != nil {
 		return fmt.Errorf("make %s: %w", o.Out, err)
 	}
-	if err := os.Rename(m.path("medium"), o.Out); err != nil {
+	if err := m.finish(ctx, o.Out); err != nil {
 		return fmt.Errorf("make %s: %w", o.Out, err)
 	}
 	return nil
+}
+
+// compress: several threads give the same bytes as one.
+const compress = `
+zstd --quiet -T0 --rm medium -o medium.zst
+mv medium.zst medium
+chmod 0644 medium
+`
+
+// finish moves the medium to where it belongs.
+func (m *medium) finish(ctx context.Context, out string) error {
+	if strings.HasSuffix(out, ".zst") {
+		if err := m.box.work(ctx, m.dir, job{epoch: diskEpoch, script: compress}); err != nil {
+			return fmt.Errorf("run zstd: %w", err)
+		}
+	}
+	return os.Rename(m.path("medium"), out)
 }
 
 // workDir makes a directory on the file system of the file out.
