@@ -4,11 +4,13 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 
+	"github.com/kairos-io/kairos/agent/config"
 	"github.com/kairos-io/kairos/image/builder"
 	"github.com/kairos-io/kairos/image/disk"
 )
@@ -46,15 +48,40 @@ func runMedium(ctx context.Context, name string, write func(context.Context, dis
 	release := fs.String("release", "", "OCI layout of a release")
 	out := fs.String("out", "", "file to write; one that ends in .zst is compressed")
 	arch := fs.String("arch", runtime.GOARCH, "amd64 or arm64")
+	from := fs.String("config", "", "cloud-config that machines started from it get; the medium is as secret as that")
 	box := toolboxFlags(fs)
 	if err := parse(fs, args, "release", "out"); err != nil {
+		return err
+	}
+	config, err := readConfig(os.Stderr, *from)
+	if err != nil {
 		return err
 	}
 	options, err := box(ctx)
 	if err != nil {
 		return err
 	}
-	return write(ctx, disk.MediumOptions{Release: *release, Arch: *arch, Out: *out, Toolbox: options})
+	return write(ctx, disk.MediumOptions{Release: *release, Arch: *arch, Config: config, Out: *out, Toolbox: options})
+}
+
+// readConfig reads a configuration and refuses what a machine would refuse. Without
+// a file it is nil.
+func readConfig(warn io.Writer, file string) ([]byte, error) {
+	if file == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read the configuration: %w", err)
+	}
+	loaded, err := config.CheckText(file, text)
+	if err != nil {
+		return nil, fmt.Errorf("check the configuration: %w", err)
+	}
+	for _, w := range loaded.Warnings {
+		fmt.Fprintln(warn, "warning:", w)
+	}
+	return text, nil
 }
 
 // toolboxFlags returns a function that reads them after parsing.

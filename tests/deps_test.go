@@ -61,7 +61,8 @@ var rooms = []room{
 	{name: "agent/...", may: ofAgent},
 
 	{name: "systemd"},
-	{name: "image", may: []string{"image/...", "systemd", "agent/oci"}},
+	// A configuration that goes onto a medium is checked as the machine will.
+	{name: "image", may: []string{"image/...", "systemd", "agent/oci", "agent/config"}},
 	// What a registry may say, and how it is verified, is the same for every image.
 	{name: "image/signature", may: []string{"image/...", "agent/oci"}},
 	{name: "image/upgrade/...", may: []string{"image/...", "agent/oci"}},
@@ -103,7 +104,7 @@ var guests = map[string][]string{
 
 // inTests says what only test files of any package may import besides.
 var inTests = []string{
-	"overlay/overlaytest", "overlay/tun", "overlay/tun/tuntest", "overlay/overlaytest/...",
+	"overlay/token", "overlay/overlaytest", "overlay/tun", "overlay/tun/tuntest", "overlay/overlaytest/...",
 	"agent/kube/kubetest", "image/slots/slotstest", "image/upgrade/upgradetest", "image/signature/signaturetest",
 }
 

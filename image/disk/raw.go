@@ -19,6 +19,7 @@ import (
 type MediumOptions struct {
 	Release string // OCI layout of a release
 	Arch    string // empty: this machine's
+	Config  []byte // a checked cloud-config for whoever boots it, which makes it secret; nil: none
 	Out     string // file to write; one whose name ends in .zst is compressed
 	Toolbox ToolboxOptions
 }
@@ -81,7 +82,7 @@ func (o MediumOptions) make(ctx context.Context, step func(*medium, context.Cont
 	if o.Arch == "" {
 		o.Arch = runtime.GOARCH
 	}
-	m := new(medium)
+	m := &medium{config: o.Config}
 	var err error
 	if m.arch, err = findArch(o.Arch); err != nil {
 		return err
@@ -123,6 +124,11 @@ func (m *medium) finish(ctx context.Context, out string) error {
 			return fmt.Errorf("run zstd: %w", err)
 		}
 	}
+	if m.config != nil {
+		if err := os.Chmod(m.path("medium"), 0o600); err != nil {
+			return err
+		}
+	}
 	return os.Rename(m.path("medium"), out)
 }
 
@@ -147,6 +153,8 @@ type medium struct {
 	arch  arch
 	parts parts
 	dir   string
+
+	config []byte // nil: none
 }
 
 func (m *medium) path(name string) string { return filepath.Join(m.dir, name) }
@@ -176,6 +184,10 @@ func (m *medium) prepare(ctx context.Context) error {
 	return nil
 }
 
+// configFile is where a machine's first start, and an installer, look for a
+// configuration on an ESP.
+const configFile = "config.yaml"
+
 // esp lays out the EFI system partition: the files of every medium, and more
 // (name -> file in the directory).
 func (m *medium) esp(more map[string]string) error {
@@ -197,6 +209,12 @@ func (m *medium) esp(more map[string]string) error {
 		"kairos/slots.json":  "slots.json",
 	}
 	maps.Copy(files, more)
+	if m.config != nil {
+		if err := os.WriteFile(m.path(configFile), m.config, 0o600); err != nil {
+			return err
+		}
+		files[configFile] = configFile
+	}
 	for name, from := range files {
 		path := m.path("esp/" + name)
 		data, err := os.ReadFile(m.path(from))
