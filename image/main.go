@@ -6,6 +6,7 @@
 //	go run ./image sign --layout build/release --key key.pem
 //	go run ./image disk --release build/release --out build/kairos.raw.zst
 //	go run ./image iso --release build/release --out build/kairos.iso
+//	go run ./image push build/release registry.example.org/os:v1
 //	go run ./image unpack --layout build/os --out build/rootfs
 //	go run ./image digest --layout build/os
 package main
@@ -35,6 +36,7 @@ const usage = `usage: image COMMAND [flags]
   disk    make a disk of a release, to be flashed (needs root)
   iso     make an installer of a release, for USB sticks and optical drives (needs root)
   cli     build the command line's image as an OCI layout
+  push    copy a layout to a registry: a release or the command line's image
   unpack  turn an OCI layout into a root file system (needs root)
   digest  print the digest of an OCI layout
 
@@ -60,7 +62,7 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	commands := map[string]func(context.Context, []string) error{
 		"os": runOS, "release": runRelease, "sign": runSign,
-		"disk": runDisk, "iso": runISO, "cli": runCLI, "unpack": runUnpack, "digest": runDigest,
+		"disk": runDisk, "iso": runISO, "cli": runCLI, "push": runPush, "unpack": runUnpack, "digest": runDigest,
 	}
 	if len(args) > 0 {
 		if command, ok := commands[args[0]]; ok {

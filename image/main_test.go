@@ -24,6 +24,7 @@ func TestUsage(t *testing.T) {
 		{"missing flag", []string{"os"}},
 		{"missing flag of a medium", []string{"iso", "--out", "x"}},
 		{"unknown flag", []string{"os", "--out", "x", "--sideways"}},
+		{"push without a reference", []string{"push", "build/release"}},
 		{"argument instead of a flag", []string{"digest", "build/os"}},
 	}
 	for _, tt := range tests {
