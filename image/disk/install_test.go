@@ -35,7 +35,7 @@ func (m *media) checkInstall(t *testing.T) {
 	sys.useImage(root)
 	order := install.Order{
 		From: slots.Machine{Disk: slots.Device{Path: medium}, RootHash: m.parts.config.RootHash, Live: true},
-		Disk: target, Definitions: filepath.Join(root, install.Definitions), At: time.Unix(0, 0).UTC(),
+		Disk: install.Disk{Path: target}, Definitions: filepath.Join(root, install.Definitions), At: time.Unix(0, 0).UTC(),
 		Config: []byte("#cloud-config\n# a secret\n"), Say: func(string) {}, Progress: func(string, int64, int64) {},
 	}
 	var before []slots.Partition
@@ -59,7 +59,7 @@ func (m *media) checkInstall(t *testing.T) {
 // checkInstalled checks what the installer has left, and returns the partitions.
 func (m *media) checkInstalled(t *testing.T, sys *onLoop, o install.Order) []slots.Partition {
 	t.Helper()
-	f, err := os.Open(o.Disk)
+	f, err := os.Open(o.Disk.Path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +86,7 @@ func (m *media) checkInstalled(t *testing.T, sys *onLoop, o install.Order) []slo
 		t.Errorf("%d bytes of the disk are nobody's", left)
 	}
 	for label, blob := range map[string]string{slots.A.RootLabel(): m.parts.root, slots.A.VerityLabel(): m.parts.verity} {
-		node, err := os.Open(slots.PartitionPath(o.Disk, at[label].Number))
+		node, err := os.Open(slots.PartitionPath(o.Disk.Path, at[label].Number))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -97,17 +97,17 @@ func (m *media) checkInstalled(t *testing.T, sys *onLoop, o install.Order) []slo
 			t.Error(err)
 		}
 	}
-	sys.on(o.Disk, at[slots.ESPLabel], "vfat", func(dir string) { m.checkInstalledESP(t, dir, o) })
-	if out, err := exec.Command("e2fsck", "-fn", slots.PartitionPath(o.Disk, data.Number)).CombinedOutput(); err != nil {
+	sys.on(o.Disk.Path, at[slots.ESPLabel], "vfat", func(dir string) { m.checkInstalledESP(t, dir, o) })
+	if out, err := exec.Command("e2fsck", "-fn", slots.PartitionPath(o.Disk.Path, data.Number)).CombinedOutput(); err != nil {
 		t.Errorf("the data: %v\n%s", err, out)
 	}
-	sys.on(o.Disk, data, "ext4", func(dir string) { checkInstalledData(t, dir, o.Config) })
+	sys.on(o.Disk.Path, data, "ext4", func(dir string) { checkInstalledData(t, dir, o.Config) })
 	return parts
 }
 
 // checkInstalledESP: the system boots from slot a, uncounted, and not as a live one.
 func (m *media) checkInstalledESP(t *testing.T, dir string, o install.Order) {
-	facts, err := slots.ReadFacts(slots.Device{Path: o.Disk}, slots.Directory(dir), o.From.RootHash)
+	facts, err := slots.ReadFacts(slots.Device{Path: o.Disk.Path}, slots.Directory(dir), o.From.RootHash)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,6 +202,11 @@ func (l *onLoop) Repart(ctx context.Context, disk, definitions string) error {
 	}
 	l.nodes(disk)
 	return nil
+}
+
+// Pin has nothing to compare with: a loop device is no disk to install on.
+func (l *onLoop) Pin(disk string, _ func() error) (func() error, error) {
+	return l.Linux.Pin(disk, func() error { return nil })
 }
 
 func (l *onLoop) Mount(ctx context.Context, m install.Mount) (string, func() error, error) {

@@ -9,25 +9,41 @@ import (
 
 // Disk is a whole disk of this machine.
 type Disk struct {
-	Path    string // "/dev/vda"
-	Size    int64  // bytes
-	Model   string // what its maker calls it; may be empty
-	Bus     string // "usb", "nvme", "virtio"; may be empty
-	Content string // what is on it, for a person; "" for nothing
-	Refused string // why nothing can be installed on it; "" for no reason
+	Path    string   // "/dev/vda"
+	Size    int64    // bytes
+	Model   string   // what its maker calls it; may be empty
+	Serial  string   // its maker's number; may be empty
+	WWN     string   // its number in the world; may be empty
+	Bus     string   // "usb", "nvme", "virtio"; may be empty
+	Place   string   // where it is plugged in, as udev's by-path says; may be empty
+	Content string   // what is on it, for a person; "" for nothing
+	Refused string   // why nothing can be installed on it; "" for no reason
+	Warning string   // why it may be too small; "" for no reason
+	Twins   []string // paths of others that nothing but place and path tells from it
+
+	seq string // of the kernel: another each time that a disk is plugged in
 }
 
-// Name is what a person types to name the disk: its path without /dev/.
+// Name is the short one of a disk's names: its path without /dev/.
 func (d Disk) Name() string { return strings.TrimPrefix(d.Path, "/dev/") }
 
 // String is the disk in one line, without its content.
 func (d Disk) String() string {
 	words := []string{d.Path, gigabytes(d.Size)}
-	if d.Model != "" {
-		words = append(words, d.Model)
+	for _, word := range []string{d.Model, d.Serial} {
+		if word != "" {
+			words = append(words, word)
+		}
 	}
 	if d.Bus != "" {
 		words = append(words, "("+d.Bus+")")
+	}
+	if len(d.Twins) > 0 {
+		like := "looks like " + strings.Join(d.Twins, ", ")
+		if d.Place != "" {
+			like += ", and is at " + d.Place
+		}
+		words = append(words, like)
 	}
 	return strings.Join(words, "  ")
 }
@@ -39,23 +55,30 @@ func gigabytes(n int64) string {
 	return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
 }
 
-// Columns are what ParseDisks reads of `lsblk --json --bytes`.
-const Columns = "PATH,TYPE,SIZE,RO,MODEL,TRAN,FSTYPE,LABEL,PARTLABEL,MOUNTPOINTS"
+// Columns are what a Listing needs of `lsblk --json --bytes`.
+const Columns = "PATH,TYPE,SIZE,RO,MODEL,SERIAL,WWN,TRAN,FSTYPE,LABEL,PARTLABEL,MOUNTPOINTS"
+
+// Listing is what a machine says of its block devices.
+type Listing struct {
+	Lsblk  []byte            // JSON, with Columns
+	Places map[string]string // path of a disk -> its name in /dev/disk/by-path
+	Seqs   map[string]string // path of a disk -> the kernel's diskseq
+}
 
 // node is a block device in lsblk's JSON.
 type node struct {
 	Path, Type               string
 	Size                     int64
 	RO                       bool
-	Model, Tran              string
+	Model, Tran, Serial, WWN string
 	FSType, Label, PartLabel string
 	Mountpoints              []string
 	Children                 []node
 }
 
 // Volumes are the file systems that carry a label, in any case: their devices.
-func Volumes(lsblk []byte, label string) ([]string, error) {
-	nodes, err := parse(lsblk)
+func (l Listing) Volumes(label string) ([]string, error) {
+	nodes, err := parse(l.Lsblk)
 	if err != nil {
 		return nil, err
 	}
@@ -79,10 +102,14 @@ type Limits struct {
 	Size    int64  // bytes that are needed
 }
 
-// ParseDisks makes a list of the disks out of what lsblk says, those that can
-// be installed on first.
-func ParseDisks(lsblk []byte, l Limits) ([]Disk, error) {
-	nodes, err := parse(lsblk)
+// ForKubernetes is how much larger than a system that runs no pods a disk should be, in
+// bytes: the data of a node without any take 300 MiB, and the kubelet removes images and
+// pods when a tenth of the file system is left. The initrd's boot.sh warns by it, too.
+const ForKubernetes = 4 << 30
+
+// Disks are the whole disks of the listing, those that can be installed on first.
+func (l Listing) Disks(limits Limits) ([]Disk, error) {
+	nodes, err := parse(l.Lsblk)
 	if err != nil {
 		return nil, err
 	}
@@ -91,10 +118,15 @@ func ParseDisks(lsblk []byte, l Limits) ([]Disk, error) {
 		if n.Type != "disk" || n.Size == 0 || strings.HasPrefix(n.Path, "/dev/zram") || strings.HasPrefix(n.Path, "/dev/fd") {
 			continue
 		}
-		d := Disk{Path: n.Path, Size: n.Size, Model: printable(n.Model), Bus: printable(n.Tran), Content: content(n)}
-		d.Refused = refuse(n, l)
+		d := Disk{Path: n.Path, Size: n.Size, Model: printable(n.Model), Serial: printable(n.Serial), WWN: printable(n.WWN),
+			Bus: printable(n.Tran), Place: printable(l.Places[n.Path]), Content: content(n), seq: l.Seqs[n.Path]}
+		d.Refused = refuse(n, limits)
+		if full := limits.Size + ForKubernetes; limits.Size > 0 && d.Refused == "" && n.Size < full {
+			d.Warning = fmt.Sprintf("it is small for Kubernetes: with %s, images and pods have room", gigabytes(full))
+		}
 		out = append(out, d)
 	}
+	nameTwins(out)
 	slices.SortStableFunc(out, func(a, b Disk) int {
 		switch {
 		case (a.Refused == "") == (b.Refused == ""):

@@ -30,8 +30,8 @@ const listing = `{"blockdevices": [
  {"path":"/dev/zram0","type":"disk","size":21474836480,"ro":false,"model":null,"tran":null,"fstype":null,"label":null,"partlabel":null,"mountpoints":[null]}
 ]}`
 
-func TestParseDisks(t *testing.T) {
-	got, err := ParseDisks([]byte(listing), Limits{Running: "/dev/sda", Size: 8 << 30})
+func TestDisks(t *testing.T) {
+	got, err := Listing{Lsblk: []byte(listing)}.Disks(Limits{Running: "/dev/sda", Size: 8 << 30})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +60,7 @@ func TestParseDisks(t *testing.T) {
 
 // Where the running system's disk is not known, what it is used for still tells.
 func TestRunningSystemIsInUse(t *testing.T) {
-	got, err := ParseDisks([]byte(listing), Limits{})
+	got, err := Listing{Lsblk: []byte(listing)}.Disks(Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,11 +71,11 @@ func TestRunningSystemIsInUse(t *testing.T) {
 }
 
 func TestVolumes(t *testing.T) {
-	got, err := Volumes([]byte(listing), "cidata")
+	got, err := Listing{Lsblk: []byte(listing)}.Volumes("cidata")
 	if err != nil || !slices.Equal(got, []string{"/dev/sr0", "/dev/vde"}) {
 		t.Errorf("got %v, %v", got, err)
 	}
-	if _, err := Volumes([]byte("lsblk: no"), "x"); err == nil {
+	if _, err := (Listing{Lsblk: []byte("lsblk: no")}).Volumes("x"); err == nil {
 		t.Error("what is no listing was taken for an empty one")
 	}
 }

@@ -26,6 +26,11 @@ type System interface {
 	// Mount mounts a file system in a directory of its own until unmount, which
 	// returns when it is on the disk.
 	Mount(ctx context.Context, m Mount) (dir string, unmount func() error, err error)
+	// List says which block devices there are.
+	List(ctx context.Context) (Listing, error)
+	// Pin runs check while nobody else works on the disk. Its path stays that disk's,
+	// even if that is pulled, until unpin.
+	Pin(disk string, check func() error) (unpin func() error, err error)
 }
 
 // Mount is a file system to mount.
@@ -39,7 +44,7 @@ type Mount struct {
 // Order is what to install, and where.
 type Order struct {
 	From        slots.Machine // the running system
-	Disk        string        // to install on: "/dev/vda"
+	Disk        Disk          // to install on, as a person chose it
 	Definitions string        // directory of systemd-repart's definitions
 	Config      []byte        // a checked cloud-config; nil for none
 	At          time.Time     // by the wall clock, for the machine's records
@@ -47,19 +52,46 @@ type Order struct {
 	Progress    func(what string, done, total int64)
 }
 
-// Run installs. The disk is one that ParseDisks does not refuse, and a person
-// has agreed to lose what is on it.
+// Run installs. The disk is one that Disks does not refuse, and a person has agreed
+// to lose what is on it. It is looked at again right before it is written to; the error
+// wraps ErrChanged when it is not the same any more.
 func Run(ctx context.Context, sys System, o Order) error {
 	source, closeSource, err := openSource(ctx, sys, o)
 	if err != nil {
 		return err
 	}
-	o.Say("making partitions on " + o.Disk)
-	err = sys.Repart(ctx, o.Disk, o.Definitions)
+	unpin, err := sys.Pin(o.Disk.Path, func() error { return lookAgain(ctx, sys, o) })
+	if err != nil {
+		return errors.Join(fmt.Errorf("look at the disk again: %w", err), closeSource())
+	}
+	o.Say("making partitions on " + o.Disk.Path)
+	err = sys.Repart(ctx, o.Disk.Path, o.Definitions)
 	if err == nil {
 		err = fill(ctx, sys, o, source)
 	}
-	return errors.Join(err, closeSource())
+	return errors.Join(err, unpin(), closeSource())
+}
+
+// lookAgain refuses a disk that was exchanged, changed or taken into use.
+func lookAgain(ctx context.Context, sys System, o Order) error {
+	list, err := sys.List(ctx)
+	if err != nil {
+		return err
+	}
+	disks, err := list.Disks(Limits{Running: o.From.Disk.Path})
+	if err != nil {
+		return err
+	}
+	for _, d := range disks {
+		switch {
+		case d.Path != o.Disk.Path:
+		case d.Refused != "":
+			return fmt.Errorf("%w: %s", ErrChanged, d.Refused)
+		default:
+			return o.Disk.same(d)
+		}
+	}
+	return fmt.Errorf("%w: it is gone", ErrChanged)
 }
 
 // source is the running system, as it is to be copied.
@@ -94,7 +126,7 @@ func openSource(ctx context.Context, sys System, o Order) (source, func() error,
 // fill writes what belongs on the new partitions. The system is last: it makes
 // the disk bootable.
 func fill(ctx context.Context, sys System, o Order, from source) error {
-	target := slots.Device{Path: o.Disk}
+	target := slots.Device{Path: o.Disk.Path}
 	if o.Config != nil {
 		o.Say("writing the configuration")
 		if err := on(ctx, sys, mountOf(o, slots.DataLabel, "ext4"), func(dir string) error { return writeConfig(dir, o.Config) }); err != nil {
@@ -124,7 +156,7 @@ func fill(ctx context.Context, sys System, o Order, from source) error {
 // wanted is a partition of the new disk that is found once it is made.
 type wanted struct{ disk, label, fstype string }
 
-func mountOf(o Order, label, fstype string) wanted { return wanted{o.Disk, label, fstype} }
+func mountOf(o Order, label, fstype string) wanted { return wanted{o.Disk.Path, label, fstype} }
 
 // on mounts a partition of the new disk for as long as use takes.
 func on(ctx context.Context, sys System, w wanted, use func(dir string) error) error {

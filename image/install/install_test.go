@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -46,6 +47,8 @@ type bench struct {
 	table  []byte // what systemd-repart makes
 	did    []string
 	broken string // the step that fails
+	lsblk  string
+	seqs   map[string]string
 }
 
 func newBench(t *testing.T) (*bench, Order) {
@@ -75,7 +78,7 @@ func newBench(t *testing.T) (*bench, Order) {
 	}
 	return b, Order{
 		From: slots.Machine{Disk: medium, RootHash: system.Config.RootHash, Live: true},
-		Disk: b.disk("vda"), Definitions: "defs", Config: []byte("#cloud-config\n"), At: time.Unix(0, 0).UTC(),
+		Disk: b.listed(t, "vda"), Definitions: "defs", Config: []byte("#cloud-config\n"), At: time.Unix(0, 0).UTC(),
 		Say: func(string) {}, Progress: func(string, int64, int64) {},
 	}
 }
@@ -120,6 +123,37 @@ func (b *bench) Mount(_ context.Context, m Mount) (string, func() error, error) 
 	return dir, func() error { return b.step("unmount " + name) }, os.MkdirAll(dir, 0o755)
 }
 
+func (b *bench) List(context.Context) (Listing, error) {
+	if b.lsblk == "" {
+		b.lsblk = fmt.Sprintf(`{"blockdevices":[{"path":%q,"type":"disk","size":10},{"path":%q,"type":"disk","size":10,"serial":"1"}]}`, b.disk("sda"), b.disk("vda"))
+	}
+	return Listing{Lsblk: []byte(b.lsblk), Seqs: b.seqs}, b.step("list")
+}
+
+func (b *bench) Pin(disk string, check func() error) (func() error, error) {
+	name := filepath.Base(disk)
+	if err := errors.Join(b.step("pin "+name), check()); err != nil {
+		return nil, err
+	}
+	return func() error { return b.step("unpin " + name) }, nil
+}
+
+// listed is a disk as a person chooses it.
+func (b *bench) listed(t *testing.T, name string) Disk {
+	t.Helper()
+	list, err := b.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	disks, err := list.Disks(Limits{})
+	at := slices.IndexFunc(disks, func(d Disk) bool { return d.Name() == strings.TrimPrefix(b.disk(name), "/dev/") })
+	if err != nil || at < 0 {
+		t.Fatal(disks, err)
+	}
+	b.did = nil
+	return disks[at]
+}
+
 func TestRun(t *testing.T) {
 	b, o := newBench(t)
 	var said []string
@@ -130,10 +164,10 @@ func TestRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		"mount sda kairos-esp vfat ro", "repart vda defs",
+		"mount sda kairos-esp vfat ro", "pin vda", "list", "repart vda defs",
 		"mount vda kairos-data ext4", "unmount vda kairos-data ext4",
 		"mount vda kairos-esp vfat", "unmount vda kairos-esp vfat",
-		"unmount sda kairos-esp vfat ro",
+		"unpin vda", "unmount sda kairos-esp vfat ro",
 	}
 	if !slices.Equal(b.did, want) {
 		t.Errorf("steps\n%q, want\n%q", b.did, want)
@@ -144,7 +178,7 @@ func TestRun(t *testing.T) {
 
 	// The new disk holds the same system, in slot a, with boots that are not counted.
 	esp := slots.Directory(b.mounted("vda", 1))
-	facts, err := slots.ReadFacts(slots.Device{Path: o.Disk}, esp, o.From.RootHash)
+	facts, err := slots.ReadFacts(slots.Device{Path: o.Disk.Path}, esp, o.From.RootHash)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +221,7 @@ func TestRunWithoutConfiguration(t *testing.T) {
 // Whatever fails, everything is unmounted, and the disk boots nothing.
 func TestRunThatFails(t *testing.T) {
 	_, o := newBench(t)
-	tests := []string{"mount sda kairos-esp vfat ro", "repart vda defs", "mount vda kairos-data ext4", "unmount vda kairos-data ext4", "mount vda kairos-esp vfat"}
+	tests := []string{"mount sda kairos-esp vfat ro", "pin vda", "list", "repart vda defs", "mount vda kairos-data ext4", "unmount vda kairos-data ext4", "mount vda kairos-esp vfat"}
 	for _, broken := range tests {
 		t.Run(broken, func(t *testing.T) {
 			var b *bench
@@ -200,9 +234,9 @@ func TestRunThatFails(t *testing.T) {
 			for _, s := range b.did {
 				switch {
 				case s == b.broken:
-				case strings.HasPrefix(s, "mount"):
+				case strings.HasPrefix(s, "mount"), strings.HasPrefix(s, "pin") && b.broken != "list":
 					open++
-				case strings.HasPrefix(s, "unmount"):
+				case strings.HasPrefix(s, "unmount"), strings.HasPrefix(s, "unpin"):
 					open--
 				}
 			}
@@ -219,18 +253,46 @@ func TestRunThatFails(t *testing.T) {
 	}
 }
 
+// A disk that is not the one that a person chose, or was taken into use since, is left alone.
+func TestRunOnAnotherDisk(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change func(b *bench)
+		want   string
+	}{
+		"another number":      {func(b *bench) { b.lsblk = strings.Replace(b.lsblk, `"serial":"1"`, `"serial":"2"`, 1) }, `its serial number was "1" and is "2"`},
+		"another size":        {func(b *bench) { b.lsblk = strings.Replace(b.lsblk, `"size":10,"serial"`, `"size":11,"serial"`, 1) }, "it was plugged in again"},
+		"another file system": {func(b *bench) { b.lsblk = strings.Replace(b.lsblk, `"serial":"1"`, `"serial":"1","fstype":"ext4"`, 1) }, `its content was "" and is "ext4"`},
+		"plugged in again":    {func(b *bench) { b.seqs = map[string]string{b.disk("vda"): "9"} }, "it was plugged in again"},
+		"gone":                {func(b *bench) { b.lsblk = `{"blockdevices":[]}` }, "it is gone"},
+		"mounted": {func(b *bench) {
+			b.lsblk = strings.Replace(b.lsblk, `"serial":"1"`, `"serial":"1","mountpoints":["/mnt"]`, 1)
+		}, "is mounted at /mnt"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, o := newBench(t)
+			tt.change(b)
+			if err := Run(t.Context(), b, o); err == nil || !errors.Is(err, ErrChanged) || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v", err)
+			}
+			if slices.ContainsFunc(b.did, func(s string) bool { return strings.HasPrefix(s, "repart") }) {
+				t.Errorf("steps %q", b.did)
+			}
+		})
+	}
+}
+
 // A medium that is not the running system installs nothing, and the disk is as it was.
 func TestRunWithoutASystem(t *testing.T) {
 	b, o := newBench(t)
 	o.From.RootHash = strings.Repeat("0", 64)
-	before, err := os.ReadFile(o.Disk)
+	before, err := os.ReadFile(o.Disk.Path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := Run(t.Context(), b, o); !errors.Is(err, slots.ErrLayout) {
 		t.Errorf("got %v", err)
 	}
-	if after, err := os.ReadFile(o.Disk); err != nil || !bytes.Equal(before, after) {
+	if after, err := os.ReadFile(o.Disk.Path); err != nil || !bytes.Equal(before, after) {
 		t.Errorf("the disk was changed (%v)", err)
 	}
 }

@@ -21,9 +21,53 @@ const Definitions = "/usr/lib/kairos/repart.d"
 // Linux is the System of the machine that this program runs on, as root.
 type Linux struct{}
 
-// List returns what lsblk says of all block devices, for ParseDisks and Volumes.
-func List(ctx context.Context) ([]byte, error) {
-	return output(ctx, "lsblk", "--json", "--bytes", "--output", Columns)
+// List implements System.
+func (Linux) List(ctx context.Context) (Listing, error) { return List(ctx) }
+
+// List says which block devices this machine has.
+func List(ctx context.Context) (Listing, error) {
+	text, err := output(ctx, "lsblk", "--json", "--bytes", "--output", Columns)
+	if err != nil {
+		return Listing{}, err
+	}
+	l := Listing{text, map[string]string{}, map[string]string{}}
+	links, err := filepath.Glob("/dev/disk/by-path/*")
+	if err != nil {
+		return Listing{}, err
+	}
+	for _, link := range links {
+		if path, err := filepath.EvalSymlinks(link); err == nil && l.Places[path] == "" { // of several, always the same
+			l.Places[path] = filepath.Base(link)
+		}
+	}
+	seqs, err := filepath.Glob("/sys/block/*/diskseq")
+	if err != nil {
+		return Listing{}, err
+	}
+	for _, file := range seqs {
+		if seq, err := os.ReadFile(file); err == nil { // else it was pulled just now
+			l.Seqs["/dev/"+filepath.Base(filepath.Dir(file))] = strings.TrimSpace(string(seq))
+		}
+	}
+	return l, nil
+}
+
+// Pin implements System. The lock is the one that udev, systemd-repart and other
+// installers take; it cannot be held while systemd-repart works. A device that is open
+// keeps its name, so that a disk that is plugged in meanwhile gets another one.
+func (Linux) Pin(disk string, check func() error) (func() error, error) {
+	f, err := os.Open(disk)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+	if err == nil {
+		err = errors.Join(check(), unix.Flock(int(f.Fd()), unix.LOCK_UN))
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f.Close, nil
 }
 
 // Repart implements System.

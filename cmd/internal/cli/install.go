@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -26,7 +25,7 @@ const installLimit = 1<<20 + 1
 // installTools are what installing does to a machine; tests bring their own.
 type installTools struct {
 	find    func() (slots.Machine, error)
-	list    func(context.Context) ([]byte, error) // lsblk
+	list    func(context.Context) (install.Listing, error)
 	minSize func() (int64, error)
 	real    func(path string) (string, error)                     // without symbolic links
 	text    func(device, name string) ([]byte, error)             // of a volume that nobody has mounted
@@ -56,7 +55,7 @@ type installer struct {
 	yes   bool
 
 	machine slots.Machine
-	lsblk   []byte
+	listing install.Listing
 	disks   []install.Disk
 }
 
@@ -124,29 +123,19 @@ func (i *installer) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if i.lsblk, err = i.tools.list(ctx); err != nil {
+	if i.listing, err = i.tools.list(ctx); err != nil {
 		return fmt.Errorf("list the disks: %w", err)
 	}
-	i.disks, err = install.ParseDisks(i.lsblk, install.Limits{Running: i.machine.Disk.Path, Size: size})
+	i.disks, err = i.listing.Disks(install.Limits{Running: i.machine.Disk.Path, Size: size})
 	return err
 }
 
 // disk finds the disk that a person named, by any of its names.
-func (i *installer) disk(device string) (install.Disk, error) {
-	path, err := i.tools.real(device)
+func (i *installer) disk(name string) (install.Disk, error) {
+	d, err := install.Find(i.disks, name, i.tools.real)
 	if err != nil {
-		return install.Disk{}, withHint(usagef("there is no disk %s", device), "the disks are: %s", i.names())
+		return d, withHint(usageError{err}, "the disks are: %s", i.names())
 	}
-	at := slices.IndexFunc(i.disks, func(d install.Disk) bool { return d.Path == path })
-	if at < 0 {
-		for _, d := range i.disks {
-			if strings.HasPrefix(path, d.Path) {
-				return install.Disk{}, withHint(usagef("%s is not a whole disk", device), "the disk it is on is %s", d.Path)
-			}
-		}
-		return install.Disk{}, withHint(usagef("%s is not a disk", device), "the disks are: %s", i.names())
-	}
-	d := i.disks[at]
 	if d.Refused != "" {
 		return d, usagef("cannot install on %s: %s", d.Path, d.Refused)
 	}
@@ -207,13 +196,16 @@ func readAll(name string, r io.Reader) ([]byte, error) {
 	return text, nil
 }
 
-// confirm lets a person type the name of the disk that is to be erased.
+// confirm lets a person type a name of the disk that is to be erased.
 func (i *installer) confirm(ctx context.Context, d install.Disk) error {
 	content := d.Content
 	if content == "" {
 		content = "nothing that is known"
 	}
 	i.env.say("%s will be erased; on it: %s", d, content)
+	if d.Warning != "" {
+		i.env.say("warning: %s", d.Warning)
+	}
 	if i.yes {
 		return nil
 	}
@@ -224,8 +216,8 @@ func (i *installer) confirm(ctx context.Context, d install.Disk) error {
 	if err != nil {
 		return err
 	}
-	if answer != d.Name() && answer != d.Path {
-		return errDeclined
+	if named, err := install.Find(i.disks, answer, i.tools.real); err != nil || named.Path != d.Path {
+		return fmt.Errorf("nothing was changed: %q does not name %s", answer, d.Path)
 	}
 	return nil
 }
@@ -239,7 +231,7 @@ func (i *installer) install(ctx context.Context, d install.Disk, text []byte) er
 		}
 	}
 	err := i.tools.run(ctx, install.Order{
-		From: i.machine, Disk: d.Path, Definitions: install.Definitions, Config: text, At: i.tools.now(),
+		From: i.machine, Disk: d, Definitions: install.Definitions, Config: text, At: i.tools.now(),
 		Say: func(line string) { i.env.say("%s", line) },
 		Progress: func(step string, done, total int64) {
 			if step != what {
@@ -250,6 +242,9 @@ func (i *installer) install(ctx context.Context, d install.Disk, text []byte) er
 		},
 	})
 	end()
+	if errors.Is(err, install.ErrChanged) {
+		return withHint(fmt.Errorf("install on %s: %w", d.Path, err), "nothing was changed; look at the list of disks again")
+	}
 	if err != nil {
 		return withHint(fmt.Errorf("install on %s: %w", d.Path, err), "%s may not boot now; `dmesg` may say what is wrong with it, and installing can be started over", d.Path)
 	}

@@ -24,8 +24,8 @@ import (
 const lsblk = `{"blockdevices":[
  {"path":"/dev/sda","type":"disk","size":32010928128,"ro":false,"model":"Stick","tran":"usb","mountpoints":[null],
   "children":[{"path":"/dev/sda1","type":"part","size":1,"fstype":"vfat","mountpoints":[null]}]},
- {"path":"/dev/vda","type":"disk","size":21474836480,"ro":false,"tran":"virtio","mountpoints":[null]},
- {"path":"/dev/vdb","type":"disk","size":21474836480,"ro":false,"tran":"virtio","fstype":"ext4","label":"data","mountpoints":[null]},
+ {"path":"/dev/vda","type":"disk","size":21474836480,"ro":false,"tran":"virtio","serial":"disk0","mountpoints":[null]},
+ {"path":"/dev/vdb","type":"disk","size":21474836480,"ro":false,"tran":"virtio","serial":"disk1","fstype":"ext4","label":"data","mountpoints":[null]},
  {"path":"/dev/sr0","type":"rom","size":5,"ro":false,"fstype":"iso9660","label":"cidata","mountpoints":[null]}
 ]}`
 
@@ -41,13 +41,13 @@ func (s *site) tools() installTools {
 		find: func() (slots.Machine, error) {
 			return slots.Machine{Disk: slots.Device{Path: "/dev/sda"}, Live: true}, nil
 		},
-		list:    func(context.Context) ([]byte, error) { return []byte(lsblk), nil },
+		list:    func(context.Context) (install.Listing, error) { return install.Listing{Lsblk: []byte(lsblk)}, nil },
 		minSize: func() (int64, error) { return 8 << 30, nil },
 		real: func(path string) (string, error) {
 			if path == "/dev/disk/by-id/x" {
 				return "/dev/vda", nil
 			}
-			if !strings.HasPrefix(path, "/dev/") || strings.HasPrefix(path, "/dev/none") {
+			if !strings.HasPrefix(path, "/dev/sd") && !strings.HasPrefix(path, "/dev/vd") {
 				return "", os.ErrNotExist
 			}
 			return path, nil
@@ -64,7 +64,7 @@ func (s *site) tools() installTools {
 		},
 		run: func(_ context.Context, o install.Order) error {
 			s.order = &o
-			o.Say("making partitions on " + o.Disk)
+			o.Say("making partitions on " + o.Disk.Path)
 			o.Progress("write the root", 1<<30, 1<<30)
 			return s.fails
 		},
@@ -100,17 +100,20 @@ func TestInstall(t *testing.T) {
 		{"--yes", "/dev/vda --yes --config " + file, "", false, "/dev/vda", true, known},
 		{"no configuration", "/dev/vda --yes", "", false, "/dev/vda", false, "it has no configuration yet: its console says how to give it one"},
 		{"another name of the disk", "/dev/disk/by-id/x --yes", "", false, "/dev/vda", false, known},
-		{"typed", "/dev/vdb", "vdb\n", true, "/dev/vdb", false, "kairos: /dev/vdb  20.0 GiB  (virtio) will be erased; on it: ext4 data\nkairos: type vdb to erase it and install: "},
+		{"typed", "/dev/vdb", "vdb\n", true, "/dev/vdb", false, "kairos: /dev/vdb  20.0 GiB  disk1  (virtio) will be erased; on it: ext4 data\nkairos: type vdb to erase it and install: "},
 		{"typed wrongly", "/dev/vda", "vdb\n", true, "", false, "nothing was changed"},
-		{"yes is no name", "/dev/vda", "yes\n", true, "", false, "nothing was changed"},
+		{"yes is no name", "/dev/vda", "yes\n", true, "", false, `nothing was changed: "yes" does not name /dev/vda`},
+		{"named in another way", "vdb", "disk1\n", true, "/dev/vdb", false, "installed on /dev/vdb"},
+		{"by a link's name, typed by its number", "x", "disk0\n", true, "/dev/vda", false, known},
 		{"end of input", "/dev/vda", "", true, "", false, "nothing was changed"},
 		{"nobody is there", "/dev/vda", "vda\n", false, "", false, "hint: add --yes"},
 		{"the medium", "/dev/sda --yes", "", false, "", false, "cannot install on /dev/sda: this system runs from it"},
-		{"a partition", "/dev/sda1 --yes", "", false, "", false, "/dev/sda1 is not a whole disk\nkairos: hint: the disk it is on is /dev/sda"},
+		{"a partition", "/dev/sda1 --yes", "", false, "", false, "/dev/sda1 is not a whole disk: the one it is on is /dev/sda"},
 		{"no disk", "/dev/none --yes", "", false, "", false, "there is no disk /dev/none\nkairos: hint: the disks are: /dev/vda, /dev/vdb"},
 
 		{"wizard", "", "1\n\nvda\n", true, "/dev/vda", false, known},
 		{"wizard, by name", "", "/dev/vdb\n" + file + "\nvdb\n", true, "/dev/vdb", true, "installed on /dev/vdb"},
+		{"wizard, by the end of its path, and again", "", "vdb\nnone\n/dev/vdb\n", true, "/dev/vdb", false, "installed on /dev/vdb"},
 		{"wizard, second thoughts", "", "\n9\n2\nnone.yaml\nhttps://a/b\nnone\nvdb\n", true, "/dev/vdb", false, "the configuration of https://a/b: no route"},
 		{"wizard with a configuration", "--config " + file, "1\n\nvda\n", true, "/dev/vda", true, "configuration: a file, a URL or none? [" + file + "] "},
 		{"wizard, the medium by name", "", "/dev/sda\n", true, "", false, "cannot install on /dev/sda"},
@@ -126,7 +129,7 @@ func TestInstall(t *testing.T) {
 			env.program = "kairos"
 			said := strings.ReplaceAll(out.String(), "install: ", "kairos: ")
 			said = strings.ReplaceAll(said, "and kairos: ", "and install: ") // the verb in the prompt
-			if (s.order != nil) != (tt.disk != "") || s.order != nil && s.order.Disk != tt.disk {
+			if (s.order != nil) != (tt.disk != "") || s.order != nil && s.order.Disk.Path != tt.disk {
 				t.Errorf("installed %+v, want on %q", s.order, tt.disk)
 			}
 			if s.order != nil && (s.order.Config != nil) != tt.config {
@@ -149,14 +152,14 @@ func TestWizardPrompts(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `kairos: this installs kairos mesh ` + version() + ` on a disk of this machine
-kairos:   1  /dev/vda  20.0 GiB  (virtio)  
-kairos:   2  /dev/vdb  20.0 GiB  (virtio)  ext4 data
+kairos:   1  /dev/vda  20.0 GiB  disk0  (virtio)  
+kairos:   2  /dev/vdb  20.0 GiB  disk1  (virtio)  ext4 data
 kairos:   -  /dev/sda  29.8 GiB  Stick  (usb): this system runs from it
 kairos: which disk? [1-2, Enter lists them again] kairos: found a configuration: /dev/sda1:config.yaml
 kairos: warning: /dev/sda1:config.yaml:3: p2p: nobody reads it here: the block is called kairos here, and ` + "`kairos-agent config --schema`" + ` lists its keys
 kairos: /dev/sr0:user-data:2: kairos.rolle: unknown key; did you mean role?
 kairos: /dev/sr0:user-data:2: kairos.network_token: is missing: make one with ` + "`kairos generate-token`" + ` and use it on every machine
-kairos: configuration: a file, a URL or none? [/dev/sda1:config.yaml] kairos: /dev/vda  20.0 GiB  (virtio) will be erased; on it: nothing that is known
+kairos: configuration: a file, a URL or none? [/dev/sda1:config.yaml] kairos: /dev/vda  20.0 GiB  disk0  (virtio) will be erased; on it: nothing that is known
 kairos: type vda to erase it and install: kairos: making partitions on /dev/vda
 `
 	got, rest, _ := strings.Cut(out.String(), "\r")

@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 )
 
 func newInstaller(env *Env) *cobra.Command {
@@ -34,9 +35,51 @@ func newInstaller(env *Env) *cobra.Command {
 			return err
 		}
 		defer c.close()
+		hush(env)
 		return serveConsoles(cmd.Context(), c.env(), machineTools)
 	}
 	return cmd
+}
+
+// hush keeps what others write to the console from running over the questions, for as
+// long as this process lives: the kernel's messages, emergencies apart, and what systemd
+// and other units send to /dev/console. All of it is in the journal.
+func hush(env *Env) {
+	const onlyEmergencies = "1"
+	if err := os.WriteFile("/proc/sys/kernel/printk", []byte(onlyEmergencies), 0); err != nil {
+		env.say("keep the kernel off the console: %v", err)
+	}
+	if err := divertConsole(); err != nil {
+		env.say("keep other units off the console: %v", err)
+	}
+}
+
+// divertConsole makes all that is written to /dev/console go to a pseudo terminal, where
+// it is dropped (TIOCCONS in ioctl_tty(2)). The terminals themselves stay as they are.
+func divertConsole() error {
+	sink, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		return err
+	}
+	const unlocked = 0
+	if err := errors.Join(unix.IoctlSetPointerInt(int(sink.Fd()), unix.TIOCSPTLCK, unlocked), divertTo(sink)); err != nil {
+		return errors.Join(err, sink.Close())
+	}
+	go func() { _, _ = io.Copy(io.Discard, sink) }() // ends with the process, and the diversion with it
+	return nil
+}
+
+// divertTo names the other side of a pseudo terminal to the kernel, which keeps it open.
+func divertTo(sink *os.File) error {
+	n, err := unix.IoctlGetInt(int(sink.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		return err
+	}
+	side, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.IoctlSetInt(int(side.Fd()), unix.TIOCCONS, 0), side.Close())
 }
 
 // serveConsoles runs the wizard until something was installed and the machine reboots.

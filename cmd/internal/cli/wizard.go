@@ -176,7 +176,7 @@ func (i *installer) offer(ctx context.Context) []offered {
 			places = append(places, [2]string{esp, "config.yaml"})
 		}
 	}
-	volumes, err := install.Volumes(i.lsblk, "cidata")
+	volumes, err := i.listing.Volumes("cidata")
 	if err != nil {
 		i.env.say("%v", err)
 	}
