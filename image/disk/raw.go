@@ -119,6 +119,9 @@ chmod 0644 medium
 
 // finish moves the medium to where it belongs.
 func (m *medium) finish(ctx context.Context, out string) error {
+	if err := writeBootSector(m.path("medium")); err != nil {
+		return fmt.Errorf("write boot sector: %w", err)
+	}
 	if strings.HasSuffix(out, ".zst") {
 		if err := m.box.work(ctx, m.dir, job{epoch: diskEpoch, script: compress}); err != nil {
 			return fmt.Errorf("run zstd: %w", err)

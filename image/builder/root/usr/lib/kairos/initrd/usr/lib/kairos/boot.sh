@@ -65,6 +65,9 @@ mount_disk() {
 	check "$data_part"
 	mount -t ext4 -o noatime "$data_part" "$data"
 	/usr/lib/systemd/systemd-growfs "$data" || say "cannot grow the data file system"
+	# Above the login on the console, and in status.
+	mkdir -p /run/kairos/notes
+	sh "$here/room.sh" "$(cat "/sys/class/block/${data_part##*/}/size")" >/run/kairos/notes/kairos-state.note
 }
 
 hash=
