@@ -86,7 +86,7 @@ var owners = map[string][]string{
 	"github.com/godbus/":                      {"overlay/dns"},
 	"github.com/prometheus/":                  {"overlay/api"},
 	"github.com/google/go-containerregistry/": {"agent/oci", "image/..."},
-	"github.com/containerd/":                  {"agent/k3s"},
+	"github.com/containerd/":                  {"agent/k3s", "agent/oci"}, // oci: certs.d means what it means for pods
 	"github.com/spdx/":                        {"image/builder"},
 	"github.com/opencontainers/":              {"agent/k3s"},
 	"github.com/coreos/go-systemd/":           {"systemd"},

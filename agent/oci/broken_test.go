@@ -219,30 +219,6 @@ func TestLayoutsThatAreNone(t *testing.T) {
 	}
 }
 
-// Mirrors as people write them.
-func TestMirrored(t *testing.T) {
-	ref := mustRef(t, "docker.io/rancher/k3s:v1").remote
-	for _, tc := range []struct{ mirror, want string }{
-		{"https://mirror:5000", "mirror:5000/rancher/k3s:v1"},
-		{"http://mirror:5000/", "mirror:5000/rancher/k3s:v1"},
-		{"https://mirror/v2/hub", "mirror:443/v2/hub/rancher/k3s:v1"},
-		{"https://mirror/hub/v2/", "mirror:443/hub/rancher/k3s:v1"},
-		{"http://mirror", "mirror:80/rancher/k3s:v1"}, // without a dot it would be taken for a repository of Docker Hub
-		{"https://mirror.example", "mirror.example/rancher/k3s:v1"},
-		{"mirror:5000", ""},
-		{"ftp://mirror", ""},
-		{"http://[bad", ""},
-	} {
-		got, err := mirrored(ref, tc.mirror)
-		if (err != nil) != (tc.want == "") {
-			t.Errorf("%s: %v", tc.mirror, err)
-		}
-		if err == nil && got.Name() != tc.want {
-			t.Errorf("%s: %s, want %s", tc.mirror, got.Name(), tc.want)
-		}
-	}
-}
-
 // A store that fails is told as such, and the source is not blamed.
 func TestStoreThatFails(t *testing.T) {
 	host := serve(t, nil)

@@ -221,7 +221,7 @@ func temporary(err error) bool {
 	case errors.Is(err, errOther):
 		return true
 	case errors.As(err, new(*writeError)), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
-		errors.Is(err, ErrDigest), errors.Is(err, ErrPlatform), errors.Is(err, ErrTooLarge), errors.Is(err, ErrNotFound):
+		errors.Is(err, ErrDigest), errors.Is(err, ErrPlatform), errors.Is(err, ErrTooLarge), errors.Is(err, ErrNotFound), errors.Is(err, ErrUnproven):
 		return false
 	}
 	var te *transport.Error

@@ -63,12 +63,14 @@ type Options struct {
 	Arch      string        // GOARCH; empty: this program's
 	Baked     string        // directory of an image layout in which an image of a registry is looked for first; "": none
 	Members   Place         // asked next; nil: nobody
-	Mirrors   []string      // tried in order before the registry itself: "https://mirror:5000[/path]"
+	Mirrors   []Host        // asked in order in place of the registry, as Mirrors says; none: the registry itself
 	Keychain  Keychain      // credentials for registries; nil: none
 	Attempts  int           // of each request; 0: 4
 	Stall     time.Duration // without a byte, after which a request is given up; 0: 1 minute
 	Transport http.RoundTripper
 	Progress  func(done, total int64) // bytes; called from Pull's goroutine, often
+
+	proven bool // somebody has to vouch for what comes: see there
 }
 
 // Image is a pulled or resolved image: what the reference names, and the one
@@ -91,9 +93,12 @@ type source interface {
 	open(ctx context.Context, d v1.Descriptor) (io.ReadCloser, error)
 }
 
-// Resolve finds the manifest for this platform without fetching its layers.
+// Resolve finds the manifest for this platform without fetching its layers. Like Pull it
+// refuses with ErrUnproven what anybody on the way could have put there: an image that
+// is named without a digest, from a server that does not prove who it is.
 func Resolve(ctx context.Context, ref Ref, opts Options) (Image, error) {
 	opts = opts.withDefaults()
+	opts.proven = ref.Digest() == ""
 	return eachSource(ctx, ref, opts, func(src source) (Image, error) {
 		img, _, err := resolveFrom(ctx, src, ref, opts)
 		return img, err
@@ -104,6 +109,7 @@ func Resolve(ctx context.Context, ref Ref, opts Options) (Image, error) {
 // the sentinels of this package where one fits; a cancelled context is returned at once.
 func Pull(ctx context.Context, ref Ref, store Store, opts Options) (Image, error) {
 	opts = opts.withDefaults()
+	opts.proven = ref.Digest() == ""
 	return eachSource(ctx, ref, opts, func(src source) (Image, error) {
 		return pullFrom(ctx, src, pull{ref: ref, store: store, opts: opts})
 	})

@@ -270,7 +270,7 @@ func TestPullFallsBackFromMirrorToRegistry(t *testing.T) {
 	img := testImage(t, "amd64")
 	origin, mirror := serve(t, nil), serve(t, nil)
 	push(t, origin+"/rancher/k3s:v1", img)
-	opts := Options{Arch: "amd64", Mirrors: []string{"http://" + mirror}, Attempts: 1}
+	opts := Options{Arch: "amd64", Mirrors: mirrorsOf(t, origin, "[host.\"http://"+mirror+"\"]\n"), Attempts: 1}
 	got, err := Pull(t.Context(), mustRef(t, origin+"/rancher/k3s:v1"), newMemory(), opts)
 	if err != nil || !strings.HasPrefix(got.Source, origin) {
 		t.Fatalf("without the image in the mirror: source %q, err %v", got.Source, err)

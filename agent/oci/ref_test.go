@@ -3,9 +3,7 @@ package oci
 import (
 	"io"
 	"log"
-	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -54,33 +52,4 @@ func FuzzParseRef(f *testing.F) {
 			t.Errorf("%q: relative directory %q", s, r.dir)
 		}
 	})
-}
-
-func TestMirrors(t *testing.T) {
-	dir := t.TempDir()
-	write := func(registry, text string) {
-		if err := os.MkdirAll(filepath.Join(dir, registry), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, registry, "hosts.toml"), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write("docker.io", "server = \"https://docker.io\"\n\n[host.\"https://one:5000\"]\n  capabilities = [\"pull\"]\n  [host.\"https://one:5000\".header]\n[host.'http://two/path']\n")
-	write("bad", "[host.nonsense]\n")
-	for _, tc := range []struct {
-		registry string
-		want     []string
-		fail     bool
-	}{
-		{"index.docker.io", []string{"https://one:5000", "http://two/path"}, false},
-		{"quay.io", nil, false},
-		{"", nil, false},
-		{"bad", nil, true},
-	} {
-		got, err := Mirrors(dir, tc.registry)
-		if !slices.Equal(got, tc.want) || (err != nil) != tc.fail {
-			t.Errorf("%s: got %v, %v", tc.registry, got, err)
-		}
-	}
 }

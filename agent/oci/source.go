@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"strings"
 
+	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -37,41 +37,41 @@ func sourcesOf(ref Ref, opts Options) ([]source, error) {
 	if ref.remote == nil {
 		return out, nil
 	}
-	for _, m := range opts.Mirrors {
-		r, err := mirrored(ref.remote, m)
-		if err != nil {
-			return nil, fmt.Errorf("use mirror %q: %w", m, err)
-		}
-		out = append(out, &registrySource{ref: r, opts: opts})
+	if len(opts.Mirrors) == 0 {
+		return append(out, &registrySource{ref: ref.remote, opts: opts}), nil
 	}
-	return append(out, &registrySource{ref: ref.remote, opts: opts}), nil
+	remotes, err := hostSources(ref.remote, opts)
+	return append(out, remotes...), err
 }
 
-// mirrored rewrites a reference to the same repository, below the mirror's path.
-func mirrored(ref name.Reference, mirror string) (name.Reference, error) {
-	u, err := url.Parse(mirror)
-	if err != nil {
-		return nil, err
+// hostSources are the servers of a registry that give images. One that may not say what
+// a tag stands for leaves that to those which may.
+func hostSources(ref name.Reference, opts Options) ([]source, error) {
+	var all, resolvers []*registrySource
+	for _, h := range opts.Mirrors {
+		at, err := h.reference(ref)
+		if err != nil {
+			return nil, fmt.Errorf("use mirror %s: %w", h.Host, err)
+		}
+		s := &registrySource{ref: at, opts: opts, host: &h}
+		if h.Capabilities.Has(docker.HostCapabilityResolve) {
+			resolvers = append(resolvers, s)
+		}
+		if h.Capabilities.Has(docker.HostCapabilityPull) {
+			all = append(all, s)
+		}
 	}
-	if u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return nil, errors.New("write it like https://host:port")
+	var out []source
+	for _, s := range all {
+		if _, ok := ref.(name.Digest); !ok && !s.host.Capabilities.Has(docker.HostCapabilityResolve) {
+			s.resolvers = resolvers
+			if len(resolvers) == 0 {
+				continue
+			}
+		}
+		out = append(out, s)
 	}
-	var opts []name.Option
-	port := ":443"
-	if u.Scheme == "http" {
-		opts, port = append(opts, name.Insecure), ":80"
-	}
-	host := u.Host
-	if u.Port() == "" && !strings.Contains(host, ".") {
-		host += port // a bare word would be read as a repository of Docker Hub
-	}
-	path := strings.Trim(strings.TrimSuffix(strings.Trim(u.Path, "/"), "v2"), "/")
-	repo := strings.TrimPrefix(path+"/"+ref.Context().RepositoryStr(), "/")
-	sep := ":"
-	if _, ok := ref.(name.Digest); ok {
-		sep = "@"
-	}
-	return name.ParseReference(host+"/"+repo+sep+ref.Identifier(), opts...)
+	return out, nil
 }
 
 // Keychain finds the credentials of a registry.
@@ -79,8 +79,10 @@ type Keychain = authn.Keychain
 
 // registrySource speaks the distribution protocol. A node gives no credentials: what it starts from must not need any.
 type registrySource struct {
-	ref  name.Reference
-	opts Options
+	ref       name.Reference
+	opts      Options
+	host      *Host             // nil: the registry itself, without settings
+	resolvers []*registrySource // that say what the tag stands for in its place; none: it does
 }
 
 func (s *registrySource) name() string { return s.ref.Context().Name() }
@@ -92,9 +94,18 @@ func (s *registrySource) options(ctx context.Context) []remote.Option {
 		// Retrying is this package's, so that it is bounded in one place.
 		remote.WithRetryStatusCodes(), remote.WithRetryBackoff(remote.Backoff{Steps: 1}),
 	}
-	base := s.opts.Transport
-	if base == nil {
+	base, doubt := s.opts.Transport, ""
+	switch {
+	case s.host != nil:
+		base, doubt = s.host.Client.Transport, s.host.doubt()
+	case base == nil:
 		base = remote.DefaultTransport
+	}
+	if s.opts.proven {
+		base = proven{base, doubt}
+	}
+	if s.host != nil {
+		base = hostTransport{*s.host, base}
 	}
 	if s.opts.Keychain != nil {
 		o = append(o, remote.WithAuthFromKeychain(s.opts.Keychain))
@@ -103,6 +114,17 @@ func (s *registrySource) options(ctx context.Context) []remote.Option {
 }
 
 func (s *registrySource) root(ctx context.Context) ([]byte, types.MediaType, error) {
+	var errs []error
+	for _, r := range s.resolvers {
+		raw, mt, err := r.root(ctx)
+		if err == nil || ctx.Err() != nil {
+			return raw, mt, err
+		}
+		errs = append(errs, err)
+	}
+	if len(errs) > 0 {
+		return nil, "", errors.Join(errs...)
+	}
 	d, err := remote.Get(s.ref, s.options(ctx)...)
 	if err != nil {
 		return nil, "", explainRemote(err)

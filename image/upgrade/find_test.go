@@ -63,6 +63,19 @@ func push(t *testing.T, dir, tag, to string) {
 	t.Fatalf("the layout has no %s", tag)
 }
 
+// mirror is what a machine makes of containerd's settings: that another server is asked
+// before a registry.
+func mirror(t *testing.T, registry, other string) []oci.Host {
+	t.Helper()
+	dir := t.TempDir()
+	own := filepath.Join(dir, strings.ReplaceAll(registry, ":", "_")+"_")
+	must(t, os.Mkdir(own, 0o755))
+	must(t, os.WriteFile(filepath.Join(own, "hosts.toml"), []byte("[host.'http://"+other+"']\n"), 0o600))
+	hosts, err := oci.Mirrors(dir, registry)
+	must(t, err)
+	return hosts
+}
+
 // One release by every way that a machine may get it.
 func TestUpgradeFrom(t *testing.T) {
 	one, two := slotstest.New("v1", "amd64"), slotstest.New("v2", "amd64")
@@ -74,12 +87,12 @@ func TestUpgradeFrom(t *testing.T) {
 	must(t, err)
 	for _, tc := range []struct {
 		name, ref string
-		mirrors   []string
+		mirrors   []oci.Host
 	}{
 		{"registry, by tag", host + "/os:stable", nil},
 		{"registry, by digest", host + "/os@" + digest, nil},
-		{"a mirror that has it", empty + "/os:stable", []string{"http://" + host}},
-		{"a mirror that has it not", host + "/os:stable", []string{"http://" + empty}},
+		{"a mirror that has it", empty + "/os:stable", mirror(t, empty, host)},
+		{"a mirror that has it not", host + "/os:stable", mirror(t, host, empty)},
 		{"layout", "oci:" + dir, nil},
 		{"layout, by tag", "oci:" + dir + ":v2", nil},
 		{"layout of several, by tag", "oci:" + several + ":v2", nil},
