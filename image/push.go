@@ -66,31 +66,37 @@ func push(ctx context.Context, log io.Writer, dir, ref string) (string, error) {
 	if len(images) != 1 {
 		return "", fmt.Errorf("read layout %s: it holds %d images, and one can be pushed", dir, len(images))
 	}
-	what := images[0]
+	what, from := images[0], pushed{index, log}
 	sigTag := oci.SignatureTag(what.Digest.String())
 	for _, d := range list.Manifests {
 		if d.Annotations[refName] == sigTag {
-			if err := upload(ctx, log, index, d, tag.Context().Tag(sigTag)); err != nil {
+			if err := from.upload(ctx, d, tag.Context().Tag(sigTag)); err != nil {
 				return "", fmt.Errorf("push the signature: %w", err)
 			}
 		}
 	}
-	if err := upload(ctx, log, index, what, tag); err != nil {
+	if err := from.upload(ctx, what, tag); err != nil {
 		return "", fmt.Errorf("push %s: %w", dir, err)
 	}
 	return tag.Name() + "@" + what.Digest.String(), nil
 }
 
-// upload copies one entry of a layout's index to where the tag says.
-func upload(ctx context.Context, log io.Writer, from v1.ImageIndex, what v1.Descriptor, to name.Tag) error {
-	content, err := open(from, what)
+// pushed is the index of a layout, and where to tell how far it is.
+type pushed struct {
+	index v1.ImageIndex
+	log   io.Writer
+}
+
+// upload copies one entry of the index to where the tag says.
+func (p pushed) upload(ctx context.Context, what v1.Descriptor, to name.Tag) error {
+	content, err := p.open(what)
 	if err != nil {
 		return err
 	}
 	updates, ended, told := make(chan v1.Update, 100), make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(told)
-		tellUpload(log, to, updates, ended)
+		tellUpload(p.log, to, updates, ended)
 	}()
 	err = remote.Push(to, content, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain),
 		remote.WithUserAgent("kairos-image"), remote.WithProgress(updates))
@@ -99,12 +105,12 @@ func upload(ctx context.Context, log io.Writer, from v1.ImageIndex, what v1.Desc
 	return explainPush(to, err)
 }
 
-// open returns an image or an index of a layout.
-func open(from v1.ImageIndex, what v1.Descriptor) (remote.Taggable, error) {
+// open returns an image or an index of the layout.
+func (p pushed) open(what v1.Descriptor) (remote.Taggable, error) {
 	if what.MediaType.IsIndex() {
-		return from.ImageIndex(what.Digest)
+		return p.index.ImageIndex(what.Digest)
 	}
-	return from.Image(what.Digest)
+	return p.index.Image(what.Digest)
 }
 
 // tellUpload writes a line for each tenth that has arrived, until the updates or the
