@@ -23,7 +23,7 @@ dracut --quiet --force --reproducible --no-hostonly --no-hostonly-cmdline --earl
 	--modules "systemd systemd-initrd systemd-udevd systemd-modules-load systemd-veritysetup systemd-repart kernel-modules" \
 	--filesystems "erofs ext4 vfat overlay" \
 	--add-drivers "dm-verity $2 loop overlay nls_cp437 nls_ascii nls_iso8859-1" \
-	--install "sh cat chmod cp grep ln losetup mkdir mount mv readlink rm sleep sync umount e2fsck mke2fs mkfs.ext4 /usr/lib/systemd/systemd-growfs" \
+	--install "sh cat chmod cp grep ln losetup mkdir mount mv readlink rm sfdisk sleep sync umount e2fsck mke2fs mkfs.ext4 /usr/lib/systemd/systemd-growfs" \
 	/run/out/initrd "$1"
 `
 

@@ -71,6 +71,7 @@ func TestMedia(t *testing.T) {
 	t.Run("UKI", one.checkUKI)
 	t.Run("no identity", one.checkRoot)
 	t.Run("what Kubernetes needs of the kernel", one.checkKernel)
+	t.Run("a disk's own UUIDs", one.checkIdentity)
 	t.Run("installed onto a disk", one.checkInstall)
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kairos-io/kairos/image/builder"
+	"github.com/kairos-io/kairos/image/slots"
 	"github.com/kairos-io/kairos/tests/internal/run"
 	"github.com/kairos-io/kairos/tests/vm"
 )
@@ -34,7 +35,7 @@ func TestMachineLivesByREADME(t *testing.T) {
 	s.Logf("RESULT a flashed machine is overlay-ready after %.0f s", time.Since(began).Seconds())
 	one.meets(1)
 	one.pingsOthers()
-	s.step("the disk is as it should be", func() { s.aFlashedDisk(one) })
+	s.step("the disk is as it should be", func() { s.aFlashedDisk(one, disk) })
 	s.step("who looks at the screen sees what it is, and can log in", func() { s.aScreen(one) })
 	s.step("Boot", func() {
 		for _, line := range r.block("Boot") {
@@ -95,9 +96,19 @@ func TestMachineLivesByREADME(t *testing.T) {
 	})
 }
 
-// aFlashedDisk checks what a person finds on a machine that was just flashed.
-func (s *story) aFlashedDisk(one *guest) {
+// aFlashedDisk checks what a person finds on a machine that was just flashed with a file.
+func (s *story) aFlashedDisk(one *guest, file string) {
 	s.Helper()
+	f, err := os.Open(file)
+	s.must(err)
+	defer f.Close()
+	st, err := f.Stat()
+	s.must(err)
+	parts, err := slots.Partitions(f, st.Size())
+	s.must(err)
+	if id := one.run("blkid -p -s PART_ENTRY_UUID -o value /dev/vda1"); id == "" || id == parts[0].UUID.String() {
+		s.Errorf("its ESP has the UUID %q, and so has every disk that is written from the file", id)
+	}
 	for _, path := range []string{"/x", "/usr/bin/x", "/boot/x"} {
 		one.fails("touch "+path, "Read-only file system")
 	}

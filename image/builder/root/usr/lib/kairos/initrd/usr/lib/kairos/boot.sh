@@ -28,12 +28,15 @@ root_disk() {
 	done
 }
 
+# udev DEVICE NAME prints a property that udev has found out.
+udev() { udevadm info --query=property --property="$2" --value "$1"; }
+
 # partition DISK LABEL prints the device of a partition. The kernel itself does not
 # know the labels of partitions that were added while it runs, udev does.
 partition() {
 	for part in "$1"/*; do
 		[ -e "$part/partition" ] || continue
-		label=$(udevadm info --query=property --property=ID_PART_ENTRY_NAME --value "$part")
+		label=$(udev "$part" ID_PART_ENTRY_NAME)
 		[ "$label" != "$2" ] || echo "/dev/$(property "$part" DEVNAME)"
 	done
 }
@@ -49,9 +52,66 @@ check() {
 	fi
 }
 
+# twins DISK UUID prints the other disks with an ESP of this UUID: the firmware's choice
+# among them cannot be told, and each may be what somebody meant to start.
+twins() {
+	for part in /sys/class/block/*; do
+		[ -e "$part/partition" ] || continue
+		part=$(readlink -f "$part")
+		[ "${part%/*}" != "$1" ] || continue
+		[ "$(udev "$part" ID_PART_ENTRY_UUID)" != "$2" ] || echo "/dev/$(property "${part%/*}" DEVNAME)"
+	done
+}
+
+# mount_esp DEVICE has the ESP of this disk mounted where it is used. By itself systemd
+# would look for the UUID that the boot loader saw, which may have changed since.
+mount_esp() {
+	units=/run/systemd/system
+	check=systemd-fsck@dev-${1#/dev/}.service
+	mkdir -p "$units/local-fs.target.wants"
+	cat >"$units/efi.mount" <<END
+[Unit]
+Description=EFI system partition of the disk that was booted from
+ConditionPathExists=!/etc/initrd-release
+Requires=$check
+After=$check
+
+[Mount]
+What=$1
+Where=/efi
+Type=vfat
+Options=umask=0077,nodev,nosuid,noexec
+END
+	cat >"$units/efi.automount" <<END
+[Unit]
+Description=EFI system partition, when it is used
+ConditionPathExists=!/etc/initrd-release
+
+[Automount]
+Where=/efi
+TimeoutIdleSec=120
+END
+	ln -sf ../efi.automount "$units/local-fs.target.wants/efi.automount"
+}
+
 mount_disk() {
 	dir=$(root_disk)
 	disk=/dev/$(property "$dir" DEVNAME)
+	mkdir -p /run/kairos/notes
+	esp=$(partition "$dir" kairos-esp)
+	if [ -z "$esp" ]; then
+		say "$disk has no partition kairos-esp"
+		exit 1
+	fi
+	for twin in $(twins "$dir" "$(udev "/sys/class/block/${esp##*/}" ID_PART_ENTRY_UUID)"); do
+		say "$twin was written from the same file as $disk and has not started yet; this start uses $disk"
+		echo "$twin was written from the same file as $disk: unplug the one that you do not mean" >>/run/kairos/notes/kairos-twins.note
+	done
+	if [ -z "$(partition "$dir" kairos-data)" ]; then
+		sh "$here/identity.sh" "$disk" "$(udev "$dir" ID_PART_TABLE_UUID)" "$(cat "/sys/class/block/${esp##*/}/partition")" /run/kairos/disks ||
+			say "cannot give $disk UUIDs of its own"
+	fi
+	mount_esp "$esp"
 	# The first boot makes what the disk lacks; a disk that has grown since gets used.
 	systemd-repart --dry-run=no --no-pager --pretty=no --seed=random \
 		--definitions=/sysroot/usr/lib/kairos/repart.d "$disk" ||
@@ -66,7 +126,6 @@ mount_disk() {
 	mount -t ext4 -o noatime "$data_part" "$data"
 	/usr/lib/systemd/systemd-growfs "$data" || say "cannot grow the data file system"
 	# Above the login on the console, and in status.
-	mkdir -p /run/kairos/notes
 	sh "$here/room.sh" "$(cat "/sys/class/block/${data_part##*/}/size")" >/run/kairos/notes/kairos-state.note
 }
 
