@@ -7,5 +7,6 @@
 //
 // The last write of the last step makes the disk bootable: what was cut short
 // boots nothing, and is started over. Everything is checked before the first
-// step: see Disk.Refused.
+// step: see Disk.Refused; and the disk is compared with what a person chose right
+// before it is written to, by what its maker gave it.
 package install

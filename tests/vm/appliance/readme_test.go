@@ -139,7 +139,7 @@ func (s *story) aScreen(one *guest) {
 	if got := strings.Fields(one.run("cat /sys/class/tty/console/active")); len(got) != 2 || got[1] != want {
 		s.Errorf("the consoles are %q, the last one is to be %s", got, want)
 	}
-	one.run("systemctl is-active getty@tty1.service serial-getty@ttyS0.service")
+	one.run("systemctl is-active getty@tty1.service && systemctl is-active serial-getty@ttyS0.service")
 }
 
 // readme is README.md with what fills its places.
