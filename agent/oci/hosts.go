@@ -140,7 +140,7 @@ func (t proven) RoundTrip(req *http.Request) (*http.Response, error) {
 		why = "it is asked over plain HTTP"
 	}
 	if why != "" && !isLoopback(req.URL.Hostname()) {
-		return nil, fmt.Errorf("%w: %s, and the image is named without a digest\nhint: name it NAME:TAG@sha256:..., or let %s say how that server proves who it is (https://, ca)",
+		return nil, fmt.Errorf("%w: %s, and the image is named without a digest; name it NAME:TAG@sha256:..., or let %s say how that server proves who it is (https://, ca)",
 			ErrUnproven, why, DefaultHostsDir)
 	}
 	return t.next.RoundTrip(req)
