@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/departure"
 	"github.com/kairos-io/kairos/agent/genesis"
 	"github.com/kairos-io/kairos/agent/kube"
@@ -13,53 +14,20 @@ import (
 	"github.com/kairos-io/kairos/overlay/api"
 )
 
-// DefaultDrain is how long pods have to end before they are forced or leaving fails.
-const DefaultDrain = departure.DefaultDrain
-
-// LeaveRequest is the body of POST /control/v1/leave.
-type LeaveRequest struct {
-	// Force goes on where pods do not end in time or the cluster does not answer.
-	Force bool `json:"force,omitempty"`
-	// KeepIdentity forgets the role and keeps the votes, for a machine that will
-	// come back under the same key.
-	KeepIdentity bool `json:"keep_identity,omitempty"`
-	// EndCluster is the network_id, from a person who knows that this machine is
-	// the cluster's only server.
-	EndCluster string `json:"end_cluster,omitempty"`
-	// DrainSeconds is how long pods have to end; 0: DefaultDrain.
-	DrainSeconds int `json:"drain_seconds,omitempty"`
-}
-
-// LeaveStatus is how far leaving is: the answer to POST and GET /control/v1/leave.
-type LeaveStatus struct {
-	// ID is the operation's. It is another one once a request came after the end
-	// of the one before; Request is the last word of whoever asked.
-	ID      string       `json:"id,omitempty"`
-	Request LeaveRequest `json:"request,omitzero"`
-
-	Asked bool       `json:"asked"`                 // somebody asked for it since this machine booted
-	Step  string     `json:"step"`                  // one line: what is being done
-	Done  bool       `json:"done"`                  // this node belongs to no cluster any more
-	Left  []string   `json:"left_behind,omitempty"` // what could not be cleaned up elsewhere
-	Error *api.Error `json:"error,omitempty"`       // it failed; ask again to go on
-}
-
 // handleLeave begins to leave, or goes on with it; GET tells how far it is.
 func (a *agent) handleLeave(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodPost {
-		var req LeaveRequest
+		var req agentapi.LeaveRequest
 		err := readJSON(r, &req)
 		if err == nil {
-			err = a.leave.Ask(a.life, departure.Request(req))
+			err = a.leave.Ask(a.life, req)
 		}
 		if err != nil {
 			api.WriteError(w, err)
 			return
 		}
 	}
-	s := a.leave.Status()
-	api.WriteJSON(w, http.StatusOK, LeaveStatus{ID: s.ID, Request: LeaveRequest(s.Request), Asked: s.Asked, Step: s.Step,
-		Done: s.Done, Left: s.Left, Error: s.Error})
+	api.WriteJSON(w, http.StatusOK, a.leave.Status())
 }
 
 // leaver is this machine as the departure sees it.

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/departure"
 	"github.com/kairos-io/kairos/agent/k3s"
 	"github.com/kairos-io/kairos/agent/kube/kubetest"
@@ -90,9 +91,9 @@ func call(t *testing.T, m *machine, x api.Exchange) error {
 	}
 }
 
-func ask(t *testing.T, m *machine, req LeaveRequest) error {
+func ask(t *testing.T, m *machine, req agentapi.LeaveRequest) error {
 	t.Helper()
-	var st LeaveStatus
+	var st agentapi.LeaveStatus
 	err := call(t, m, api.Exchange{Method: http.MethodPost, Path: "/control/v1/leave", In: req, Out: &st})
 	if err == nil && !st.Asked {
 		t.Errorf("asked to leave, and the status is %+v", st)
@@ -107,13 +108,13 @@ func (c *trio) holder() (name string) {
 }
 
 // leave asks and waits for the end.
-func leave(t *testing.T, m *machine, req LeaveRequest) LeaveStatus {
+func leave(t *testing.T, m *machine, req agentapi.LeaveRequest) agentapi.LeaveStatus {
 	t.Helper()
 	if err := ask(t, m, req); err != nil {
 		t.Fatal(err)
 	}
 	for limit := time.Now().Add(deadline); time.Now().Before(limit); {
-		var st LeaveStatus
+		var st agentapi.LeaveStatus
 		if err := call(t, m, api.Exchange{Method: http.MethodGet, Path: "/control/v1/leave", Out: &st}); err != nil {
 			t.Fatal(err)
 		}
@@ -123,7 +124,7 @@ func leave(t *testing.T, m *machine, req LeaveRequest) LeaveStatus {
 		pause(t.Context(), 5*time.Millisecond)
 	}
 	t.Fatal("leaving does not end")
-	return LeaveStatus{}
+	return agentapi.LeaveStatus{}
 }
 
 // gone checks that nothing of the worker is left in the mesh or on the machine.
@@ -150,7 +151,7 @@ func TestWorkerLeaves(t *testing.T) {
 			c.kube.Finish()
 		}
 	}
-	st := leave(t, c.worker, LeaveRequest{})
+	st := leave(t, c.worker, agentapi.LeaveRequest{})
 	if !st.Done || st.Error != nil || len(st.Left) > 0 {
 		t.Errorf("the end is %+v", st)
 	}
@@ -164,7 +165,7 @@ func TestWorkerLeaves(t *testing.T) {
 		t.Errorf("done in the order %q", c.kube.Log)
 	}
 	// Once more is no mistake.
-	if st := leave(t, c.worker, LeaveRequest{}); !st.Done {
+	if st := leave(t, c.worker, agentapi.LeaveRequest{}); !st.Done {
 		t.Errorf("again: %+v", st)
 	}
 	// Another agent in the same boot stays out, and comes back after the next one.
@@ -194,7 +195,7 @@ func TestLeaveKeepsVotes(t *testing.T) {
 	}
 	c.restart(t)
 	c.waitWorker(t)
-	if st := leave(t, c.worker, LeaveRequest{KeepIdentity: true}); !st.Done {
+	if st := leave(t, c.worker, agentapi.LeaveRequest{KeepIdentity: true}); !st.Done {
 		t.Fatalf("the end is %+v", st)
 	}
 	c.stopWorker()
@@ -208,7 +209,7 @@ func TestBudgetsHoldUntilForced(t *testing.T) {
 	c := newTrio(t)
 	c.pod("guarded", true)
 	self := c.mesh.nodes[1].Name
-	st := leave(t, c.worker, LeaveRequest{DrainSeconds: 1})
+	st := leave(t, c.worker, agentapi.LeaveRequest{DrainSeconds: 1})
 	if st.Done || st.Error == nil || st.Error.Message != "after 1s there still is 1 pod here: ns/guarded (its disruption budget does not allow it yet)" ||
 		!strings.Contains(st.Error.Hint, "--force") {
 		t.Fatalf("the end is %+v, %+v", st, st.Error)
@@ -219,7 +220,7 @@ func TestBudgetsHoldUntilForced(t *testing.T) {
 	if c.worker.runtime.stops > 0 || c.mesh.nodes[1].Annotations[api.NoteRole] != "worker" {
 		t.Error("it left nevertheless")
 	}
-	st = leave(t, c.worker, LeaveRequest{DrainSeconds: 1, Force: true})
+	st = leave(t, c.worker, agentapi.LeaveRequest{DrainSeconds: 1, Force: true})
 	if !st.Done || len(st.Left) != 1 || st.Left[0] != "pods that do not end: ns/guarded (it is ending)" { // no kubelet ends it here
 		t.Errorf("by force: %+v", st)
 	}
@@ -232,14 +233,14 @@ func TestBudgetsHoldUntilForced(t *testing.T) {
 func TestLeaveWithoutTheServer(t *testing.T) {
 	c := newTrio(t)
 	c.stopServer()
-	st := leave(t, c.worker, LeaveRequest{})
+	st := leave(t, c.worker, agentapi.LeaveRequest{})
 	if st.Done || st.Error == nil || !strings.HasPrefix(st.Error.Message, "the cluster's server cannot be asked to empty this node: ") {
 		t.Fatalf("the end is %+v", st)
 	}
 	if c.worker.runtime.stops > 0 {
 		t.Error("it left nevertheless")
 	}
-	st = leave(t, c.worker, LeaveRequest{Force: true})
+	st = leave(t, c.worker, agentapi.LeaveRequest{Force: true})
 	want := "the node object: `kubectl delete node " + c.mesh.nodes[1].Name + "`"
 	if !st.Done || !slices.Equal(st.Left, []string{want}) {
 		t.Errorf("by force: %+v", st)
@@ -258,7 +259,7 @@ func TestLeaveByTheMarker(t *testing.T) {
 	c.mesh.wait(t, "the damage told", func(n []api.Node) bool {
 		return strings.Contains(n[1].Annotations[api.NoteWaiting], "state cannot be used")
 	})
-	if st := leave(t, c.worker, LeaveRequest{}); !st.Done {
+	if st := leave(t, c.worker, agentapi.LeaveRequest{}); !st.Done {
 		t.Fatalf("the end is %+v", st)
 	}
 	if c.kube.Nodes[c.mesh.nodes[1].Name] != nil {
@@ -270,18 +271,18 @@ func TestLeaveByTheMarker(t *testing.T) {
 func TestTheOnlyServerEndsItsCluster(t *testing.T) {
 	c := newTrio(t)
 	var refused *api.Error
-	for _, req := range []LeaveRequest{{}, {Force: true}, {EndCluster: "another"}} {
+	for _, req := range []agentapi.LeaveRequest{{}, {Force: true}, {EndCluster: "another"}} {
 		if err := ask(t, c.server, req); !errors.As(err, &refused) || refused.Status != http.StatusConflict || !strings.Contains(refused.Hint, "--end-cluster home") {
 			t.Errorf("%+v: %v", req, err)
 		}
 	}
-	if err := ask(t, c.server, LeaveRequest{EndCluster: "home", KeepIdentity: true}); !errors.As(err, &refused) || !strings.Contains(refused.Message, "this machine's key") {
+	if err := ask(t, c.server, agentapi.LeaveRequest{EndCluster: "home", KeepIdentity: true}); !errors.As(err, &refused) || !strings.Contains(refused.Message, "this machine's key") {
 		t.Errorf("with its identity: %v", err)
 	}
 	if c.server.runtime.stops > 0 || len(c.kube.Log) > 0 {
 		t.Errorf("refused, and done: %d stops, %q", c.server.runtime.stops, c.kube.Log)
 	}
-	if st := leave(t, c.server, LeaveRequest{EndCluster: "home"}); !st.Done || len(st.Left) > 0 {
+	if st := leave(t, c.server, agentapi.LeaveRequest{EndCluster: "home"}); !st.Done || len(st.Left) > 0 {
 		t.Errorf("the end is %+v", st)
 	}
 	if c.server.runtime.stops != 1 || len(c.kube.Log) > 0 {
@@ -294,7 +295,7 @@ func TestLeaveBeforeThereIsACluster(t *testing.T) {
 	m, machines := newMesh(t, 1, 3)
 	defer machines[0].start(t)()
 	m.wait(t, "a reason to wait", func(n []api.Node) bool { return n[0].Annotations[api.NoteWaiting] != "" })
-	if st := leave(t, machines[0], LeaveRequest{KeepIdentity: true}); !st.Done || len(st.Left) > 0 {
+	if st := leave(t, machines[0], agentapi.LeaveRequest{KeepIdentity: true}); !st.Done || len(st.Left) > 0 {
 		t.Errorf("the end is %+v", st)
 	}
 }

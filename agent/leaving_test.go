@@ -8,13 +8,14 @@ import (
 	"testing"
 	"time"
 
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/overlay/api"
 )
 
 // status is how far leaving is.
-func (m *machine) leaving(t *testing.T) LeaveStatus {
+func (m *machine) leaving(t *testing.T) agentapi.LeaveStatus {
 	t.Helper()
-	var st LeaveStatus
+	var st agentapi.LeaveStatus
 	if err := call(t, m, api.Exchange{Method: http.MethodGet, Path: "/control/v1/leave", Out: &st}); err != nil {
 		t.Fatal(err)
 	}
@@ -22,9 +23,9 @@ func (m *machine) leaving(t *testing.T) LeaveStatus {
 }
 
 // await waits until leaving is as far as it should be.
-func (m *machine) await(t *testing.T, what string, cond func(LeaveStatus) bool) LeaveStatus {
+func (m *machine) await(t *testing.T, what string, cond func(agentapi.LeaveStatus) bool) agentapi.LeaveStatus {
 	t.Helper()
-	var st LeaveStatus
+	var st agentapi.LeaveStatus
 	for limit := time.Now().Add(deadline); time.Now().Before(limit); pause(t.Context(), 5*time.Millisecond) {
 		if st = m.leaving(t); cond(st) {
 			return st
@@ -34,20 +35,22 @@ func (m *machine) await(t *testing.T, what string, cond func(LeaveStatus) bool) 
 	return st
 }
 
-func draining(st LeaveStatus) bool { return strings.HasPrefix(st.Step, "waiting for 1 pod to end") }
+func draining(st agentapi.LeaveStatus) bool {
+	return strings.HasPrefix(st.Step, "waiting for 1 pod to end")
+}
 
 // A person gives up waiting for a drain (Ctrl-C) and asks again, with --force.
 func TestForceCountsInTheMiddle(t *testing.T) {
 	c := newTrio(t)
 	c.pod("guarded", true)
-	if err := ask(t, c.worker, LeaveRequest{DrainSeconds: 300}); err != nil {
+	if err := ask(t, c.worker, agentapi.LeaveRequest{DrainSeconds: 300}); err != nil {
 		t.Fatal(err)
 	}
 	id := c.worker.await(t, "draining", draining).ID
-	if err := ask(t, c.worker, LeaveRequest{DrainSeconds: 1, Force: true}); err != nil {
+	if err := ask(t, c.worker, agentapi.LeaveRequest{DrainSeconds: 1, Force: true}); err != nil {
 		t.Fatal(err)
 	}
-	st := c.worker.await(t, "done", func(st LeaveStatus) bool { return st.Done || st.Error != nil })
+	st := c.worker.await(t, "done", func(st agentapi.LeaveStatus) bool { return st.Done || st.Error != nil })
 	if !st.Done || st.ID != id || !st.Request.Force {
 		t.Errorf("after --force in the middle: %+v, and it was %s", st, id)
 	}
@@ -56,11 +59,11 @@ func TestForceCountsInTheMiddle(t *testing.T) {
 // A first attempt without --keep-identity was done; the person asks again with it.
 func TestKeepIdentityCountsAfterTheEnd(t *testing.T) {
 	c := newTrio(t)
-	if st := leave(t, c.worker, LeaveRequest{}); !st.Done {
+	if st := leave(t, c.worker, agentapi.LeaveRequest{}); !st.Done {
 		t.Fatalf("%+v", st)
 	}
 	c.stopServer() // nothing is left to do that takes it
-	if st := leave(t, c.worker, LeaveRequest{KeepIdentity: true}); !st.Done || !st.Request.KeepIdentity {
+	if st := leave(t, c.worker, agentapi.LeaveRequest{KeepIdentity: true}); !st.Done || !st.Request.KeepIdentity {
 		t.Errorf("again, with its identity: %+v", st)
 	}
 	c.stopWorker()
@@ -74,12 +77,12 @@ func TestKeepIdentityCountsAfterTheEnd(t *testing.T) {
 func TestLeavingOutlivesTheAgent(t *testing.T) {
 	c := newTrio(t)
 	c.pod("guarded", true)
-	if err := ask(t, c.worker, LeaveRequest{DrainSeconds: 1, Force: true}); err != nil {
+	if err := ask(t, c.worker, agentapi.LeaveRequest{DrainSeconds: 1, Force: true}); err != nil {
 		t.Fatal(err)
 	}
 	id := c.worker.await(t, "draining", draining).ID
 	c.restart(t)
-	st := c.worker.await(t, "done", func(st LeaveStatus) bool { return st.Done || st.Error != nil })
+	st := c.worker.await(t, "done", func(st agentapi.LeaveStatus) bool { return st.Done || st.Error != nil })
 	if !st.Done || st.ID != id {
 		t.Errorf("after the restart: %+v, and it was %s", st, id)
 	}
@@ -93,7 +96,7 @@ func TestLeavingOutlivesTheAgent(t *testing.T) {
 func TestFailureOutlivesTheAgent(t *testing.T) {
 	c := newTrio(t)
 	c.pod("guarded", true)
-	if st := leave(t, c.worker, LeaveRequest{DrainSeconds: 1}); st.Error == nil {
+	if st := leave(t, c.worker, agentapi.LeaveRequest{DrainSeconds: 1}); st.Error == nil {
 		t.Fatalf("%+v", st)
 	}
 	c.restart(t)

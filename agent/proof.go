@@ -3,35 +3,17 @@ package agent
 import (
 	"errors"
 	"net/http"
-	"slices"
 
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/genesis"
-	"github.com/kairos-io/kairos/agent/kubeconfig"
 	"github.com/kairos-io/kairos/agent/store"
 	"github.com/kairos-io/kairos/overlay/api"
-	"github.com/kairos-io/kairos/overlay/token"
 )
 
-// networkOf is what the holders of t agree on for the cluster networkID.
-func networkOf(t token.Token, networkID string) genesis.Network {
-	return genesis.Network{Fingerprint: t.Keys().Genesis, ID: networkID, Nodes: t.Nodes(), Quorum: t.Quorum()}
-}
-
-// VerifyProof returns a kubeconfig.Client's Verify for who holds t.
-func VerifyProof(t token.Token) func(networkID string, proof []byte) (kubeconfig.Proven, error) {
-	return func(networkID string, proof []byte) (kubeconfig.Proven, error) {
-		d, err := genesis.ReadProof(networkOf(t, networkID), proof, nil)
-		if err != nil {
-			return kubeconfig.Proven{}, err
-		}
-		return kubeconfig.Proven{UID: d.UID().String(), Servers: slices.Clone(d.Servers())}, nil
-	}
-}
-
-// verifyProof is VerifyProof for this machine, which knows its own cluster and
-// takes no other for it.
-func (a *agent) verifyProof(networkID string, proof []byte) (kubeconfig.Proven, error) {
-	p, err := VerifyProof(a.cfg.NetworkToken)(networkID, proof)
+// verifyProof is genesis.Verifier for this machine, which knows its own cluster
+// and takes no other for it.
+func (a *agent) verifyProof(networkID string, proof []byte) (agentapi.Proven, error) {
+	p, err := genesis.Verifier(a.cfg.NetworkToken)(networkID, proof)
 	st := a.store.State()
 	if err == nil && networkID == a.cfg.NetworkID && st.Phase.AtLeast(store.Starting) && p.UID != st.ClusterUID {
 		err = errors.New("it is of another cluster than this machine's")

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/health"
 	"github.com/kairos-io/kairos/agent/k3s"
 	"github.com/kairos-io/kairos/agent/role"
@@ -20,23 +21,12 @@ import (
 	"github.com/kairos-io/kairos/overlay/rights"
 )
 
-// Status is what the agent tells on its own socket: GET /api/v1/agent.
-type Status struct {
-	Cluster    api.Cluster        `json:"cluster"`
-	K3sRunning bool               `json:"k3s_running"` // its process lives
-	Ready      bool               `json:"ready"`       // k3s works and Kubernetes says the node is ready
-	Conditions []health.Condition `json:"conditions"`
-}
-
-// Disabled reports whether cluster.enabled is false.
-func (s Status) Disabled() bool { return s.Cluster.Phase == rights.PhaseDisabled }
-
 // reporter remembers what was told, so that only changes are told again. It
 // decides nothing.
 type reporter struct {
 	log  *slog.Logger
 	set  health.Set
-	last atomic.Pointer[Status]
+	last atomic.Pointer[agentapi.Status]
 	told string // status line
 	sent api.Cluster
 	sure bool // sent has reached the overlay
@@ -116,7 +106,7 @@ func (a *agent) publish(ctx context.Context, f role.Facts, out outcome) {
 		}
 	}
 	doc := a.document(f, out)
-	a.report.last.Store(&Status{
+	a.report.last.Store(&agentapi.Status{
 		Cluster: doc, K3sRunning: f.K3s.Running, Ready: f.K3s.Ready && a.report.nodeReady, Conditions: a.report.set.List(),
 	})
 	if !f.OverlayUp {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/health"
 	"github.com/kairos-io/kairos/agent/k3s"
 	"github.com/kairos-io/kairos/agent/role"
@@ -34,7 +35,7 @@ func TestLine(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			var r reporter
 			if tc.cluster != nil {
-				r.last.Store(&Status{Cluster: *tc.cluster})
+				r.last.Store(&agentapi.Status{Cluster: *tc.cluster})
 			}
 			if got := r.line(); got != tc.want {
 				t.Errorf("got %q, want %q", got, tc.want)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/config"
 	"github.com/kairos-io/kairos/agent/console"
 	"github.com/kairos-io/kairos/agent/health"
@@ -32,7 +33,7 @@ func newConfiguration(p config.Place) *configuration {
 	return c
 }
 
-// look is the part of a turn: a changed configuration is put in force or refused. It
+// lookAtConfiguration is the part of a turn: a changed configuration is put in force or refused. It
 // reports whether another one is in force than this run has.
 func (a *agent) lookAtConfiguration() bool {
 	c := a.files
@@ -46,7 +47,7 @@ func (a *agent) lookAtConfiguration() bool {
 	joined := a.storeStatus == role.StoreUnusable || a.store.State().Phase != store.Idle
 	loaded, err := c.Merge(joined)
 	c.stamp, c.problem = c.Stamp(), err
-	if nerr := (console.Notes{Root: c.Root}).Refused(err, true); nerr != nil {
+	if nerr := console.Refused(agentapi.Notes{Root: c.Root}, err, true); nerr != nil {
 		a.log.Warn("the console cannot be told", "err", nerr)
 	}
 	if err != nil {

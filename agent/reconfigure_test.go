@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/config"
-	"github.com/kairos-io/kairos/agent/console"
 	"github.com/kairos-io/kairos/agent/health"
 	"github.com/kairos-io/kairos/agent/store"
 	"github.com/kairos-io/kairos/overlay/api"
@@ -54,7 +54,7 @@ func TestConfigurationIsAFactOfEveryTurn(t *testing.T) {
 		if (got == "") != (tt.condition == "") || !strings.Contains(got, tt.condition) || strings.Contains(got, b.machine.token.Reveal()) {
 			t.Errorf("%s: the condition is %q", tt.name, got)
 		}
-		if told := strings.Join(console.Notes{Root: root}.All(console.Problem), ""); (told == "") != (tt.condition == "") || !strings.Contains(told, tt.condition) {
+		if told := strings.Join(agentapi.Notes{Root: root}.All(agentapi.Problem), ""); (told == "") != (tt.condition == "") || !strings.Contains(told, tt.condition) {
 			t.Errorf("%s: the console has %q", tt.name, told)
 		}
 		if b.starts() != 1 || b.waiting() != "" {

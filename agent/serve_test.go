@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/health"
 	"github.com/kairos-io/kairos/agent/kubeconfig"
 	"github.com/kairos-io/kairos/agent/role"
@@ -186,7 +187,7 @@ func TestSocket(t *testing.T) {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(mc.dir, "agent.sock"))
 	}}}
-	var got Status
+	var got agentapi.Status
 	tick, limit := time.NewTicker(10*time.Millisecond), time.After(deadline)
 	defer tick.Stop()
 	for got.Cluster.Waiting == "" { // told to the overlay first, then here

@@ -126,7 +126,7 @@ func (a *agent) openVoting(self identity.ID, abstain uint64) {
 	}
 	d, err := genesis.NewDriver(genesis.Options{
 		Self:      self,
-		Network:   networkOf(a.cfg.NetworkToken, a.cfg.NetworkID),
+		Network:   genesis.NetworkOf(a.cfg.NetworkToken, a.cfg.NetworkID),
 		Transport: transport{a.peers},
 		Signer:    a.overlay,
 		Store:     genesis.NewStore(a.store),

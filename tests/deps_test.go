@@ -20,13 +20,17 @@ var (
 	network = slices.Concat(pure, []string{"overlay/internal/..."})
 	// ofOverlay is what the node knows of the network: its door and its words.
 	ofOverlay = []string{"overlay/api", "overlay/identity", "overlay/rights", "overlay/token", "overlay/wire", "overlay/keepjson"}
-	ofAgent   = slices.Concat(ofOverlay, []string{"agent/config", "agent/store", "agent/broadcast", "agent/health"})
+	ofAgent   = slices.Concat(ofOverlay, []string{"agent/api", "agent/config", "agent/store", "agent/broadcast", "agent/health"})
+	// ofMember is what a member that is no node does with a cluster: ask those that
+	// run it for a kubeconfig, and believe whom the machines agreed on.
+	ofMember = []string{"agent/api", "agent/genesis", "agent/kubeconfig", "agent/peer"}
 )
 
 // rooms is what ARCHITECTURE.md calls the borders: dependencies point down only,
 // and siblings do not know each other.
 var rooms = []room{
-	{name: "cmd/internal/...", may: []string{"cmd/internal/...", "agent/...", "overlay/...", "systemd", "image/assess/...", "image/install", "image/release", "image/slots", "image/upgrade"}},
+	{name: "cmd/internal/cli", may: slices.Concat(ofMember, []string{"overlay/..."})},
+	{name: "cmd/internal/node", may: []string{"cmd/internal/cli", "agent/...", "overlay/...", "systemd", "image/assess/...", "image/install", "image/release", "image/slots", "image/upgrade"}},
 	{name: "cmd/...", may: []string{"cmd/internal/..."}},
 
 	{name: "overlay", may: []string{"overlay/..."}},
@@ -51,6 +55,7 @@ var rooms = []room{
 	{name: "overlay/...", may: network},
 
 	{name: "agent", may: slices.Concat(ofAgent, []string{"agent/..."})},
+	{name: "agent/api", may: slices.Concat(ofOverlay, []string{"agent/health"}), plain: true},
 	{name: "agent/role", may: ofAgent, plain: true},
 	// Above the rooms that it lets meet.
 	{name: "agent/departure", may: slices.Concat(ofAgent, []string{"agent/kube", "agent/role"})},
@@ -90,7 +95,7 @@ var owners = map[string][]string{
 	"github.com/spdx/":                        {"image/builder"},
 	"github.com/opencontainers/":              {"agent/k3s"},
 	"github.com/coreos/go-systemd/":           {"systemd"},
-	"github.com/spf13/":                       {"cmd/internal/cli"},
+	"github.com/spf13/":                       {"cmd/internal/..."},
 	"go.yaml.in/":                             {"agent/config", "image/..."},
 	"github.com/invopop/jsonschema":           {"agent/config"},
 }
@@ -100,6 +105,8 @@ var guests = map[string][]string{
 	// Strangers that knock at the mesh are libp2p's own host.
 	"github.com/libp2p/":       {"overlay/mesh"},
 	"github.com/multiformats/": {"overlay/mesh"},
+	// What is written for people must be what a real reader of YAML reads.
+	"go.yaml.in/": {"cmd/internal/cli"},
 }
 
 // inTests says what only test files of any package may import besides.

@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -16,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/config"
 	"github.com/kairos-io/kairos/overlay/api"
 )
@@ -23,53 +23,15 @@ import (
 // Where Look finds things, below the root of the file system.
 const (
 	appliedConfig = "run/kairos/config/" + config.KairosFile
-	notesDir      = "run/kairos/notes"
 	hostKeys      = "etc/ssh/ssh_host_*_key.pub"
 )
 
 // askTimeout bounds what the overlay may take to answer; a console must not hang with it.
 const askTimeout = 5 * time.Second
 
-// Notes are what units of a machine tell its people. A file holds the lines of
-// one unit, and is gone when it has none.
-type Notes struct {
-	Root string
-}
-
-// Kinds of notes: a problem is shown in place of everything that may be waited
-// for, and a wait in place of what the network waits for.
-const (
-	Problem = "problem"
-	Waiting = "waiting"
-	Note    = "note"
-)
-
-// Set replaces a unit's lines of one kind.
-func (n Notes) Set(unit, kind string, lines []string) error {
-	file := filepath.Join(n.Root, notesDir, unit+"."+kind)
-	if len(lines) == 0 {
-		if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("take back a note: %w", err)
-		}
-		return nil
-	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return fmt.Errorf("leave a note: %w", err)
-	}
-	// On a memory file system, and read again and again: no need to be atomic.
-	if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
-		return fmt.Errorf("leave a note: %w", err)
-	}
-	// Everybody may read what the console shows, whatever the umask of the unit.
-	if err := errors.Join(os.Chmod(filepath.Dir(file), 0o755), os.Chmod(file, 0o644)); err != nil {
-		return fmt.Errorf("leave a note: %w", err)
-	}
-	return nil
-}
-
-// Refused tells why the configuration is not taken; nil takes that back. A machine
+// Refused notes why the configuration is not taken; nil takes that back. A machine
 // that has none has no wrong one, unless an earlier one is kept.
-func (n Notes) Refused(err error, kept bool) error {
+func Refused(n agentapi.Notes, err error, kept bool) error {
 	var problems config.Problems
 	var lines []string
 	switch {
@@ -78,28 +40,7 @@ func (n Notes) Refused(err error, kept bool) error {
 	case err != nil && (kept || !errors.Is(err, config.ErrNoBlock)):
 		lines = strings.Split(err.Error(), "\n")
 	}
-	return n.Set("kairos-config", Problem, lines)
-}
-
-// All returns the lines of one kind, of every unit.
-func (n Notes) All(kind string) []string {
-	files, err := filepath.Glob(filepath.Join(n.Root, notesDir, "*."+kind))
-	if err != nil {
-		return nil // the pattern is ours
-	}
-	var out []string
-	for _, file := range files {
-		raw, err := os.ReadFile(file)
-		if err != nil {
-			continue // taken back since
-		}
-		for line := range strings.Lines(string(raw)) {
-			if line = strings.TrimSpace(line); line != "" {
-				out = append(out, line)
-			}
-		}
-	}
-	return out
+	return n.Set("kairos-config", agentapi.Problem, lines)
 }
 
 // Machine is what Look looks at.
@@ -114,8 +55,8 @@ type Machine struct {
 func (m Machine) Look(ctx context.Context) Facts {
 	f := Facts{Version: m.Version, HostKeys: m.hostKeys(), Logins: m.logins()}
 	f.Hostname = m.line("proc/sys/kernel/hostname")
-	notes := Notes{m.Root}
-	f.Problems, f.Notes = notes.All(Problem), notes.All(Note)
+	notes := agentapi.Notes{Root: m.Root}
+	f.Problems, f.Notes = notes.All(agentapi.Problem), notes.All(agentapi.Note)
 	overlayName, enabled := "kairos0", true
 	if cfg, err := config.LoadFile(filepath.Join(m.Root, appliedConfig)); err == nil {
 		f.Configured = true
@@ -132,7 +73,7 @@ func (m Machine) Look(ctx context.Context) Facts {
 	if f.Configured && !enabled {
 		f.Role, f.Cluster = "none, cluster.enabled is false", ""
 	}
-	if own := notes.All(Waiting); len(own) > 0 {
+	if own := notes.All(agentapi.Waiting); len(own) > 0 {
 		f.Waiting = own[0]
 	}
 	f.Underlay = underlayOf(overlayName)

@@ -9,9 +9,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/config"
 	"github.com/kairos-io/kairos/overlay/api"
 	"github.com/kairos-io/kairos/overlay/identity"
@@ -157,43 +157,27 @@ func TestLookWhileThingsAreMissing(t *testing.T) {
 		t.Errorf("problems %q", f.Problems)
 	}
 
-	notes := Notes{root}
-	if err := notes.Set("kairos-intake", Problem, []string{"/efi/config.yaml:1: bad"}); err != nil {
+	notes := agentapi.Notes{Root: root}
+	if err := notes.Set("kairos-intake", agentapi.Problem, []string{"/efi/config.yaml:1: bad"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := notes.Set("kairos-fetch", Waiting, []string{"waiting for http://a/"}); err != nil {
+	if err := notes.Set("kairos-fetch", agentapi.Waiting, []string{"waiting for http://a/"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := notes.Set("kairos-x", Note, []string{"one", "two"}); err != nil {
+	if err := notes.Set("kairos-x", agentapi.Note, []string{"one", "two"}); err != nil {
 		t.Fatal(err)
 	}
 	if f = m.Look(t.Context()); f.Problems[0] != "/efi/config.yaml:1: bad" || f.Waiting != "waiting for http://a/" || !slices.Equal(f.Notes, []string{"one", "two"}) {
 		t.Errorf("notes of units: %+v", f)
 	}
-	if err := notes.Set("kairos-x", Note, nil); err != nil {
+	if err := notes.Set("kairos-x", agentapi.Note, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := notes.Set("kairos-x", Note, nil); err != nil {
+	if err := notes.Set("kairos-x", agentapi.Note, nil); err != nil {
 		t.Errorf("taking back twice: %v", err)
 	}
 	if f = m.Look(t.Context()); len(f.Notes) > 0 {
 		t.Error("a note that was taken back is told")
-	}
-}
-
-// A unit that writes secrets elsewhere has a umask that keeps others from its notes.
-func TestEverybodyMayReadNotes(t *testing.T) {
-	root := t.TempDir()
-	old := syscall.Umask(0o077)
-	defer syscall.Umask(old)
-	if err := (Notes{root}).Set("kairos-x", Note, []string{"one"}); err != nil {
-		t.Fatal(err)
-	}
-	for name, want := range map[string]os.FileMode{notesDir: 0o755, notesDir + "/kairos-x.note": 0o644} {
-		info, err := os.Stat(filepath.Join(root, name))
-		if err != nil || info.Mode().Perm() != want {
-			t.Errorf("%s: %v, %v; want %v", name, info.Mode(), err, want)
-		}
 	}
 }
 

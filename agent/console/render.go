@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/overlay/token"
 )
 
@@ -170,15 +171,6 @@ func logins(f Facts) string {
 func Issue(screen string) []byte { return []byte(strings.ReplaceAll(screen, `\`, `\\`)) }
 
 // clean makes one line of s for the console.
-func clean(s string) string { return token.Hide(Printable(strings.Join(strings.Fields(s), " "))) }
-
-// Printable drops what could steer a terminal: a text may have been written by
-// another machine.
-func Printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || (r >= 0x7f && r < 0xa0) || r == 0x2028 || r == 0x2029 || (r >= 0x202a && r <= 0x202e) || (r >= 0x2066 && r <= 0x2069) {
-			return -1
-		}
-		return r
-	}, s)
+func clean(s string) string {
+	return token.Hide(agentapi.Printable(strings.Join(strings.Fields(s), " ")))
 }

@@ -7,13 +7,14 @@ import (
 	"strings"
 	"time"
 
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/kube"
 	"github.com/kairos-io/kairos/overlay/api"
 )
 
 // Ask takes a request, and begins to leave or goes on with it until life ends; see
 // Status. An error means that nothing was begun or changed.
-func (d *Departure) Ask(life context.Context, req Request) error {
+func (d *Departure) Ask(life context.Context, req agentapi.LeaveRequest) error {
 	m, err := d.Node.Membership()
 	if err == nil {
 		err = d.mayLeave(m, req)
@@ -39,7 +40,7 @@ func (d *Departure) try(life context.Context) error {
 }
 
 // mayLeave refuses what a person has to know first.
-func (d *Departure) mayLeave(m Membership, req Request) error {
+func (d *Departure) mayLeave(m Membership, req agentapi.LeaveRequest) error {
 	if !m.Server {
 		return nil
 	}
@@ -112,7 +113,7 @@ func (d *Departure) drain(ctx context.Context, m Membership) (reached bool, err 
 	var forced time.Time // when the first forced round was answered
 	for {
 		r := d.request()
-		force := r.Force && time.Since(began) > r.drainLimit()
+		force := r.Force && time.Since(began) > r.DrainLimit()
 		p, err := d.Node.AskServer(ctx, m, drainStep(force))
 		switch {
 		case ctx.Err() != nil:
@@ -124,7 +125,7 @@ func (d *Departure) drain(ctx context.Context, m Membership) (reached bool, err 
 		case err == nil:
 			answered = time.Now()
 			d.step("waiting for %s to end: %s", countPods(len(p.Left)), firstPods(p.Left))
-			if time.Since(began) > r.drainLimit() && !r.Force {
+			if time.Since(began) > r.DrainLimit() && !r.Force {
 				return true, d.stay(ctx, p.Left, m)
 			}
 			if force && forced.IsZero() {
@@ -158,7 +159,7 @@ func drainStep(force bool) string {
 // stay gives up leaving: the node takes pods again.
 func (d *Departure) stay(ctx context.Context, left []kube.Pod, m Membership) error {
 	e := &api.Error{
-		Message: fmt.Sprintf("after %s there still is %s here: %s", d.request().drainLimit(), countPods(len(left)), firstPods(left)),
+		Message: fmt.Sprintf("after %s there still is %s here: %s", d.request().DrainLimit(), countPods(len(left)), firstPods(left)),
 		Hint:    "see to them, or leave with --force, which does not respect disruption budgets",
 	}
 	for began := time.Now(); ; pause(ctx, d.Times.Pace) {

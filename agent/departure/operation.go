@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"sync"
 
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/broadcast"
 	"github.com/kairos-io/kairos/agent/role"
 	"github.com/kairos-io/kairos/agent/store"
@@ -22,9 +23,9 @@ import (
 // is written down beside the mark that keeps the machine out, and lasts as long,
 // until the next boot: an agent that is restarted in between goes on with it.
 type operation struct {
-	Status    Status `json:"status"`
-	NodeGone  bool   `json:"node_gone,omitempty"` // the node object was deleted
-	Forgotten bool   `json:"forgotten,omitempty"` // the role too, with the identity kept
+	Status    agentapi.LeaveStatus `json:"status"`
+	NodeGone  bool                 `json:"node_gone,omitempty"` // the node object was deleted
+	Forgotten bool                 `json:"forgotten,omitempty"` // the role too, with the identity kept
 }
 
 // lacks reports whether something was asked for that a finished operation has not
@@ -124,7 +125,7 @@ func (d *Departure) Observe(f role.Facts) {
 // run takes a request. The last word counts: it changes an operation that is
 // under way, and begins one anew that failed, or that has succeeded without what
 // is asked for now. An error means that nothing was begun or changed.
-func (d *Departure) run(req Request, attempt func() error) error {
+func (d *Departure) run(req agentapi.LeaveRequest, attempt func() error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
@@ -136,7 +137,7 @@ func (d *Departure) run(req Request, attempt func() error) error {
 		return nil
 	}
 	if !d.busy {
-		d.op.Status = Status{ID: rand.Text(), Request: req, Asked: true, Step: "beginning to leave"}
+		d.op.Status = agentapi.LeaveStatus{ID: rand.Text(), Request: req, Asked: true, Step: "beginning to leave"}
 	}
 	if err := d.save(); err != nil {
 		d.op = was
@@ -222,14 +223,14 @@ func (d *Departure) leftBehind(what string) {
 }
 
 // Status is how far it is.
-func (d *Departure) Status() Status {
+func (d *Departure) Status() agentapi.LeaveStatus {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.op.Status
 }
 
 // request is the last word of whoever asked.
-func (d *Departure) request() Request { return d.Status().Request }
+func (d *Departure) request() agentapi.LeaveRequest { return d.Status().Request }
 
 func (d *Departure) nodeGone() bool {
 	d.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/overlay/api"
 )
 
@@ -12,13 +13,13 @@ import (
 func TestLastWordCounts(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
-		second Request
+		second agentapi.LeaveRequest
 		ends   error // of the attempt that was under way
 		want   int   // attempts
 	}{
-		{"the same again", Request{}, nil, 1},
-		{"it failed by what was asked first", Request{Force: true}, &api.Error{Message: "it needs force"}, 2},
-		{"its key is to be kept after all", Request{KeepIdentity: true}, nil, 2},
+		{"the same again", agentapi.LeaveRequest{}, nil, 1},
+		{"it failed by what was asked first", agentapi.LeaveRequest{Force: true}, &api.Error{Message: "it needs force"}, 2},
+		{"its key is to be kept after all", agentapi.LeaveRequest{KeepIdentity: true}, nil, 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "run", "left")
@@ -31,7 +32,7 @@ func TestLastWordCounts(t *testing.T) {
 				}
 				return err
 			}
-			if err := d.run(Request{}, attempt); err != nil {
+			if err := d.run(agentapi.LeaveRequest{}, attempt); err != nil {
 				t.Fatal(err)
 			}
 			id := d.Status().ID
@@ -58,7 +59,7 @@ func TestRequestIsWrittenDownFirst(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := New(Options{File: filepath.Join(dir, "run", "left")})
-	err := d.run(Request{}, func() error { t.Error("begun"); return nil })
+	err := d.run(agentapi.LeaveRequest{}, func() error { t.Error("begun"); return nil })
 	d.tasks.Wait()
 	if err == nil || d.Status().Asked {
 		t.Errorf("got %v, %+v", err, d.Status())

@@ -3,25 +3,27 @@ package genesis
 import (
 	"encoding/json"
 	"fmt"
-
-	"github.com/kairos-io/kairos/agent/store"
 )
 
-// NewStore keeps the votes in the node's state file. The phase becomes Promised
-// in the same write as the first vote. The store must have been loaded.
-func NewStore(s *store.Store) Store { return nodeStore{s} }
+// StateFile is the part of a node's state file that is for votes; *store.Store
+// implements it, which must have been loaded.
+type StateFile interface {
+	// Votes decodes them into v, which stays as it is where there are none.
+	Votes(v any) error
+	// SaveVotes keeps them; cast says that there is one, in the same write.
+	SaveVotes(raw json.RawMessage, cast bool) error
+}
 
-type nodeStore struct{ s *store.Store }
+// NewStore keeps the votes in the node's state file. The phase becomes Promised
+// in the same write as the first vote.
+func NewStore(f StateFile) Store { return nodeStore{f} }
+
+type nodeStore struct{ file StateFile }
 
 // Load implements Store.
-func (n nodeStore) Load() (State, error) {
-	raw := n.s.State().Genesis
-	if len(raw) == 0 {
-		return State{}, nil
-	}
-	var st State
-	if err := json.Unmarshal(raw, &st); err != nil {
-		return State{}, fmt.Errorf("votes in %s: %w: %w", n.s.Path(), store.ErrCorrupt, err)
+func (n nodeStore) Load() (st State, err error) {
+	if err := n.file.Votes(&st); err != nil {
+		return State{}, err
 	}
 	return st, nil
 }
@@ -32,11 +34,5 @@ func (n nodeStore) Save(st State) error {
 	if err != nil {
 		return fmt.Errorf("encode votes: %w", err)
 	}
-	return n.s.Update(func(s *store.State) error {
-		s.Genesis = raw
-		if s.Phase == store.Idle && len(st.Votes) > 0 {
-			s.Phase = store.Promised
-		}
-		return nil
-	})
+	return n.file.SaveVotes(raw, len(st.Votes) > 0)
 }

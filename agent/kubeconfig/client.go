@@ -18,9 +18,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/template"
 	"time"
 
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/overlay/api"
 	"github.com/kairos-io/kairos/overlay/identity"
 )
@@ -47,7 +47,7 @@ type Client struct {
 	Local func(context.Context, GrantRequest) (Grant, error)
 	// Verify reads what an agent answered at ProofPath for a network_id. Its error
 	// means that the answer proves nothing.
-	Verify func(networkID string, proof []byte) (Proven, error)
+	Verify func(networkID string, proof []byte) (agentapi.Proven, error)
 }
 
 // Request is what a person asks for.
@@ -181,39 +181,38 @@ type file struct {
 	key       []byte
 }
 
-// Every value is quoted by strconv.Quote or base64: both are valid in YAML's double quotes.
-var fileTemplate = template.Must(template.New("kubeconfig").Parse(`apiVersion: v1
+// fileFormat takes the name of cluster and context, that of the user, server, CA,
+// certificate and key. Every value is quoted by strconv.Quote or base64: both are
+// valid in YAML's double quotes. A template would keep the linker from leaving out
+// methods that nothing calls, in every program that can do this.
+const fileFormat = `apiVersion: v1
 kind: Config
 clusters:
-- name: {{.Name}}
+- name: %[1]s
   cluster:
-    server: {{.Server}}
-    certificate-authority-data: {{.CA}}
+    server: %[3]s
+    certificate-authority-data: %[4]s
 users:
-- name: {{.User}}
+- name: %[2]s
   user:
-    client-certificate-data: {{.Cert}}
-    client-key-data: {{.Key}}
+    client-certificate-data: %[5]s
+    client-key-data: %[6]s
 contexts:
-- name: {{.Name}}
+- name: %[1]s
   context:
-    cluster: {{.Name}}
-    user: {{.User}}
-current-context: {{.Name}}
+    cluster: %[1]s
+    user: %[2]s
+current-context: %[1]s
 preferences: {}
-`))
+`
 
 func render(f file) (string, error) {
 	if !strings.HasPrefix(f.grant.Server, "https://") || len(f.grant.CA) == 0 || len(f.grant.Certificate) == 0 {
 		return "", errors.New("the server's answer is incomplete")
 	}
 	b64 := base64.StdEncoding.EncodeToString
-	var b strings.Builder
-	err := fileTemplate.Execute(&b, map[string]string{
-		"Name": strconv.Quote(f.networkID), "User": strconv.Quote("kairos-" + f.networkID), "Server": strconv.Quote(f.grant.Server),
-		"CA": b64(f.grant.CA), "Cert": b64(f.grant.Certificate), "Key": b64(f.key),
-	})
-	return b.String(), err
+	return fmt.Sprintf(fileFormat, strconv.Quote(f.networkID), strconv.Quote("kairos-"+f.networkID), strconv.Quote(f.grant.Server),
+		b64(f.grant.CA), b64(f.grant.Certificate), b64(f.key)), nil
 }
 
 // Handler answers POST with a Request by an Answer: for the local control

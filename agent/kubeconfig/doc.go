@@ -12,11 +12,7 @@
 // the binding away takes the rights of all certificates away.
 package kubeconfig
 
-import (
-	"time"
-
-	"github.com/kairos-io/kairos/overlay/identity"
-)
+import "time"
 
 // Path is where a server's agent answers GrantRequests.
 const Path = "/v1/kubeconfig"
@@ -24,12 +20,6 @@ const Path = "/v1/kubeconfig"
 // ProofPath is where an agent answers with the proof of its cluster: the
 // agreement's certificate. It takes nothing.
 const ProofPath = "/v1/proof"
-
-// Proven is what such a proof says.
-type Proven struct {
-	UID     string        // of the cluster
-	Servers []identity.ID // whom the agreement named
-}
 
 // Lifetimes of a client certificate.
 const (

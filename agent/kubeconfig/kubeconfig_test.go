@@ -26,6 +26,7 @@ import (
 	"testing"
 	"time"
 
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/overlay/api"
 	"github.com/kairos-io/kairos/overlay/identity"
 )
@@ -166,7 +167,7 @@ type fakeMesh struct {
 	nodes  []api.Node
 	issuer *Issuer
 	down   map[identity.ID]bool
-	proofs map[identity.ID]Proven // where not the default
+	proofs map[identity.ID]agentapi.Proven // where not the default
 }
 
 func (f *fakeMesh) Status(context.Context) (api.Status, error) {
@@ -202,6 +203,7 @@ func (f *fakeMesh) proof(of identity.ID) ([]byte, error) {
 	for _, n := range f.nodes {
 		if !ok {
 			p.Servers = append(p.Servers, n.ID)
+			p.Servers = append(p.Servers, n.ID)
 		}
 		if !ok && n.ID == of {
 			p.UID = n.Annotations[api.NoteClusterUID]
@@ -211,7 +213,7 @@ func (f *fakeMesh) proof(of identity.ID) ([]byte, error) {
 }
 
 func (f *fakeMesh) client() Client {
-	return Client{Overlay: f, Peers: f, Verify: func(_ string, raw []byte) (p Proven, err error) {
+	return Client{Overlay: f, Peers: f, Verify: func(_ string, raw []byte) (p agentapi.Proven, err error) {
 		err = json.Unmarshal(raw, &p)
 		if err == nil && p.UID == forged {
 			err = errors.New("forged")
@@ -309,19 +311,19 @@ func TestFetchExplains(t *testing.T) {
 func TestFetchAsksWhoWasNamed(t *testing.T) {
 	i := newIssuer(t, 24*time.Hour)
 	server := i.server(t)
-	named := Proven{UID: uid, Servers: []identity.ID{{2}}}
+	named := agentapi.Proven{UID: uid, Servers: []identity.ID{{2}}}
 	for _, tc := range []struct {
 		name  string
 		liar  map[string]string
-		proof Proven
+		proof agentapi.Proven
 	}{
 		{"the same cluster, its own authority", with(server, api.NoteCA, "other"), named},
 		{"another cluster, with the proof of this one", with(server, api.NoteClusterUID, "other"), named},
-		{"another cluster, with a bad proof", with(server, api.NoteClusterUID, "other"), Proven{UID: forged, Servers: []identity.ID{{1}}}},
+		{"another cluster, with a bad proof", with(server, api.NoteClusterUID, "other"), agentapi.Proven{UID: forged, Servers: []identity.ID{{1}}}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			f := &fakeMesh{issuer: &i, nodes: []api.Node{node(1, "home", tc.liar), node(2, "home", server)},
-				proofs: map[identity.ID]Proven{{1}: tc.proof, {2}: named}}
+				proofs: map[identity.ID]agentapi.Proven{{1}: tc.proof, {2}: named}}
 			if _, err := f.client().Fetch(t.Context(), Request{}); err != nil {
 				t.Errorf("with a liar beside the server: %v", err)
 			}

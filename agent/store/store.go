@@ -159,6 +159,31 @@ func (s *Store) SaveRole(next State) error {
 	})
 }
 
+// Votes decodes the votes into v, which stays as it is where there are none.
+// Votes that cannot be read are ErrCorrupt.
+func (s *Store) Votes(v any) error {
+	raw := s.State().Genesis
+	if len(raw) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(raw, v); err != nil {
+		return fmt.Errorf("votes in %s: %w: %w", s.path, ErrCorrupt, err)
+	}
+	return nil
+}
+
+// SaveVotes replaces the votes. cast says that there is one: the phase becomes
+// Promised in the same write.
+func (s *Store) SaveVotes(raw json.RawMessage, cast bool) error {
+	return s.Update(func(st *State) error {
+		st.Genesis = raw
+		if st.Phase == Idle && cast {
+			st.Phase = Promised
+		}
+		return nil
+	})
+}
+
 // Forget makes the node one that belongs to no cluster. Its votes stay: under the
 // same key it must not vote twice.
 func (s *Store) Forget() error {

@@ -12,7 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/kairos-io/kairos/agent"
+	"github.com/kairos-io/kairos/agent/genesis"
 	"github.com/kairos-io/kairos/agent/kubeconfig"
 	"github.com/kairos-io/kairos/agent/peer"
 	"github.com/kairos-io/kairos/overlay"
@@ -25,8 +25,8 @@ import (
 // Ranges of Kubernetes inside a cluster. The overlay does not know them: it is
 // told what to accept and what never to take for an underlay address.
 var (
-	podRange     = netip.MustParsePrefix("10.42.0.0/16")
-	serviceRange = netip.MustParsePrefix("10.43.0.0/16")
+	PodRange     = netip.MustParsePrefix("10.42.0.0/16")
+	ServiceRange = netip.MustParsePrefix("10.43.0.0/16")
 )
 
 // abstractEnv is set in the container image, where a bridge shares no directory
@@ -64,7 +64,7 @@ identity, which your state directory (~/.local/state/kairos) keeps for the next 
 	flags.StringVar(&f.networkID, "network-id", "kairos", "the cluster to look at, where several share the network")
 	flags.StringVar(&f.iface, "interface", "kairos0", "name of the interface to make")
 	flags.StringVar(&f.cidr, "cidr", "", "IPv4 range of the overlay, if the machines' configuration sets overlay.cidr")
-	flags.StringVar(&f.api, "api", defaultAPI, "loopback address of the read-only API; off for none")
+	flags.StringVar(&f.api, "api", DefaultAPI, "loopback address of the read-only API; off for none")
 	flags.StringSliceVar(&f.listen, "listen", []string{"0.0.0.0:0", "[::]:0"}, "underlay addresses to listen on (UDP and TCP); port 0 takes any")
 	flags.StringSliceVar(&f.peers, "peer", nil, "a machine to call, host:port or a multiaddress; may be repeated")
 	flags.StringVar(&f.name, "name", "", "what this machine is called on the network (default: its host name)")
@@ -74,7 +74,7 @@ identity, which your state directory (~/.local/state/kairos) keeps for the next 
 	flags.StringVar(&f.stateDir, "state-dir", "", "keep this member's identity and address here (default: below your own state directory)")
 	flags.BoolVar(&f.ephemeral, "ephemeral", false, "be a new member, and keep nothing of it")
 	cmd.MarkFlagsMutuallyExclusive("state-dir", "ephemeral")
-	flags.StringVar(&f.socket, "socket", overlaySocket, "control socket to make")
+	flags.StringVar(&f.socket, "socket", OverlaySocket, "control socket to make")
 	flags.BoolVar(&f.abstract, "abstract-socket", os.Getenv(abstractEnv) != "", "be found by get-kubeconfig in another container with the host's network (the default in the container image)")
 	flags.StringVar(&f.logLevel, "log-level", "warn", "debug, info, warn or error")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -98,7 +98,7 @@ func (f *bridgeFlags) options(env *Env, cmd *cobra.Command) (overlay.Options, er
 	if err := checkNetworkID(f.networkID); err != nil {
 		return o, err
 	}
-	if o.API, err = parseAPI(f.api); err != nil {
+	if o.API, err = ParseAPI(f.api); err != nil {
 		return o, err
 	}
 	if o.Listen, err = parseListen(f.listen); err != nil {
@@ -106,24 +106,24 @@ func (f *bridgeFlags) options(env *Env, cmd *cobra.Command) (overlay.Options, er
 	}
 	if f.cidr != "" {
 		if o.CIDR, err = netip.ParsePrefix(f.cidr); err != nil {
-			return o, usagef("--cidr: %q is not an IPv4 range such as 10.144.0.0/16", f.cidr)
+			return o, Usagef("--cidr: %q is not an IPv4 range such as 10.144.0.0/16", f.cidr)
 		}
 	}
-	if o.Log, err = newLog(env.Stderr, f.logLevel, textLog); err != nil {
+	if o.Log, err = NewLog(env.Stderr, f.logLevel, TextLog); err != nil {
 		return o, err
 	}
 	if len(f.iface) == 0 || len(f.iface) > 15 || strings.ContainsAny(f.iface, "/ :") {
-		return o, usagef("--interface: %q is not an interface name of at most 15 characters", f.iface)
+		return o, Usagef("--interface: %q is not an interface name of at most 15 characters", f.iface)
 	}
 	if o.Name = f.name; o.Name == "" {
 		if o.Name, err = os.Hostname(); err != nil {
-			return o, withHint(fmt.Errorf("read the host name: %w", err), "give a name with --name")
+			return o, WithHint(fmt.Errorf("read the host name: %w", err), "give a name with --name")
 		}
 	}
-	o.Kind, o.NetworkID, o.Version = api.KindBridge, f.networkID, version()
+	o.Kind, o.NetworkID, o.Version = api.KindBridge, f.networkID, RunningVersion()
 	o.Interface, o.Peers, o.MDNS, o.MTU, o.DNS = f.iface, f.peers, !f.noMDNS, f.mtu, !f.noDNS
-	o.Exclude = []netip.Prefix{podRange, serviceRange}
-	o.Routes = api.Routes{Accept: api.Accept{NetworkID: f.networkID, Range: podRange}}
+	o.Exclude = []netip.Prefix{PodRange, ServiceRange}
+	o.Routes = api.Routes{Accept: api.Accept{NetworkID: f.networkID, Range: PodRange}}
 	o.StateDir, o.Socket, o.SocketUID, o.Abstract = f.stateDir, f.socket, sudoUID(), f.abstract
 	if f.stateDir == "" && !f.ephemeral {
 		keepIdentity(&o)
@@ -147,27 +147,27 @@ func bridge(ctx context.Context, env *Env, opts overlay.Options, kept bool) erro
 	local := api.NewClient(opts.Socket)
 	defer local.CloseIdle()
 	opts.Control = bridgeControl(local, opts)
-	opts.Tell = func(c api.Condition) { env.say("%s", conditionLine(c)) }
+	opts.Tell = func(c api.Condition) { env.Say("%s", conditionLine(c)) }
 	node, err := startBridge(ctx, env, opts, kept)
 	if err != nil {
-		return explainStart(err, opts)
+		return ExplainStart(err, opts)
 	}
 	s := node.Status()
-	env.say("this machine is %s on the network: %s and %s on %s", s.Name, s.Addresses[0], s.Addresses[1], s.Interface)
+	env.Say("this machine is %s on the network: %s and %s on %s", s.Name, s.Addresses[0], s.Addresses[1], s.Interface)
 	if opts.API.IsValid() {
-		env.say("the nodes: `kairos status`, or http://localhost:%d", opts.API.Port())
+		env.Say("the nodes: `kairos status`, or http://localhost:%d", opts.API.Port())
 	}
 	if opts.Abstract {
-		env.say("in a second container with the host's network: `get-kubeconfig > kubeconfig`, then `kubectl --kubeconfig kubeconfig get nodes`")
+		env.Say("in a second container with the host's network: `get-kubeconfig > kubeconfig`, then `kubectl --kubeconfig kubeconfig get nodes`")
 	} else {
-		env.say("in a second window: `kairos get-kubeconfig > kubeconfig`, then `kubectl --kubeconfig kubeconfig get nodes`")
+		env.Say("in a second window: `kairos get-kubeconfig > kubeconfig`, then `kubectl --kubeconfig kubeconfig get nodes`")
 	}
-	env.say("Ctrl-C leaves the network")
-	go follow(node, func(line string) { env.say("%s", line) })
+	env.Say("Ctrl-C leaves the network")
+	go Follow(node, func(line string) { env.Say("%s", line) })
 	if err := node.Wait(); err != nil {
 		return fmt.Errorf("the network failed: %w", err)
 	}
-	env.say("left the network")
+	env.Say("left the network")
 	return nil
 }
 
@@ -183,35 +183,35 @@ func conditionLine(c api.Condition) string {
 // own: it gets kubeconfigs for the person behind it, as a member among members.
 func bridgeControl(local *api.Client, opts overlay.Options) map[string]http.Handler {
 	agents := peer.New(peer.Options{Overlay: local, Log: opts.Log})
-	client := kubeconfig.Client{Overlay: local, Peers: agents, Verify: agent.VerifyProof(opts.Token)}
+	client := kubeconfig.Client{Overlay: local, Peers: agents, Verify: genesis.Verifier(opts.Token)}
 	return map[string]http.Handler{"kubeconfig": client.Handler()}
 }
 
-// explainStart adds the step that helps to why the network did not start.
-func explainStart(err error, opts overlay.Options) error {
+// ExplainStart adds the step that helps to why the network did not start.
+func ExplainStart(err error, opts overlay.Options) error {
 	switch {
 	case errors.Is(err, overlay.ErrOptions):
-		return usageError{err}
+		return UsageError{err}
 	case errors.Is(err, overlay.ErrRunning):
-		return withHint(err, "this machine is on a network already: see `kairos status`; for a second one give --socket, --interface and --api")
+		return WithHint(err, "this machine is on a network already: see `kairos status`; for a second one give --socket, --interface and --api")
 	case errors.Is(err, overlay.ErrNetwork):
-		return withHint(err, "give it the token back that it had, or take it out of that network with `kairos reset`; a bridge can have another --state-dir")
+		return WithHint(err, "give it the token back that it had, or take it out of that network with `kairos reset`; a bridge can have another --state-dir")
 	case errors.Is(err, overlay.ErrAPITaken):
-		return withHint(err, "choose another address with --api 127.0.0.1:PORT, or --api off")
+		return WithHint(err, "choose another address with --api 127.0.0.1:PORT, or --api off")
 	case errors.Is(err, mesh.ErrPortTaken):
-		return withHint(err, "choose another port with --listen 0.0.0.0:PORT, or port 0 for any")
+		return WithHint(err, "choose another port with --listen 0.0.0.0:PORT, or port 0 for any")
 	case errors.Is(err, tun.ErrNameTaken):
-		return withHint(err, "choose another name with --interface NAME")
+		return WithHint(err, "choose another name with --interface NAME")
 	case errors.Is(err, tun.ErrNoDevice):
-		return withHint(err, "run `sudo modprobe tun`, or give the container the device /dev/net/tun")
+		return WithHint(err, "run `sudo modprobe tun`, or give the container the device /dev/net/tun")
 	case errors.Is(err, tun.ErrRouteTaken):
-		return withHint(err, "this machine's network uses that range; set overlay.cidr on all machines and --cidr here")
+		return WithHint(err, "this machine's network uses that range; set overlay.cidr on all machines and --cidr here")
 	case errors.Is(err, tun.ErrPermission), errors.Is(err, os.ErrPermission):
-		return withHint(err, "run it with sudo")
+		return WithHint(err, "run it with sudo")
 	case errors.Is(err, overlay.ErrStateInUse):
-		return withHint(err, "stop the other one, or choose another directory with --state-dir")
+		return WithHint(err, "stop the other one, or choose another directory with --state-dir")
 	case errors.Is(err, identity.ErrKeyFile), errors.Is(err, identity.ErrKeyMode):
-		return withHint(err, "see --state-dir %s", opts.StateDir)
+		return WithHint(err, "see --state-dir %s", opts.StateDir)
 	}
 	return err
 }
@@ -221,13 +221,13 @@ func checkNetworkID(s string) error {
 	ok := len(s) > 0 && len(s) <= 63 && s[0] != '-' && s[len(s)-1] != '-' &&
 		strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
 	if !ok {
-		return usagef("--network-id: %q is not 1 to 63 of a-z, 0-9 and -, not at the ends", s)
+		return Usagef("--network-id: %q is not 1 to 63 of a-z, 0-9 and -, not at the ends", s)
 	}
 	return nil
 }
 
-// parseAPI reads the address of the read-only API: loopback only, or off.
-func parseAPI(s string) (netip.AddrPort, error) {
+// ParseAPI reads the address of the read-only API: loopback only, or off.
+func ParseAPI(s string) (netip.AddrPort, error) {
 	if s == "off" {
 		return netip.AddrPort{}, nil
 	}
@@ -237,10 +237,10 @@ func parseAPI(s string) (netip.AddrPort, error) {
 	}
 	addr, err := netip.ParseAddrPort(text)
 	if err != nil || addr.Port() == 0 {
-		return addr, usagef("--api: %q is not address:port such as %s, nor off", s, defaultAPI)
+		return addr, Usagef("--api: %q is not address:port such as %s, nor off", s, DefaultAPI)
 	}
 	if !addr.Addr().IsLoopback() {
-		return addr, usagef("--api: %s is not on loopback; the api has no login, so it never listens elsewhere", addr.Addr())
+		return addr, Usagef("--api: %s is not on loopback; the api has no login, so it never listens elsewhere", addr.Addr())
 	}
 	return addr, nil
 }
@@ -250,12 +250,12 @@ func parseListen(list []string) ([]netip.AddrPort, error) {
 	for _, s := range list {
 		addr, err := netip.ParseAddrPort(s)
 		if err != nil {
-			return nil, usagef("--listen: %q is not address:port such as 0.0.0.0:4171", s)
+			return nil, Usagef("--listen: %q is not address:port such as 0.0.0.0:4171", s)
 		}
 		out = append(out, addr)
 	}
 	if len(out) == 0 {
-		return nil, usagef("--listen: no address")
+		return nil, Usagef("--listen: no address")
 	}
 	return out, nil
 }

@@ -87,7 +87,7 @@ func startBridge(ctx context.Context, env *Env, opts overlay.Options, kept bool)
 	}
 	opts.StateDir, opts.StateOwner = "", nil
 	if node, err = overlay.Start(ctx, opts); err == nil {
-		env.say("another bridge of yours is on this network: this one is a new member until it ends")
+		env.Say("another bridge of yours is on this network: this one is a new member until it ends")
 	}
 	return node, err
 }

@@ -1,5 +1,5 @@
-// Package cli is the command line of both programs: kairos, for a person, and
-// kairos-agent, for the units of a node. One file per verb; each parses and
-// checks its input, calls one function of the product and prints. The rules of
-// output are at the top of output.go.
+// Package cli is kairos, the command line of a person, on a node and anywhere
+// else. One file per verb; each parses and checks its input, calls one function of
+// the product and prints. The rules of output, which the node's program follows
+// too, are at the top of output.go.
 package cli

@@ -6,9 +6,9 @@ import (
 	"github.com/kairos-io/kairos/overlay"
 )
 
-// follow tells in one line how a network is, now and whenever that changes:
+// Follow tells in one line how a network is, now and whenever that changes:
 // what is waited for, and that it came. It ends with the node.
-func follow(node *overlay.Node, tell func(line string)) {
+func Follow(node *overlay.Node, tell func(line string)) {
 	var revision uint64
 	last := ""
 	for {

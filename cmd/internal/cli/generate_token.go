@@ -54,11 +54,11 @@ belongs on no machine of the network. It cannot be added to a token later.`,
 func (f *generateFlags) check(cmd *cobra.Command) error {
 	switch {
 	case f.output != "text" && f.output != "yaml":
-		return usagef("output must be text or yaml, not %q", f.output)
+		return Usagef("output must be text or yaml, not %q", f.output)
 	case f.nodes < 1 || f.nodes > token.MaxNodes:
-		return usagef("nodes must be from 1 to %d, not %d", token.MaxNodes, f.nodes)
+		return Usagef("nodes must be from 1 to %d, not %d", token.MaxNodes, f.nodes)
 	case cmd.Flags().Changed("owner-key") && f.ownerKey == "":
-		return usagef("--owner-key needs the name of a new file")
+		return Usagef("--owner-key needs the name of a new file")
 	}
 	return nil
 }
@@ -70,34 +70,34 @@ func (f *generateFlags) generate(env *Env) (token.Token, error) {
 		return t, err
 	}
 	if t, err = t.WithPeers(f.peers); err != nil {
-		return t, usagef("--peer: %w", err)
+		return t, Usagef("--peer: %w", err)
 	}
 	if f.ownerKey == "" {
 		return t, nil
 	}
 	key, err := identity.NewKeyFile(f.ownerKey, rand.Reader)
 	if errors.Is(err, fs.ErrExist) {
-		return t, withHint(usagef("--owner-key: %s is there already, and no key is ever overwritten", f.ownerKey), "name a file that does not exist yet")
+		return t, WithHint(Usagef("--owner-key: %s is there already, and no key is ever overwritten", f.ownerKey), "name a file that does not exist yet")
 	}
 	if err != nil {
 		return t, fmt.Errorf("--owner-key: %w", err)
 	}
-	env.say("the owner's key is in %s: keep it, and a copy, where no machine of the network is", f.ownerKey)
+	env.Say("the owner's key is in %s: keep it, and a copy, where no machine of the network is", f.ownerKey)
 	return t.WithOwner(token.PinOf(key.ID())), nil
 }
 
 func writeToken(env *Env, t token.Token, output string) {
 	if output == "yaml" {
-		fmt.Fprintf(env.result(), cloudConfig, t.Reveal())
+		fmt.Fprintf(env.Result(), cloudConfig, t.Reveal())
 	} else {
-		fmt.Fprintln(env.result(), t.Reveal())
+		fmt.Fprintln(env.Result(), t.Reveal())
 	}
 	if t.Nodes() == 1 {
-		env.say("made for one machine: it starts a cluster alone; use it on one machine only until that cluster runs")
+		env.Say("made for one machine: it starts a cluster alone; use it on one machine only until that cluster runs")
 	} else {
-		env.say("made for %d machines: the cluster starts once %d of them see each other", t.Nodes(), t.Quorum())
+		env.Say("made for %d machines: the cluster starts once %d of them see each other", t.Nodes(), t.Quorum())
 	}
-	env.say("whoever has it can join: keep it secret")
+	env.Say("whoever has it can join: keep it secret")
 }
 
 const cloudConfig = `#cloud-config

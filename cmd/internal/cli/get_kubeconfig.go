@@ -33,7 +33,7 @@ asker, which expires.`,
 	cmd.Flags().StringVar(&socket, "socket", "", "control socket to ask (default: the node's agent, then the overlay or bridge)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if ttl < kubeconfig.MinTTL || ttl > kubeconfig.MaxTTL {
-			return usagef("ttl must be from %s to %s, not %s", kubeconfig.MinTTL, kubeconfig.MaxTTL, ttl)
+			return Usagef("ttl must be from %s to %s, not %s", kubeconfig.MinTTL, kubeconfig.MaxTTL, ttl)
 		}
 		if cmd.Flags().Changed("network-id") {
 			if err := checkNetworkID(networkID); err != nil {
@@ -42,12 +42,12 @@ asker, which expires.`,
 		}
 		ctx, cancel := context.WithTimeout(cmd.Context(), kubeconfigTimeout)
 		defer cancel()
-		sockets := []string{agentSocket, overlaySocket}
+		sockets := []string{AgentSocket, OverlaySocket}
 		if os.Getenv(abstractEnv) != "" {
 			// Only where a bridge may be in another container: root in any container with
 			// the host's network could take the name, and a kubeconfig can name a program
 			// that kubectl runs.
-			sockets = append(sockets, api.Abstract(overlaySocket))
+			sockets = append(sockets, api.Abstract(OverlaySocket))
 		}
 		if socket != "" {
 			sockets = []string{socket}
@@ -56,7 +56,7 @@ asker, which expires.`,
 		if err != nil {
 			return explainSocket(err)
 		}
-		env.result().WriteString(text)
+		env.Result().WriteString(text)
 		return nil
 	}
 	return cmd
@@ -76,7 +76,7 @@ func askKubeconfig(ctx context.Context, sockets []string, req kubeconfig.Request
 			return "", fmt.Errorf("the answer of %s holds no kubeconfig", path)
 		case err == nil:
 			return out.Kubeconfig, nil
-		case !unreachable(err):
+		case !Unreachable(err):
 			return "", noKubeconfigHere(err)
 		case failed == nil || errors.Is(err, api.ErrForbidden):
 			failed = err
@@ -89,7 +89,7 @@ func askKubeconfig(ctx context.Context, sockets []string, req kubeconfig.Request
 func noKubeconfigHere(err error) error {
 	var e *api.Error
 	if errors.As(err, &e) && e.Status == http.StatusNotFound && e.Hint == api.HintNoPath {
-		return withHint(errors.New("the overlay here has no cluster agent beside it"), "see `systemctl status kairos-agent`")
+		return WithHint(errors.New("the overlay here has no cluster agent beside it"), "see `systemctl status kairos-agent`")
 	}
 	return err
 }

@@ -5,28 +5,28 @@ import (
 	"log/slog"
 )
 
-// logFormat is how records look: for a person at a terminal, or for the journal,
+// LogFormat is how records look: for a person at a terminal, or for the journal,
 // which adds time and program itself.
-type logFormat int
+type LogFormat int
 
 const (
-	textLog logFormat = iota
-	journalLog
+	TextLog LogFormat = iota
+	JournalLog
 )
 
-// newLog makes the one logger of a program.
-func newLog(w io.Writer, level string, format logFormat) (*slog.Logger, error) {
+// NewLog makes the one logger of a program.
+func NewLog(w io.Writer, level string, format LogFormat) (*slog.Logger, error) {
 	var l slog.Level
 	switch level {
 	case "debug", "info", "warn", "error":
 		if err := l.UnmarshalText([]byte(level)); err != nil {
-			return nil, usagef("log level: %w", err)
+			return nil, Usagef("log level: %w", err)
 		}
 	default:
-		return nil, usagef("log level must be debug, info, warn or error, not %q", level)
+		return nil, Usagef("log level must be debug, info, warn or error, not %q", level)
 	}
 	opts := &slog.HandlerOptions{Level: l}
-	if format == journalLog {
+	if format == JournalLog {
 		opts.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
 			if len(groups) == 0 && a.Key == slog.TimeKey {
 				return slog.Attr{}

@@ -14,7 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/kairos-io/kairos/agent/console"
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/overlay/token"
 )
 
@@ -34,40 +34,47 @@ import (
 //     question may answer with a code of its own, which its help names.
 //   - No secret is ever printed, except by the verb whose result it is.
 
+// Exit codes.
 const (
-	exitOK      = 0
-	exitFailure = 1
-	exitUsage   = 2
+	ExitOK      = 0
+	ExitFailure = 1
+	ExitUsage   = 2
 )
 
 // Env is what a command may touch of the process. Tests bring their own.
 type Env struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
-	program        string
+	Program        string       // who speaks; Run sets it
 	out            bytes.Buffer // the result, until the command succeeded
 	started        bool         // a command's own code ran: what failed before was the input
 	code           int          // what a command that succeeded exits with, if not 0
-	terminal       *bool        // whether a person is there; nil: look at the streams
+	Terminal       *bool        // whether a person is there; nil: look at the streams
 }
 
-// say prints one line for a person.
-func (e *Env) say(format string, args ...any) {
+// Say prints one line for a person.
+func (e *Env) Say(format string, args ...any) {
 	// Nobody is left to tell that standard error is gone.
-	_, _ = fmt.Fprintf(e.Stderr, e.program+": "+format+"\n", args...)
+	_, _ = fmt.Fprintf(e.Stderr, e.Program+": "+format+"\n", args...)
 }
 
-// result is where a command writes what it was asked for; it never fails.
-func (e *Env) result() *bytes.Buffer { return &e.out }
+// Result is where a command writes what it was asked for; it never fails.
+func (e *Env) Result() *bytes.Buffer { return &e.out }
 
-// usageError is wrong input: exit code 2.
-type usageError struct{ err error }
+// Exit makes a command that succeeds exit with a code of its own.
+func (e *Env) Exit(code int) { e.code = code }
 
-func (e usageError) Error() string { return e.err.Error() }
-func (e usageError) Unwrap() error { return e.err }
+// UsageError is wrong input: exit code 2.
+type UsageError struct{ Err error }
 
-// usagef makes an error with exit code 2.
-func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+// Error implements error.
+func (e UsageError) Error() string { return e.Err.Error() }
+
+// Unwrap returns what is wrong.
+func (e UsageError) Unwrap() error { return e.Err }
+
+// Usagef makes an error with exit code 2.
+func Usagef(format string, args ...any) error { return UsageError{fmt.Errorf(format, args...)} }
 
 // hintError carries what to do next.
 type hintError struct {
@@ -78,8 +85,8 @@ type hintError struct {
 func (e hintError) Error() string { return e.err.Error() }
 func (e hintError) Unwrap() error { return e.err }
 
-// withHint adds what a person can do about err.
-func withHint(err error, format string, args ...any) error {
+// WithHint adds what a person can do about err.
+func WithHint(err error, format string, args ...any) error {
 	return hintError{err, fmt.Sprintf(format, args...)}
 }
 
@@ -97,11 +104,12 @@ func Main(p Program) int {
 	// write fails, and does not end the process before it has cleaned up.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	env := &Env{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
-	return run(ctx, p(env), env, os.Args[1:])
+	return Run(ctx, p(env), env, os.Args[1:])
 }
 
-func run(ctx context.Context, root *cobra.Command, env *Env, args []string) int {
-	env.program = root.Name()
+// Run runs one command and returns the exit code.
+func Run(ctx context.Context, root *cobra.Command, env *Env, args []string) int {
+	env.Program = root.Name()
 	prepare(env, root)
 	root.SetArgs(args)
 	root.SetIn(env.Stdin)
@@ -113,14 +121,14 @@ func run(ctx context.Context, root *cobra.Command, env *Env, args []string) int 
 			return env.code
 		}
 		if errors.Is(err, syscall.EPIPE) {
-			return exitFailure // nobody wants to know: `kairos status | head -1`
+			return ExitFailure // nobody wants to know: `kairos status | head -1`
 		}
 		err = fmt.Errorf("write the result: %w", err)
 	}
 	if !env.started {
-		err = withHint(usageError{err}, "%s", cmp.Or(hintOf(err), "see `"+cmd.CommandPath()+" --help`"))
+		err = WithHint(UsageError{err}, "%s", cmp.Or(HintOf(err), "see `"+cmd.CommandPath()+" --help`"))
 	}
-	return env.fail(err)
+	return env.Fail(err)
 }
 
 // prepare makes every command quiet about errors, which run reports, refuses
@@ -156,39 +164,40 @@ func noArguments(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	return withHint(fmt.Errorf("unexpected argument %q", args[0]), "see `%s --help`", c.CommandPath())
+	return WithHint(fmt.Errorf("unexpected argument %q", args[0]), "see `%s --help`", c.CommandPath())
 }
 
 func unknownCommand(c *cobra.Command, name string) error {
 	err := fmt.Errorf("unknown command %q", name)
 	c.SuggestionsMinimumDistance = 2
 	if near := c.SuggestionsFor(name); len(near) > 0 {
-		return withHint(err, "did you mean `%s %s`?", c.CommandPath(), near[0])
+		return WithHint(err, "did you mean `%s %s`?", c.CommandPath(), near[0])
 	}
-	return withHint(err, "see `%s --help`", c.CommandPath())
+	return WithHint(err, "see `%s --help`", c.CommandPath())
 }
 
-// fail prints err and its hint and returns the exit code.
-func (e *Env) fail(err error) int {
-	var many interface{ lines() []string }
+// Fail prints err and its hint and returns the exit code.
+func (e *Env) Fail(err error) int {
+	var many interface{ Lines() []string }
 	if errors.As(err, &many) {
-		for _, line := range many.lines() {
-			e.say("%s", oneLine(line))
+		for _, line := range many.Lines() {
+			e.Say("%s", OneLine(line))
 		}
 	} else {
-		e.say("%s", oneLine(err.Error()))
+		e.Say("%s", OneLine(err.Error()))
 	}
-	if h := hintOf(err); h != "" {
-		e.say("hint: %s", oneLine(h))
+	if h := HintOf(err); h != "" {
+		e.Say("hint: %s", OneLine(h))
 	}
-	var usage usageError
+	var usage UsageError
 	if errors.As(err, &usage) {
-		return exitUsage
+		return ExitUsage
 	}
-	return exitFailure
+	return ExitFailure
 }
 
-func hintOf(err error) string {
+// HintOf returns what a person can do about err, or "".
+func HintOf(err error) string {
 	var h hintError
 	if errors.As(err, &h) {
 		return h.hint
@@ -196,8 +205,8 @@ func hintOf(err error) string {
 	return ""
 }
 
-// oneLine keeps the promise of one line per error, whatever an error contains:
+// OneLine keeps the promise of one line per error, whatever an error contains:
 // part of it may come from another machine, or be a token in a wrong place.
-func oneLine(s string) string {
-	return token.Hide(console.Printable(strings.Join(strings.Fields(s), " ")))
+func OneLine(s string) string {
+	return token.Hide(agentapi.Printable(strings.Join(strings.Fields(s), " ")))
 }

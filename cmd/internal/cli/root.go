@@ -2,7 +2,8 @@ package cli
 
 import "github.com/spf13/cobra"
 
-// Kairos is the program of a person: kairos.
+// Kairos is the program of a person: kairos. What changes a machine's operating
+// system is in its node's program, which these verbs run: see node.go.
 func Kairos(env *Env) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "kairos",
@@ -13,18 +14,9 @@ func Kairos(env *Env) *cobra.Command {
   sudo kairos bridge --network-token-file FILE    join their network from here
   kairos get-kubeconfig > kubeconfig              in a second window`,
 	}
-	root.AddCommand(newGenerateToken(env), newBridge(env), newStatus(env), newGetKubeconfig(env),
-		newInstall(env), newUpgrade(env), newRollback(env), newReset(env), newVersion(env))
-	return root
-}
-
-// Agent is the program of a node's units: kairos-agent.
-func Agent(env *Env) *cobra.Command {
-	root := &cobra.Command{
-		Use:   "kairos-agent",
-		Short: "Run the parts of a Kairos node; started by systemd, rarely by hand",
+	root.AddCommand(newGenerateToken(env), newBridge(env), NewStatus(env, nil), newGetKubeconfig(env), NewVersion(env))
+	for _, v := range NodeVerbs {
+		root.AddCommand(newNodeVerb(v))
 	}
-	root.AddCommand(newIntake(env), newFetch(env), newHostname(env), newConfig(env), newOverlay(env), newRun(env),
-		newBootCheck(env), newConsole(env), newInstaller(env), newVersion(env))
 	return root
 }

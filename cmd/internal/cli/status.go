@@ -3,7 +3,6 @@ package cli
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -15,20 +14,19 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/kairos-io/kairos/agent/config"
-	"github.com/kairos-io/kairos/agent/console"
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/overlay/api"
 )
 
 // Where the daemons of a node, or a bridge, are reached.
 const (
-	overlaySocket = "/run/kairos/overlay/overlay.sock"
-	agentSocket   = "/run/kairos/agent/agent.sock"
-	defaultAPI    = "127.0.0.1:8080"
+	OverlaySocket = "/run/kairos/overlay/overlay.sock"
+	AgentSocket   = "/run/kairos/agent/agent.sock"
+	DefaultAPI    = "127.0.0.1:8080"
 )
 
-// askTimeout bounds a question to a local daemon.
-const askTimeout = 10 * time.Second
+// AskTimeout bounds a question to a local daemon.
+const AskTimeout = 10 * time.Second
 
 // statusReport is `kairos status -o json`.
 type statusReport struct {
@@ -39,7 +37,9 @@ type statusReport struct {
 	Waiting string       `json:"waiting,omitempty"`
 }
 
-func newStatus(env *Env) *cobra.Command {
+// NewStatus is the verb that shows the network. slots shows the slots of this
+// machine's operating system; nil where the node's program has to be run for it.
+func NewStatus(env *Env, slots func(root, output string) error) *cobra.Command {
 	var output, socket, addr, root string
 	var system bool
 	cmd := &cobra.Command{
@@ -53,18 +53,21 @@ time, loss of probes, largest packet in bytes, and why it is this path; with
 With --os, show what is in the slots of this machine's operating system instead.`,
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table, wide, json or yaml")
-	cmd.Flags().StringVar(&socket, "socket", overlaySocket, "control socket of the overlay")
-	cmd.Flags().StringVar(&addr, "api", defaultAPI, "address of the read-only API, asked when the socket cannot be")
+	cmd.Flags().StringVar(&socket, "socket", OverlaySocket, "control socket of the overlay")
+	cmd.Flags().StringVar(&addr, "api", DefaultAPI, "address of the read-only API, asked when the socket cannot be")
 	cmd.Flags().BoolVar(&system, "os", false, "show the slots of the operating system: which version runs, which boots next, why one failed")
 	cmd.Flags().StringVar(&root, "root", "/", "where the machine's file system begins, with --os and for its notes")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if !slices.Contains([]string{"table", "wide", "json", "yaml"}, output) {
-			return usagef("output must be table, wide, json or yaml, not %q", output)
+			return Usagef("output must be table, wide, json or yaml, not %q", output)
 		}
-		if system {
-			return writeOSStatus(env, root, output)
+		switch {
+		case system && slots != nil:
+			return slots(root, output)
+		case system:
+			return onNode("status --os", []string{"status", "--os", "--root", root, "--output", output})
 		}
-		ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
+		ctx, cancel := context.WithTimeout(cmd.Context(), AskTimeout)
 		defer cancel()
 		clients := []*api.Client{api.NewClient(socket)}
 		if !cmd.Flags().Changed("socket") {
@@ -74,11 +77,11 @@ With --os, show what is in the slots of this machine's operating system instead.
 		if err != nil {
 			return explainSocket(err)
 		}
-		notes := console.Notes{Root: root}
-		for _, p := range notes.All(console.Problem) {
+		notes := agentapi.Notes{Root: root}
+		for _, p := range notes.All(agentapi.Problem) {
 			report.Notes = append(report.Notes, "configuration refused: "+p)
 		}
-		report.Notes = append(report.Notes, notes.All(console.Note)...)
+		report.Notes = append(report.Notes, notes.All(agentapi.Note)...)
 		return writeStatus(env, report, output)
 	}
 	return cmd
@@ -90,7 +93,7 @@ func askStatus(ctx context.Context, clients []*api.Client) (statusReport, error)
 	var firstErr error
 	for _, c := range clients {
 		report, err := askOne(ctx, c)
-		if err == nil || !unreachable(err) {
+		if err == nil || !Unreachable(err) {
 			return report, err
 		}
 		if firstErr == nil {
@@ -100,7 +103,8 @@ func askStatus(ctx context.Context, clients []*api.Client) (statusReport, error)
 	return statusReport{}, firstErr
 }
 
-func unreachable(err error) bool {
+// Unreachable reports whether nobody answers, or not to this user.
+func Unreachable(err error) bool {
 	return errors.Is(err, api.ErrNotRunning) || errors.Is(err, api.ErrForbidden)
 }
 
@@ -133,17 +137,17 @@ func askOne(ctx context.Context, c *api.Client) (statusReport, error) {
 func explainSocket(err error) error {
 	switch {
 	case errors.Is(err, api.ErrNotRunning):
-		return withHint(fmt.Errorf("no bridge and no node runs on this machine: %w", err),
+		return WithHint(fmt.Errorf("no bridge and no node runs on this machine: %w", err),
 			"start `sudo kairos bridge --network-token-file FILE` in another window, or see `systemctl status kairos-overlay`")
 	case errors.Is(err, api.ErrForbidden):
-		return withHint(err, "the socket belongs to another user: run the command with sudo, or as the user who started the bridge")
+		return WithHint(err, "the socket belongs to another user: run the command with sudo, or as the user who started the bridge")
 	}
 	if errors.Is(err, api.ErrImpostor) {
-		return withHint(err, "see which program it is with `ss -xlp`; a bridge of your own can use another --socket")
+		return WithHint(err, "see which program it is with `ss -xlp`; a bridge of your own can use another --socket")
 	}
 	var answer *api.Error
 	if errors.As(err, &answer) && answer.Hint != "" {
-		return withHint(errors.New(answer.Message), "%s", answer.Hint)
+		return WithHint(errors.New(answer.Message), "%s", answer.Hint)
 	}
 	return err
 }
@@ -178,28 +182,15 @@ func waitingFor(r statusReport) string {
 }
 
 func writeStatus(env *Env, r statusReport, output string) error {
-	switch output {
-	case "json":
-		b, err := json.MarshalIndent(r, "", "  ")
-		if err != nil {
-			return fmt.Errorf("encode the status: %w", err)
-		}
-		env.result().Write(append(b, '\n'))
-		return nil
-	case "yaml":
-		b, err := config.ToYAML(r)
-		if err != nil {
-			return err
-		}
-		env.result().Write(b)
-		return nil
+	if output == "json" || output == "yaml" {
+		return env.WriteObject(r, output)
 	}
 	writeTable(env, r, output == "wide")
 	return nil
 }
 
 func writeTable(env *Env, r statusReport, wide bool) {
-	w := tabwriter.NewWriter(env.result(), 0, 0, 3, ' ', 0)
+	w := tabwriter.NewWriter(env.Result(), 0, 0, 3, ' ', 0)
 	head := []string{"NAME", "ROLE", "ADDRESS", "PATH", "RTT", "LOSS", "MTU", "WHY"}
 	if wide {
 		head = append(head, "NETWORK", "ADDRESS6", "ENDPOINT", "SEEN", "VERSION", "ID")
@@ -207,9 +198,9 @@ func writeTable(env *Env, r statusReport, wide bool) {
 	row := func(cells []string) { _, _ = fmt.Fprintln(w, strings.Join(cells, "\t")) } // into memory
 	row(head)
 	for _, n := range r.Nodes {
-		cells := []string{console.Printable(n.Name), role(n), address(n, 0), path(n), rtt(n), loss(n), mtu(n), why(n)}
+		cells := []string{agentapi.Printable(n.Name), role(n), address(n, 0), path(n), rtt(n), loss(n), mtu(n), why(n)}
 		if wide {
-			cells = append(cells, console.Printable(n.NetworkID), address(n, 1), orDash(n.Endpoint), seen(n), console.Printable(n.Version), n.ID.String())
+			cells = append(cells, agentapi.Printable(n.NetworkID), address(n, 1), OrDash(n.Endpoint), seen(n), agentapi.Printable(n.Version), n.ID.String())
 		}
 		row(cells)
 	}
@@ -218,19 +209,19 @@ func writeTable(env *Env, r statusReport, wide bool) {
 		writePaths(env, r)
 	}
 	for _, c := range r.Status.Conditions {
-		fmt.Fprintf(env.result(), "%s: %s\n", c.Severity, c.Text)
+		fmt.Fprintf(env.Result(), "%s: %s\n", c.Severity, c.Text)
 	}
 	for _, n := range r.Notes {
-		fmt.Fprintf(env.result(), "note: %s\n", console.Printable(n))
+		fmt.Fprintf(env.Result(), "note: %s\n", agentapi.Printable(n))
 	}
 	if r.Waiting != "" {
-		fmt.Fprintf(env.result(), "waiting for: %s\n", console.Printable(strings.TrimPrefix(r.Waiting, "waiting for ")))
+		fmt.Fprintf(env.Result(), "waiting for: %s\n", agentapi.Printable(strings.TrimPrefix(r.Waiting, "waiting for ")))
 	}
 }
 
 // writePaths writes all paths to all peers, the chosen one with a star.
 func writePaths(env *Env, r statusReport) {
-	w := tabwriter.NewWriter(env.result(), 0, 0, 3, ' ', 0)
+	w := tabwriter.NewWriter(env.Result(), 0, 0, 3, ' ', 0)
 	row := func(cells ...string) { _, _ = fmt.Fprintln(w, strings.Join(cells, "\t")) } // into memory
 	first := true
 	for _, n := range r.Nodes {
@@ -243,8 +234,8 @@ func writePaths(env *Env, r statusReport) {
 			if p.Chosen {
 				star = "*"
 			}
-			row(console.Printable(n.Name), star, p.Kind, local(p), remote(p), p.State, since(time.Duration(p.RTT)), fmt.Sprintf("%d%%", p.Loss), size(p.MTU),
-				heard(p), orDash(console.Printable(p.Why)))
+			row(agentapi.Printable(n.Name), star, p.Kind, local(p), remote(p), p.State, since(time.Duration(p.RTT)), fmt.Sprintf("%d%%", p.Loss), size(p.MTU),
+				heard(p), OrDash(agentapi.Printable(p.Why)))
 		}
 	}
 	_ = w.Flush() // into memory
@@ -275,7 +266,7 @@ func role(n api.Node) string {
 	if n.Kind == api.KindBridge {
 		return "bridge"
 	}
-	return orDash(console.Printable(n.Annotations[api.NoteRole]))
+	return OrDash(agentapi.Printable(n.Annotations[api.NoteRole]))
 }
 
 func address(n api.Node, i int) string {
@@ -292,7 +283,7 @@ func path(n api.Node) string {
 	case !n.Connected:
 		return "none"
 	}
-	return orDash(n.Path)
+	return OrDash(n.Path)
 }
 
 func rtt(n api.Node) string {
@@ -339,7 +330,7 @@ func why(n api.Node) string {
 	if n.Self || !n.Connected {
 		return "-"
 	}
-	return orDash(console.Printable(n.Why))
+	return OrDash(agentapi.Printable(n.Why))
 }
 
 func seen(n api.Node) string {
@@ -349,7 +340,8 @@ func seen(n api.Node) string {
 	return time.Duration(n.LastSeen).Round(time.Second).String() + " ago"
 }
 
-func orDash(s string) string {
+// OrDash is a cell of a table.
+func OrDash(s string) string {
 	if s == "" {
 		return "-"
 	}

@@ -42,7 +42,7 @@ func (s *tokenSource) read(env *Env, cmd *cobra.Command) (token.Token, error) {
 	switch {
 	case cmd.Flags().Changed("network-token"):
 		text, from = s.flag, "--network-token"
-		env.say("the token on the command line is visible to other users of this machine; --network-token-file FILE is not")
+		env.Say("the token on the command line is visible to other users of this machine; --network-token-file FILE is not")
 	case cmd.Flags().Changed("network-token-file"):
 		b, err := s.readFile(env.Stdin)
 		if err != nil {
@@ -52,13 +52,13 @@ func (s *tokenSource) read(env *Env, cmd *cobra.Command) (token.Token, error) {
 	case inEnv:
 		text, from = fromEnv, "$"+tokenEnv
 	default:
-		return token.Token{}, withHint(usagef("no network token"),
+		return token.Token{}, WithHint(Usagef("no network token"),
 			"give it by --network-token-file FILE, --network-token TOKEN or $%s; it is in the config.yaml of your machines", tokenEnv)
 	}
 	t, err := token.Parse(text)
 	if err != nil {
 		// The error never quotes the text.
-		return token.Token{}, usagef("%s: %w", from, err)
+		return token.Token{}, Usagef("%s: %w", from, err)
 	}
 	return t, nil
 }
@@ -68,9 +68,9 @@ func (s *tokenSource) readFile(stdin io.Reader) ([]byte, error) {
 	if s.file != "-" {
 		f, err := os.Open(s.file)
 		if err != nil {
-			err = usagef("--network-token-file: %w", err)
+			err = Usagef("--network-token-file: %w", err)
 			if errors.Is(err, fs.ErrPermission) {
-				return nil, withHint(err, "run the command as a user who may read the file, or with sudo")
+				return nil, WithHint(err, "run the command as a user who may read the file, or with sudo")
 			}
 			return nil, err
 		}
@@ -79,7 +79,7 @@ func (s *tokenSource) readFile(stdin io.Reader) ([]byte, error) {
 	}
 	b, err := io.ReadAll(io.LimitReader(in, maxTokenFile))
 	if err != nil {
-		return nil, usagef("--network-token-file: %w", err)
+		return nil, Usagef("--network-token-file: %w", err)
 	}
 	return b, nil
 }

@@ -26,7 +26,7 @@ func TestTokenLeavesTheEnvironment(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv(tokenEnv, tok.Reveal())
 			var stderr bytes.Buffer
-			env := &Env{Stdin: strings.NewReader(tok.Reveal() + "\n"), Stderr: &stderr, program: "kairos"}
+			env := &Env{Stdin: strings.NewReader(tok.Reveal() + "\n"), Stderr: &stderr, Program: "kairos"}
 			var s tokenSource
 			cmd := &cobra.Command{}
 			s.addFlags(cmd)

@@ -11,8 +11,8 @@ import (
 // Version is set by the build of a release (-ldflags -X).
 var Version = ""
 
-// version returns the release's version, or the commit that go build noted, or "dev".
-func version() string {
+// RunningVersion returns the release's version, or the commit that go build noted, or "dev".
+func RunningVersion() string {
 	if Version != "" {
 		return Version
 	}
@@ -32,12 +32,13 @@ func version() string {
 	return "dev" + revision + dirty
 }
 
-func newVersion(env *Env) *cobra.Command {
+// NewVersion is the verb that prints it.
+func NewVersion(env *Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			fmt.Fprintf(env.result(), "%s %s %s/%s\n", cmd.Root().Name(), version(), runtime.GOOS, runtime.GOARCH)
+			fmt.Fprintf(env.Result(), "%s %s %s/%s\n", cmd.Root().Name(), RunningVersion(), runtime.GOOS, runtime.GOARCH)
 			return nil
 		},
 	}
