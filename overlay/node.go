@@ -340,10 +340,11 @@ func (n *Node) run(ctx context.Context) {
 
 // serve starts the API, whose handlers ask the node.
 func (n *Node) serve() {
-	n.server = api.NewServer(api.Config{
-		View: n, Control: n, SetCluster: n.setCluster, Extra: n.opts.Control,
-		Ready: n.ready, Metrics: n.metrics, Log: n.opts.Log,
-	})
+	cfg := api.Config{View: n, Control: n, SetCluster: n.setCluster, Extra: n.opts.Control, Ready: n.ready, Log: n.opts.Log}
+	if n.opts.Metrics != nil {
+		cfg.Metrics = n.opts.Metrics(n.metrics)
+	}
+	n.server = api.NewServer(cfg)
 	if n.tcp != nil {
 		n.running.Go(func() error { return n.server.ServeTCP(n.tcp) })
 	}

@@ -52,6 +52,8 @@ type Options struct {
 	// Control are handlers of others on the socket: "kubeconfig" is served at
 	// /control/v1/kubeconfig.
 	Control map[string]http.Handler
+	// Metrics makes what answers /metrics of the read-only API; nil: nothing does.
+	Metrics func(scrape func() []api.Metric) http.Handler
 
 	Log *slog.Logger
 	// Tell gets each condition when it is new, for a person who looks on; nil: it is logged.

@@ -51,6 +51,7 @@ var rooms = []room{
 	{name: "overlay/datapath", may: slices.Concat(network, []string{"overlay/session", "overlay/offload", "overlay/path"})},
 	{name: "overlay/overlaytest/...", may: []string{"overlay/..."}},
 	{name: "overlay/tun", may: slices.Concat(network, []string{"overlay/offload"})},
+	{name: "overlay/metrics", may: []string{"overlay/api"}},
 	{name: "overlay/tun/tuntest", may: []string{"overlay/tun", "overlay/offload"}},
 	{name: "overlay/...", may: network},
 
@@ -89,7 +90,7 @@ var owners = map[string][]string{
 	"github.com/vishvananda/":                 {"overlay/tun", "overlay/underlay"},
 	"github.com/miekg/dns":                    {"overlay/dns"},
 	"github.com/godbus/":                      {"overlay/dns"},
-	"github.com/prometheus/":                  {"overlay/api"},
+	"github.com/prometheus/":                  {"overlay/metrics"},
 	"github.com/google/go-containerregistry/": {"agent/oci", "image/..."},
 	"github.com/containerd/":                  {"agent/k3s", "agent/oci"}, // oci: certs.d means what it means for pods
 	"github.com/spdx/":                        {"image/builder"},

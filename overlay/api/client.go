@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"syscall"
 	"time"
 )
 
@@ -203,7 +202,7 @@ func (c *Client) explain(err error) error {
 		return fmt.Errorf("ask %s: %w", c.peer, err)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("connect to %s: %w", c.peer, ErrForbidden)
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, connRefused):
 		return fmt.Errorf("connect to %s: %w", c.peer, ErrNotRunning)
 	}
 	return fmt.Errorf("ask %s: %w", c.peer, err)

@@ -133,17 +133,9 @@ func (f *fake) setNotReady(err error) {
 	f.notReady = err
 }
 
-func testMetrics() []Metric {
-	return []Metric{
-		{Name: "peers", Help: "Connected peers.", Labels: []Label{{"path", "quic"}}, Value: 2},
-		{Name: "peers", Help: "Connected peers.", Labels: []Label{{"path", "tcp"}}, Value: 1},
-		{Name: "admission_total", Help: "Admissions.", Counter: true, Labels: []Label{{"outcome", "refused_proof"}}, Value: 5},
-	}
-}
-
 func (f *fake) config() Config {
 	return Config{
-		View: f, Control: f, SetCluster: f.setCluster, Ready: f.ready, Metrics: testMetrics,
+		View: f, Control: f, SetCluster: f.setCluster, Ready: f.ready,
 		Extra: map[string]http.Handler{"echo": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			WriteJSON(w, http.StatusOK, map[string]string{"method": r.Method})
 		})},

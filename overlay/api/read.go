@@ -20,7 +20,9 @@ func (s *Server) readRoutes() routes {
 	})
 	get("/api/v1/nodes", s.serveNodes)
 	get("/api/v1/cluster", s.serveCluster)
-	get("/metrics", metricsHandler(s.cfg.Metrics).ServeHTTP)
+	if s.cfg.Metrics != nil {
+		get("/metrics", s.cfg.Metrics.ServeHTTP)
+	}
 	get("/healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok\n") })
 	get("/readyz", s.serveReady)
 	get("/", s.serveIndex)

@@ -58,8 +58,8 @@ type Config struct {
 	Extra map[string]http.Handler
 	// Ready returns nil once the overlay carries packets, else the reason why not.
 	Ready func() error
-	// Metrics is asked at every scrape.
-	Metrics func() []Metric
+	// Metrics answers /metrics; nil: nothing does.
+	Metrics http.Handler
 	Log     *slog.Logger
 }
 

@@ -188,27 +188,6 @@ func TestProbes(t *testing.T) {
 	}
 }
 
-func TestMetrics(t *testing.T) {
-	addr := startTCP(t, newFake())
-	code, body := getText(t, addr, "/metrics")
-	if code != http.StatusOK {
-		t.Fatal(code)
-	}
-	for _, want := range []string{
-		`kairos_peers{path="quic"} 2`, `kairos_peers{path="tcp"} 1`,
-		`kairos_admission_total{outcome="refused_proof"} 5`, "kairos_process_resident_memory_bytes ",
-	} {
-		if !strings.Contains(body, want) {
-			t.Errorf("no %s in:\n%s", want, body)
-		}
-	}
-	for line := range strings.Lines(body) {
-		if !strings.HasPrefix(line, "#") && !strings.HasPrefix(line, "kairos_") {
-			t.Errorf("a foreign metric: %s", line)
-		}
-	}
-}
-
 func TestSocketFile(t *testing.T) {
 	path, _ := startUnix(t, newFake())
 	info, err := os.Stat(path)

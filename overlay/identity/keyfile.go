@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 )
 
 var (
@@ -67,6 +66,9 @@ func LoadOrCreate(path string, random io.Reader) (key Key, created bool, err err
 // users is refused (ErrKeyMode). After it returns, the key survives a power failure; after
 // an error there is no file that was not there before.
 func NewKeyFile(path string, random io.Reader) (key Key, err error) {
+	if !hasModes {
+		return Key{}, fmt.Errorf("create key file: %w: files have no modes here", errors.ErrUnsupported)
+	}
 	if key, err = Generate(random); err != nil {
 		return Key{}, err
 	}
@@ -106,8 +108,7 @@ func keepsSecrets(f *os.File) error {
 }
 
 func load(path string) (key Key, err error) {
-	// O_NONBLOCK: a FIFO in its place is refused below instead of waited for.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	f, err := os.OpenFile(path, os.O_RDONLY|openFlags, 0)
 	if err != nil {
 		return Key{}, fmt.Errorf("open identity key: %w", err)
 	}

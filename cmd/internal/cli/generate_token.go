@@ -79,6 +79,9 @@ func (f *generateFlags) generate(env *Env) (token.Token, error) {
 	if errors.Is(err, fs.ErrExist) {
 		return t, WithHint(Usagef("--owner-key: %s is there already, and no key is ever overwritten", f.ownerKey), "name a file that does not exist yet")
 	}
+	if errors.Is(err, errors.ErrUnsupported) {
+		return t, WithHint(fmt.Errorf("--owner-key: %w", err), "make the token where a file can be kept from other users: on Linux or macOS")
+	}
 	if err != nil {
 		return t, fmt.Errorf("--owner-key: %w", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,6 +17,10 @@ import (
 
 // kubeconfigTimeout bounds the whole request: the local daemon asks a server over the overlay.
 const kubeconfigTimeout = 45 * time.Second
+
+// abstractEnv is set in the container image, where a bridge shares no directory
+// with the container in which the next command runs: both go by an abstract socket.
+const abstractEnv = "KAIROS_ABSTRACT_SOCKET"
 
 func newGetKubeconfig(env *Env) *cobra.Command {
 	var networkID, socket string
@@ -92,4 +97,14 @@ func noKubeconfigHere(err error) error {
 		return WithHint(errors.New("the overlay here has no cluster agent beside it"), "see `systemctl status kairos-agent`")
 	}
 	return err
+}
+
+// checkNetworkID refuses what no machine's configuration can hold: a network_id is a DNS label.
+func checkNetworkID(s string) error {
+	ok := len(s) > 0 && len(s) <= 63 && s[0] != '-' && s[len(s)-1] != '-' &&
+		strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
+	if !ok {
+		return Usagef("--network-id: %q is not 1 to 63 of a-z, 0-9 and -, not at the ends", s)
+	}
+	return nil
 }

@@ -11,3 +11,6 @@ import (
 func execute(path string, args []string) error {
 	return unix.Exec(path, append([]string{path}, args...), os.Environ())
 }
+
+// noDaemonHint is for who asks a machine on which nothing of ours runs.
+const noDaemonHint = "start `sudo kairos bridge --network-token-file FILE` in another window, or see `systemctl status kairos-overlay`"

@@ -20,3 +20,6 @@ func Kairos(env *Env) *cobra.Command {
 	}
 	return root
 }
+
+// bridgeShort is for the list of commands, on every platform.
+const bridgeShort = "Join the network of your machines from here, until Ctrl-C"

@@ -138,7 +138,7 @@ func explainSocket(err error) error {
 	switch {
 	case errors.Is(err, api.ErrNotRunning):
 		return WithHint(fmt.Errorf("no bridge and no node runs on this machine: %w", err),
-			"start `sudo kairos bridge --network-token-file FILE` in another window, or see `systemctl status kairos-overlay`")
+			"%s", noDaemonHint)
 	case errors.Is(err, api.ErrForbidden):
 		return WithHint(err, "the socket belongs to another user: run the command with sudo, or as the user who started the bridge")
 	}

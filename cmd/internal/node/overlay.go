@@ -13,6 +13,7 @@ import (
 	"github.com/kairos-io/kairos/cmd/internal/cli"
 	"github.com/kairos-io/kairos/overlay"
 	"github.com/kairos-io/kairos/overlay/api"
+	"github.com/kairos-io/kairos/overlay/metrics"
 	"github.com/kairos-io/kairos/systemd"
 )
 
@@ -83,6 +84,7 @@ func (f *overlayFlags) options(env *cli.Env) (overlay.Options, error) {
 	}
 	o.Token, o.Kind, o.NetworkID, o.Version = cfg.NetworkToken, api.KindNode, cfg.NetworkID, cli.RunningVersion()
 	o.Interface, o.CIDR, o.Listen, o.Peers = cfg.Overlay.Interface, cfg.Overlay.CIDR, cfg.Overlay.Listen, cfg.Overlay.Peers
+	o.Metrics = metrics.Handler
 	o.MDNS, o.MTU, o.DNS = cfg.Overlay.MDNS, cfg.Overlay.MTU, cfg.DNS
 	o.Exclude = []netip.Prefix{cli.PodRange, cli.ServiceRange}
 	o.StateDir, o.RuntimeDir, o.Persist = f.stateDir, f.runtimeDir, true

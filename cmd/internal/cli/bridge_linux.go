@@ -29,10 +29,6 @@ var (
 	ServiceRange = netip.MustParsePrefix("10.43.0.0/16")
 )
 
-// abstractEnv is set in the container image, where a bridge shares no directory
-// with the container in which the next command runs: both go by an abstract socket.
-const abstractEnv = "KAIROS_ABSTRACT_SOCKET"
-
 // bridgeFlags are the flags of `kairos bridge`.
 type bridgeFlags struct {
 	token              tokenSource
@@ -51,7 +47,7 @@ func newBridge(env *Env) *cobra.Command {
 	var f bridgeFlags
 	cmd := &cobra.Command{
 		Use:   "bridge",
-		Short: "Join the network of your machines from here, until Ctrl-C",
+		Short: bridgeShort,
 		Long: `Join the network of your machines from here. While the command runs, this machine
 has an interface on which every node is reachable by address and by name, and
 the other commands work. Ctrl-C removes everything that it made but this member's
@@ -214,16 +210,6 @@ func ExplainStart(err error, opts overlay.Options) error {
 		return WithHint(err, "see --state-dir %s", opts.StateDir)
 	}
 	return err
-}
-
-// checkNetworkID refuses what no machine's configuration can hold: a network_id is a DNS label.
-func checkNetworkID(s string) error {
-	ok := len(s) > 0 && len(s) <= 63 && s[0] != '-' && s[len(s)-1] != '-' &&
-		strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
-	if !ok {
-		return Usagef("--network-id: %q is not 1 to 63 of a-z, 0-9 and -, not at the ends", s)
-	}
-	return nil
 }
 
 // ParseAPI reads the address of the read-only API: loopback only, or off.
