@@ -20,6 +20,9 @@ type Status struct {
 // Disabled reports whether cluster.enabled is false.
 func (s Status) Disabled() bool { return s.Cluster.Phase == rights.PhaseDisabled }
 
+// DefaultNetworkID is the name of a cluster where nobody chose one.
+const DefaultNetworkID = "kairos"
+
 // DefaultDrain is how long pods have to end before they are forced or leaving fails.
 const DefaultDrain = 5 * time.Minute
 

@@ -93,7 +93,7 @@ func (c Client) Fetch(ctx context.Context, req Request) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("encode a key: %w", err)
 	}
-	grant, err := c.ask(ctx, servers, GrantRequest{PublicKey: public, TTLSeconds: req.TTLSeconds})
+	grant, by, err := c.ask(ctx, servers, GrantRequest{PublicKey: public, TTLSeconds: req.TTLSeconds})
 	if err != nil {
 		return "", err
 	}
@@ -101,28 +101,29 @@ func (c Client) Fetch(ctx context.Context, req Request) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("encode a key: %w", err)
 	}
-	return render(file{networkID: req.NetworkID, grant: grant, key: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})})
+	return render(file{networkID: req.NetworkID, uid: by.claim.UID, grant: grant, key: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})})
 }
 
-// ask tries the servers one after the other. A refusal is final, an unreachable server is not.
-func (c Client) ask(ctx context.Context, servers []server, req GrantRequest) (Grant, error) {
+// ask tries the servers one after the other. A refusal is final, an
+// unreachable server is not. It returns who answered too.
+func (c Client) ask(ctx context.Context, servers []server, req GrantRequest) (Grant, server, error) {
 	var last error
 	for _, s := range servers {
 		req.UID = s.claim.UID
 		g, err := c.askOne(ctx, s, req)
 		if err == nil {
-			return g, nil
+			return g, s, nil
 		}
 		var refused *api.Error
 		if errors.As(err, &refused) && refused.Status < http.StatusInternalServerError {
-			return Grant{}, refused
+			return Grant{}, s, refused
 		}
 		last = fmt.Errorf("server %s: %w", s.Name, err)
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	return Grant{}, noAnswer(last)
+	return Grant{}, server{}, noAnswer(last)
 }
 
 func noAnswer(err error) error {
@@ -177,8 +178,22 @@ func unknownNetwork(known map[string]bool, networkID string) error {
 // file is what a kubeconfig is rendered from.
 type file struct {
 	networkID string
+	uid       string // of the cluster
 	grant     Grant
 	key       []byte
+}
+
+// uidDigits of a cluster's UID tell clusters apart that nobody named.
+const uidDigits = 8
+
+// names of cluster and context, and of the user. Those of two clusters differ, so
+// that their files can be merged.
+func (f file) names() (cluster, user string) {
+	cluster = f.networkID
+	if cluster == agentapi.DefaultNetworkID {
+		cluster += "-" + f.uid[:min(len(f.uid), uidDigits)]
+	}
+	return cluster, "kairos-" + cluster
 }
 
 // fileFormat takes the name of cluster and context, that of the user, server, CA,
@@ -211,7 +226,8 @@ func render(f file) (string, error) {
 		return "", errors.New("the server's answer is incomplete")
 	}
 	b64 := base64.StdEncoding.EncodeToString
-	return fmt.Sprintf(fileFormat, strconv.Quote(f.networkID), strconv.Quote("kairos-"+f.networkID), strconv.Quote(f.grant.Server),
+	cluster, user := f.names()
+	return fmt.Sprintf(fileFormat, strconv.Quote(cluster), strconv.Quote(user), strconv.Quote(f.grant.Server),
 		b64(f.grant.CA), b64(f.grant.Certificate), b64(f.key)), nil
 }
 

@@ -22,6 +22,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -333,6 +334,40 @@ func TestFetchAsksWhoWasNamed(t *testing.T) {
 				t.Errorf("with the liar alone: %v", err)
 			}
 		})
+	}
+}
+
+// Files are merged by name (kubectl config view --flatten): two clusters must not be
+// one afterwards, also where nobody named them.
+func TestTwoClustersMerge(t *testing.T) {
+	names := func(networkID, uid string) []string {
+		i := newIssuer(t, 24*time.Hour)
+		i.UID = uid
+		f := &fakeMesh{issuer: &i, nodes: []api.Node{node(1, networkID, with(i.server(t), api.NoteClusterUID, uid))}}
+		text, err := f.client().Fetch(t.Context(), Request{NetworkID: networkID})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out []string
+		for _, m := range regexp.MustCompile(`(?m)^- name: "(.*)"$`).FindAllStringSubmatch(text, -1) {
+			out = append(out, m[1])
+		}
+		if len(out) != 3 || !strings.Contains(text, `current-context: "`+out[2]+`"`) {
+			t.Fatalf("cluster, user and context are %q", out)
+		}
+		return out
+	}
+	one, two, home := names("kairos", "0123456789abcdef"), names("kairos", "fedcba9876543210"), names("home", "0123456789abcdef")
+	for i := range one {
+		if one[i] == two[i] || one[i] == home[i] {
+			t.Errorf("two clusters are both %q", one[i])
+		}
+	}
+	if want := []string{"kairos-01234567", "kairos-kairos-01234567", "kairos-01234567"}; !slices.Equal(one, want) {
+		t.Errorf("got %q, want %q", one, want)
+	}
+	if want := []string{"home", "kairos-home", "home"}; !slices.Equal(home, want) {
+		t.Errorf("got %q, want %q", home, want)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/genesis"
 	"github.com/kairos-io/kairos/agent/kubeconfig"
 	"github.com/kairos-io/kairos/agent/peer"
@@ -57,7 +58,7 @@ identity, which your state directory (~/.local/state/kairos) keeps for the next 
 	}
 	f.token.addFlags(cmd)
 	flags := cmd.Flags()
-	flags.StringVar(&f.networkID, "network-id", "kairos", "the cluster to look at, where several share the network")
+	flags.StringVar(&f.networkID, "network-id", agentapi.DefaultNetworkID, "the cluster to look at, where several share the network")
 	flags.StringVar(&f.iface, "interface", "kairos0", "name of the interface to make")
 	flags.StringVar(&f.cidr, "cidr", "", "IPv4 range of the overlay, if the machines' configuration sets overlay.cidr")
 	flags.StringVar(&f.api, "api", DefaultAPI, "loopback address of the read-only API; off for none")
