@@ -52,7 +52,7 @@ func emptyRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	ctx, l := labtest.New(t, lab.Options{})
-	c, err := cluster.New(ctx, l, b)
+	c, err := cluster.New(ctx, l, b, 3)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -46,6 +46,10 @@ belongs on no machine of the network. It cannot be added to a token later.`,
 			return err
 		}
 		writeToken(env, t, f.output)
+		if !cmd.Flags().Changed("nodes") {
+			env.Say("%d is the default: if more than %d machines may start in groups that do not see each other, say how many with --nodes N, or two groups can each start a cluster", t.Nodes(), mostVoters(t))
+		}
+		env.Say("whoever has it can join: keep it secret")
 		return nil
 	}
 	return cmd
@@ -100,8 +104,11 @@ func writeToken(env *Env, t token.Token, output string) {
 	} else {
 		env.Say("made for %d machines: the cluster starts once %d of them see each other", t.Nodes(), t.Quorum())
 	}
-	env.Say("whoever has it can join: keep it secret")
 }
+
+// mostVoters is how many machines can vote before two quorums of them need not
+// share one.
+func mostVoters(t token.Token) int { return 2*t.Quorum() - 1 }
 
 const cloudConfig = `#cloud-config
 # The same on every machine of the network.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,9 +23,10 @@ type Cluster struct {
 	Config string // the text of config.yaml
 }
 
-// New makes a token and the config.yaml that holds it; no machine is started.
-func New(ctx context.Context, l *lab.Lab, b Built) (*Cluster, error) {
-	config, err := run.Out(ctx, b.Kairos(), "generate-token", "-o", "yaml")
+// New makes a token for that many machines and the config.yaml that holds it; none
+// is started.
+func New(ctx context.Context, l *lab.Lab, b Built, machines int) (*Cluster, error) {
+	config, err := run.Out(ctx, b.Kairos(), "generate-token", "--nodes", strconv.Itoa(machines), "-o", "yaml")
 	if err != nil {
 		return nil, err
 	}

@@ -57,7 +57,7 @@ func stopwatch(ctx context.Context, f func(context.Context, *lab.Lab) error) (ti
 }
 
 func oneConfig(ctx context.Context, l *lab.Lab, built cluster.Built, machines int) error {
-	c, err := cluster.New(ctx, l, built)
+	c, err := cluster.New(ctx, l, built, machines)
 	if err != nil {
 		return err
 	}

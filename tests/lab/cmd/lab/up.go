@@ -45,7 +45,7 @@ func up(ctx context.Context, name string, args []string) error {
 	if err != nil {
 		return err
 	}
-	c, err := cluster.New(ctx, l, built)
+	c, err := cluster.New(ctx, l, built, count)
 	if err != nil {
 		return err
 	}
