@@ -16,17 +16,25 @@ FLAVOUR := generic
 # The seed of the power cuts of make machines and make soak, which they print; 0: by the clock.
 SEED := 0
 
+# How many machines make up starts.
+MACHINES := 3
+
+# Where make install-cli puts kairos: DESTDIR, then PREFIX, then bin.
+PREFIX := /usr/local
+
 # Flags for make bench, such as -check: see tests/bench/main.go.
 BENCH :=
 
-.PHONY: help up add down status image test machines soak lint vulncheck start-time bench install clean
+.PHONY: help up add down status image install-cli cli-image test machines soak lint vulncheck start-time bench install clean
 
 help:
-	@echo 'make up          three machines from the OS image become a cluster'
+	@echo 'make up          three machines (MACHINES=N) from the OS image become a cluster'
 	@echo 'make add         one more machine'
 	@echo 'make status      how far each machine is'
 	@echo 'make down        remove the machines and everything they made'
 	@echo 'make image       the OS as a compressed disk and an installation medium, FLAVOUR=generic or cloud'
+	@echo 'make install-cli kairos for this machine, into $(PREFIX)/bin'
+	@echo 'make cli-image   kairos as a container image, kairos:latest in the Docker of this machine'
 	@echo 'make test        install what is missing and run every test, with one virtual machine'
 	@echo 'make machines    every story of virtual machines: an hour or two'
 	@echo 'make soak        hours of upgrades and power cuts in virtual machines'
@@ -36,7 +44,7 @@ help:
 	@echo 'make bench       the network beside wireguard-go, nebula and the bare kernel: half an hour of a quiet machine'
 
 up: install
-	@$(LAB) up
+	@$(LAB) up $(MACHINES)
 
 add: install
 	@$(LAB) add
@@ -53,6 +61,14 @@ image: install
 	go run ./image disk --release build/release --out build/kairos.raw.zst
 	go run ./image iso --release build/release --out build/kairos.iso
 	cd build && sha256sum kairos.raw.zst kairos.iso >SHA256SUMS
+
+install-cli:
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o build/kairos ./cmd/kairos
+	install -D -m 0755 build/kairos $(DESTDIR)$(PREFIX)/bin/kairos
+
+cli-image:
+	go run ./image cli --out build/cli
+	go run ./tests/lab/docker/load build/cli kairos:latest
 
 test: install
 	@go run ./tests/runner

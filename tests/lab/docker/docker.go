@@ -144,6 +144,17 @@ func (e *Engine) Docker(ctx context.Context, args ...string) (string, error) {
 // Load loads the image for this machine's architecture out of an OCI layout under
 // a name.
 func (e *Engine) Load(ctx context.Context, dir, ref string) error {
+	archive := filepath.Join(e.machine.Dir(), "image.tar")
+	if err := WriteArchive(archive, dir, ref); err != nil {
+		return err
+	}
+	_, err := e.Docker(ctx, "load", "--quiet", "--input", archive)
+	return errors.Join(err, os.Remove(archive))
+}
+
+// WriteArchive writes the image for this machine's architecture out of the OCI layout
+// dir into a file that every docker can load, under a name.
+func WriteArchive(file, dir, ref string) error {
 	tag, err := name.NewTag(ref)
 	if err != nil {
 		return fmt.Errorf("load an image: %w", err)
@@ -152,12 +163,10 @@ func (e *Engine) Load(ctx context.Context, dir, ref string) error {
 	if err != nil {
 		return fmt.Errorf("load an image: %w", err)
 	}
-	archive := filepath.Join(e.machine.Dir(), "image.tar")
-	if err := tarball.WriteToFile(archive, tag, img); err != nil {
+	if err := tarball.WriteToFile(file, tag, img); err != nil {
 		return fmt.Errorf("load an image: %w", err)
 	}
-	_, err = e.Docker(ctx, "load", "--quiet", "--input", archive)
-	return errors.Join(err, os.Remove(archive))
+	return nil
 }
 
 // Image finds the image for an architecture in a layout that holds one index.

@@ -177,10 +177,10 @@ func (r readme) configure(disk string) string {
 	dir := r.s.T.TempDir()
 	root, err := run.RepoRoot()
 	r.s.must(err)
-	r.s.host(root, nil, "go build -o "+filepath.Join(dir, "bin", "kairos")+" ./cmd/kairos")
-	env := []string{"PATH=" + filepath.Join(dir, "bin") + ":" + os.Getenv("PATH")}
 	lines := r.block("Configure")
-	r.s.host(dir, env, lines[0])
+	r.s.host(root, nil, lines[0]+" PREFIX="+dir)
+	env := []string{"PATH=" + filepath.Join(dir, "bin") + ":" + os.Getenv("PATH")}
+	r.s.host(dir, env, lines[1])
 	file := filepath.Join(dir, "config.yaml")
 	raw, err := os.ReadFile(file)
 	r.s.must(err)
@@ -191,7 +191,7 @@ func (r readme) configure(disk string) string {
 	text := strings.Replace(string(raw), "\nkairos:\n", "\n"+users+"kairos:\n  "+overlayOnly+"\n", 1)
 	r.s.must(os.WriteFile(file, []byte(text), 0o600))
 	// The first partition of a file begins here.
-	r.s.host(dir, env, strings.ReplaceAll(lines[1], "/dev/sdX1", disk+"@@1M"))
+	r.s.host(dir, env, strings.ReplaceAll(lines[2], "/dev/sdX1", disk+"@@1M"))
 	return string(raw)
 }
 
