@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/kairos-io/kairos/agent"
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/overlay/api"
 	"github.com/kairos-io/kairos/tests/lab/cluster"
 )
@@ -128,14 +129,14 @@ func (r *rig) testLeave() {
 	r.kubectl("apply", "-f", manifest)
 	r.kubectl("wait", "--for=condition=Ready", "pod/guarded", "--timeout=90s")
 
-	st := r.leave(machine, agent.LeaveRequest{DrainSeconds: 5})
+	st := r.leave(machine, agentapi.LeaveRequest{DrainSeconds: 5})
 	if st.Error == nil || !strings.Contains(st.Error.Message, "default/guarded (its disruption budget does not allow it yet)") {
 		r.Fatalf("against the budget: %+v, %v", st, st.Error)
 	}
 	if got := r.kubectl("get", "node", node, "-o", "jsonpath={.spec.unschedulable}"); got != "" && got != "false" {
 		r.Errorf("the node that stays takes no pods: %q", got)
 	}
-	if st = r.leave(machine, agent.LeaveRequest{DrainSeconds: 5, Force: true}); !st.Done || len(st.Left) > 0 {
+	if st = r.leave(machine, agentapi.LeaveRequest{DrainSeconds: 5, Force: true}); !st.Done || len(st.Left) > 0 {
 		r.Fatalf("by force: %+v, %v", st, st.Error)
 	}
 	if out := r.kubectl("get", "nodes,pods", "-o", "name"); strings.Contains(out, node) || strings.Contains(out, "guarded") {
@@ -154,13 +155,13 @@ func (r *rig) testLeave() {
 	r.checkNodes()
 }
 
-func (r *rig) leave(machine string, req agent.LeaveRequest) (st agent.LeaveStatus) {
+func (r *rig) leave(machine string, req agentapi.LeaveRequest) (st agentapi.LeaveStatus) {
 	r.Helper()
 	c := r.agentOf(machine)
 	defer c.CloseIdle()
 	x := api.Exchange{Method: http.MethodPost, Path: "/control/v1/leave", In: req, Out: &st}
 	r.eventually(3*time.Minute, machine+" has left or failed to", func() error {
-		st = agent.LeaveStatus{}
+		st = agentapi.LeaveStatus{}
 		if err := c.Call(r.ctx, x); err != nil {
 			return err
 		}
