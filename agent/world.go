@@ -9,10 +9,10 @@ import (
 	"sync"
 	"time"
 
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/broadcast"
 	"github.com/kairos-io/kairos/agent/genesis"
 	"github.com/kairos-io/kairos/agent/seed"
-	"github.com/kairos-io/kairos/agent/store"
 	"github.com/kairos-io/kairos/overlay/api"
 	"github.com/kairos-io/kairos/overlay/identity"
 	"github.com/kairos-io/kairos/overlay/rights"
@@ -149,7 +149,7 @@ func (w *world) Members() []genesis.Member {
 		}
 		out = append(out, genesis.Member{
 			ID: n.ID, Connected: n.Connected || n.Self,
-			Wanted: store.Wanted(claim.Wanted), ClusterUID: claim.UID, Server: claim.Serves(), Epoch: claim.Epoch, Abstains: claim.Abstains,
+			Wanted: agentapi.Wanted(claim.Wanted), ClusterUID: claim.UID, Server: claim.Serves(), Epoch: claim.Epoch, Abstains: claim.Abstains,
 		})
 	}
 	return out

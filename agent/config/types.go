@@ -7,7 +7,7 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/kairos-io/kairos/agent/store"
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/overlay/token"
 )
 
@@ -58,13 +58,13 @@ type OS struct {
 }
 
 // Role is the configured role.
-type Role = store.Wanted
+type Role = agentapi.Wanted
 
 // The roles.
 const (
-	RoleAuto   = store.WantedAny
-	RoleMaster = store.WantedMaster
-	RoleWorker = store.WantedWorker
+	RoleAuto   = agentapi.WantedAny
+	RoleMaster = agentapi.WantedMaster
+	RoleWorker = agentapi.WantedWorker
 )
 
 // LogLevel is the configured amount of logging.

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kairos-io/kairos/agent/store"
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/overlay/identity"
 )
 
@@ -343,8 +343,8 @@ func TestLargestMessageFits(t *testing.T) {
 
 func TestElector(t *testing.T) {
 	id := func(i byte) identity.ID { return identity.ID{i} }
-	node := func(i byte, wanted store.Wanted) Member { return Member{ID: id(i), Connected: true, Wanted: wanted} }
-	silent := func(i byte, wanted store.Wanted) Member {
+	node := func(i byte, wanted agentapi.Wanted) Member { return Member{ID: id(i), Connected: true, Wanted: wanted} }
+	silent := func(i byte, wanted agentapi.Wanted) Member {
 		return Member{ID: id(i), Connected: true, Wanted: wanted, Abstains: true}
 	}
 	three := []Member{node(1, ""), node(2, ""), node(3, "")}
@@ -363,15 +363,15 @@ func TestElector(t *testing.T) {
 		{"too few", 3, 1, three[:1], -1},
 		{"unconnected do not count", 3, 1, []Member{node(1, ""), {ID: id(2)}, {ID: id(3)}}, -1},
 		{"alone with a token for one", 1, 1, three[:1], SettleTime},
-		{"a worker", 3, 1, []Member{node(1, store.WantedWorker), node(2, ""), node(3, "")}, -1},
-		{"after a worker", 3, 2, []Member{node(1, store.WantedWorker), node(2, ""), node(3, "")}, 0},
-		{"beside a master", 3, 1, []Member{node(1, ""), node(2, ""), node(3, store.WantedMaster)}, -1},
-		{"a master", 3, 3, []Member{node(1, ""), node(2, ""), node(3, store.WantedMaster)}, 0},
-		{"beside a master that does not vote", 3, 1, []Member{node(1, ""), node(2, ""), silent(3, store.WantedMaster)}, SettleTime},
+		{"a worker", 3, 1, []Member{node(1, agentapi.WantedWorker), node(2, ""), node(3, "")}, -1},
+		{"after a worker", 3, 2, []Member{node(1, agentapi.WantedWorker), node(2, ""), node(3, "")}, 0},
+		{"beside a master", 3, 1, []Member{node(1, ""), node(2, ""), node(3, agentapi.WantedMaster)}, -1},
+		{"a master", 3, 3, []Member{node(1, ""), node(2, ""), node(3, agentapi.WantedMaster)}, 0},
+		{"beside a master that does not vote", 3, 1, []Member{node(1, ""), node(2, ""), silent(3, agentapi.WantedMaster)}, SettleTime},
 		{"too few that vote", 3, 1, []Member{node(1, ""), silent(2, ""), silent(3, "")}, -1},
 		{"after one that does not vote", 3, 2, []Member{silent(1, ""), node(2, ""), node(3, ""), node(4, "")}, 0},
 		{"one that does not vote itself", 3, 1, []Member{silent(1, ""), node(2, ""), node(3, "")}, -1},
-		{"second of two masters", 3, 3, []Member{node(1, ""), node(2, store.WantedMaster), node(3, store.WantedMaster)}, RankDelay + time.Second},
+		{"second of two masters", 3, 3, []Member{node(1, ""), node(2, agentapi.WantedMaster), node(3, agentapi.WantedMaster)}, RankDelay + time.Second},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -395,7 +395,7 @@ func TestElector(t *testing.T) {
 				t.Error("not due in time")
 			}
 			// A change of the view starts the time anew.
-			tt.members = append(slices.Clone(tt.members), node(8, store.WantedWorker), node(9, store.WantedWorker))
+			tt.members = append(slices.Clone(tt.members), node(8, agentapi.WantedWorker), node(9, agentapi.WantedWorker))
 			if tt.due > 0 && look(tt.due).Due {
 				t.Error("due although the view changed")
 			}

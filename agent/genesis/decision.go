@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/kairos-io/kairos/agent/store"
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/overlay/identity"
 )
 
@@ -239,7 +239,7 @@ func (c Core) remembered(s State, proofs ...*Certificate) State {
 			continue
 		}
 		if slices.ContainsFunc(p.Votes, func(v Vote) bool { return v.Voter == c.self }) {
-			return c.Abstain(s, store.EveryEpoch)
+			return c.Abstain(s, agentapi.EveryEpoch)
 		}
 	}
 	return s

@@ -11,7 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/kairos-io/kairos/agent/store"
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/overlay/identity"
 )
 
@@ -29,7 +29,7 @@ type mesh struct {
 type meshNode struct {
 	mesh   *mesh
 	key    identity.Key
-	wanted store.Wanted
+	wanted agentapi.Wanted
 	group  int // nodes of one group reach each other; -1: off
 	server bool
 	disk   *memStore
@@ -65,7 +65,7 @@ func newMesh(t *testing.T, declared, n int) *mesh {
 	return m
 }
 
-func (m *mesh) add(wanted store.Wanted) *meshNode {
+func (m *mesh) add(wanted agentapi.Wanted) *meshNode {
 	key, err := identity.Generate(rand.Reader)
 	if err != nil {
 		m.t.Fatal(err)
@@ -261,14 +261,14 @@ func TestDriverBirth(t *testing.T) {
 	})
 	bubble(t, "role master restricts who is named", func(t *testing.T) {
 		m := newMesh(t, 3, 3)
-		m.nodes[2].wanted = store.WantedMaster
+		m.nodes[2].wanted = agentapi.WantedMaster
 		m.startAll()
 		defer m.stopAll()
 		wantServer(t, m.settle(2*time.Second), m.nodes[2])
 	})
 	bubble(t, "role worker is not named and votes", func(t *testing.T) {
 		m := newMesh(t, 3, 3)
-		m.nodes[0].wanted, m.nodes[1].wanted = store.WantedWorker, store.WantedWorker
+		m.nodes[0].wanted, m.nodes[1].wanted = agentapi.WantedWorker, agentapi.WantedWorker
 		m.startAll()
 		defer m.stopAll()
 		wantServer(t, m.settle(2*time.Second), m.nodes[2])
@@ -276,7 +276,7 @@ func TestDriverBirth(t *testing.T) {
 	bubble(t, "only workers: says so", func(t *testing.T) {
 		m := newMesh(t, 3, 3)
 		for _, n := range m.nodes {
-			n.wanted = store.WantedWorker
+			n.wanted = agentapi.WantedWorker
 		}
 		m.startAll()
 		defer m.stopAll()

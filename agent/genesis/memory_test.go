@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kairos-io/kairos/agent/store"
+	agentapi "github.com/kairos-io/kairos/agent/api"
 )
 
 // halfBorn makes three machines of three declared, of which the first two decide and
@@ -38,7 +38,7 @@ func TestRestoredSnapshotAbstains(t *testing.T) {
 	bubble(t, "a restored snapshot", func(t *testing.T) {
 		m, a := halfBorn(t)
 		defer m.stopAll()
-		if err := m.nodes[1].driver.Abstain(store.EveryEpoch); err != nil {
+		if err := m.nodes[1].driver.Abstain(agentapi.EveryEpoch); err != nil {
 			t.Fatal(err)
 		}
 		m.join(2, m.nodes[1], m.nodes[2])
@@ -167,7 +167,7 @@ func (s *sim) forget(i int) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.nodes[i].disk = s.nodes[i].core.Abstain(fresh, store.EveryEpoch)
+	s.nodes[i].disk = s.nodes[i].core.Abstain(fresh, agentapi.EveryEpoch)
 }
 
 // part is the worst moment: a cluster has just been born, all forget that may, and with

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/kairos-io/kairos/agent/store"
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/overlay/identity"
 )
 
@@ -17,8 +17,8 @@ func eligible(members []Member) []identity.ID {
 	var masters, others []identity.ID
 	for _, m := range members {
 		switch {
-		case !m.Connected || m.Abstains || m.Wanted == store.WantedWorker:
-		case m.Wanted == store.WantedMaster:
+		case !m.Connected || m.Abstains || m.Wanted == agentapi.WantedWorker:
+		case m.Wanted == agentapi.WantedMaster:
 			masters = append(masters, m.ID)
 		default:
 			others = append(others, m.ID)

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/kairos-io/kairos/agent/store"
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/overlay/identity"
 	"github.com/kairos-io/kairos/overlay/keepjson"
 )
@@ -177,7 +177,7 @@ type Conflict struct {
 type Member struct {
 	ID         identity.ID
 	Connected  bool // always true for this node itself
-	Wanted     store.Wanted
+	Wanted     agentapi.Wanted
 	ClusterUID string // cluster that it says it belongs to; "" for none
 	Server     bool   // it publishes a running control plane of ClusterUID (a ServerRecord)
 	// Outcome and Epoch as it publishes them help to notice who knows more; both may be empty.

@@ -38,7 +38,7 @@ type (
 	// is planned. While it is not, no message may be answered either: a node that
 	// is not sure of its memory must not vote.
 	RunGenesis struct{}
-	// Abstain gives up the votes of epochs up to Epoch (store.EveryEpoch: of all), durably, before RunGenesis.
+	// Abstain gives up the votes of epochs up to Epoch (agentapi.EveryEpoch: of all), durably, before RunGenesis.
 	Abstain struct{ Epoch uint64 }
 	// Pin fixes the overlay addresses for good.
 	Pin struct{}

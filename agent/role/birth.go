@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/health"
 	"github.com/kairos-io/kairos/agent/store"
 	"github.com/kairos-io/kairos/overlay/identity"
@@ -76,13 +77,13 @@ func (p *planner) mayJoin(d *Decision) bool {
 		// saved that it is named, and its own vote for it: it did so and forgot.
 		p.ask(health.CodeNeedsOperator, fmt.Sprintf("this machine started cluster %s before; its state and the cluster's data are gone", d.UID),
 			"restore /var/lib/kairos/agent and /var/lib/rancher from a backup; "+resetHint)
-	case named && p.f.Wanted == store.WantedWorker:
+	case named && p.f.Wanted == agentapi.WantedWorker:
 		p.wait(health.CodeRoleNotGranted, "this machine was named as the server, and is configured with role: worker",
 			"set role back to \"\" or master; otherwise the others give it up after 15 minutes and choose anew")
 	case named && p.f.Genesis.Abstains && !d.Started:
 		p.ask(health.CodeNeedsOperator, "this machine was named as the server and must not vote, because it forgot what it voted for",
 			"wait: the others give it up after 15 minutes and choose anew; `kairos reset` makes it a new machine, which may vote")
-	case !named && p.f.Wanted == store.WantedMaster:
+	case !named && p.f.Wanted == agentapi.WantedMaster:
 		// role: master says who may be named, and the decision names nobody else
 		// any more. One config.yaml for all machines may well say it everywhere.
 		p.note(health.CodeRoleNotGranted, "role: master cannot be had: the cluster has its server, and this version runs one; this machine is a worker",

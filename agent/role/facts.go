@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/store"
 	"github.com/kairos-io/kairos/overlay/identity"
 )
@@ -106,7 +107,7 @@ type Server struct {
 type Facts struct {
 	Self           identity.ID
 	NetworkID      string
-	Wanted         store.Wanted
+	Wanted         agentapi.Wanted
 	ClusterEnabled bool   // cluster.enabled
 	ClusterUID     string // cluster.uid: the cluster that a person chose; "" for none
 	Leaving        bool   // a person asked in this boot that this machine leaves its cluster

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/health"
 	"github.com/kairos-io/kairos/agent/store"
 )
@@ -60,7 +61,7 @@ func (p *planner) tellConflict() {
 // control runs the only server. It reports whether k3s is as it should be.
 func (p *planner) control() bool {
 	f := &p.f
-	if f.Wanted == store.WantedWorker {
+	if f.Wanted == agentapi.WantedWorker {
 		p.note(health.CodeRoleNotGranted, "role: worker is configured, and this machine is the cluster's server: its disk is the cluster", "set role to master or \"\"")
 	}
 	if !p.ownData(store.Server) {

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/health"
 	"github.com/kairos-io/kairos/agent/store"
 	"github.com/kairos-io/kairos/overlay/identity"
@@ -98,7 +99,7 @@ func (p *planner) decide() {
 		p.note(p.votesUnusable())
 		p.operate()
 	case p.forgot():
-		p.do(Abstain{store.EveryEpoch})
+		p.do(Abstain{agentapi.EveryEpoch})
 		p.because("making sure that this machine does not vote twice")
 	default:
 		p.votes = true
@@ -194,17 +195,17 @@ func (p *planner) annotations() map[string]string {
 	if f.Leaving {
 		// Who still agrees on a first server must not choose one that is going,
 		// nor wait for it: the phase says that this machine is not there for it.
-		out[rights.NotePhase], out[rights.NoteRoleWanted] = rights.PhaseLeaving, string(store.WantedWorker)
+		out[rights.NotePhase], out[rights.NoteRoleWanted] = rights.PhaseLeaving, string(agentapi.WantedWorker)
 		return out
 	}
 	if !f.ClusterEnabled {
-		out[rights.NotePhase], out[rights.NoteRoleWanted] = rights.PhaseDisabled, string(store.WantedWorker)
+		out[rights.NotePhase], out[rights.NoteRoleWanted] = rights.PhaseDisabled, string(agentapi.WantedWorker)
 		return out
 	}
 	set(rights.NoteRoleWanted, string(f.Wanted))
 	if !p.votes || f.Genesis.Abstains {
 		// Nobody may wait for it to propose, whatever role it wanted.
-		out[rights.NoteVotes], out[rights.NoteRoleWanted] = rights.VotesNo, string(store.WantedWorker)
+		out[rights.NoteVotes], out[rights.NoteRoleWanted] = rights.VotesNo, string(agentapi.WantedWorker)
 	}
 	set(rights.NoteImages, f.Images)
 	if f.Store != StoreUnusable && st.Phase.AtLeast(store.Decided) {

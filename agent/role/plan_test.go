@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/store"
 	"github.com/kairos-io/kairos/overlay/identity"
 )
@@ -190,8 +191,8 @@ func TestPlan(t *testing.T) {
 		{"named, not started: asks for leave first", named(true, false), nil, []string{"genesis", "propose started", "wait Waiting"}},
 		{"named, started: starts once", named(true, true), nil, []string{"genesis", "mark server", "save starting server", "start server first", "wait Waiting"}},
 		{"named, started, not pinned: never before", named(true, true), func(f *Facts) { f.Pinned = false }, []string{"genesis", "pin"}},
-		{"named, but configured as worker", named(true, false), func(f *Facts) { f.Wanted = store.WantedWorker }, []string{"genesis", "wait RoleNotGranted"}},
-		{"not named, but configured as master", named(false, true), func(f *Facts) { f.Wanted = store.WantedMaster }, []string{"genesis", "note RoleNotGranted", "wait Waiting"}},
+		{"named, but configured as worker", named(true, false), func(f *Facts) { f.Wanted = agentapi.WantedWorker }, []string{"genesis", "wait RoleNotGranted"}},
+		{"not named, but configured as master", named(false, true), func(f *Facts) { f.Wanted = agentapi.WantedMaster }, []string{"genesis", "note RoleNotGranted", "wait Waiting"}},
 		{"named, data of another cluster here", named(true, true), func(f *Facts) {
 			f.Datastore, f.Marker = Present, Marker{Presence: Present, UID: uidB, Role: store.Server}
 		}, []string{"genesis", "ask NeedsOperator"}},
@@ -254,7 +255,7 @@ func TestPlan(t *testing.T) {
 			[]string{"genesis", "image", "wait Waiting"}},
 		{"image gone while k3s runs", running(store.Server), func(f *Facts) { f.Image = Absent }, []string{"genesis"}},
 		{"containerd away", running(store.Server), func(f *Facts) { f.K3s = K3s{} }, []string{"genesis", "wait Waiting"}},
-		{"server now configured as worker", running(store.Server), func(f *Facts) { f.Wanted = store.WantedWorker }, []string{"genesis", "note RoleNotGranted"}},
+		{"server now configured as worker", running(store.Server), func(f *Facts) { f.Wanted = agentapi.WantedWorker }, []string{"genesis", "note RoleNotGranted"}},
 		{"container of another cluster", running(store.Server), func(f *Facts) { f.K3s.UID = uidB }, []string{"genesis", "stop"}},
 
 		// Worker: every day and after a reboot.
@@ -426,15 +427,15 @@ func TestAnnotations(t *testing.T) {
 		{"with images to give", func() Facts { f := fresh(); f.Images = "abc"; return f }(), map[string]string{"phase": "", "images": "abc", "waiting": "need 2 machines of 3 to agree, see 1"}},
 		{"leaving", func() Facts { f := running(store.Server); f.Leaving = true; return f }(), map[string]string{"phase": "leaving", "role.wanted": "worker"}},
 		{"disabled", func() Facts { f := fresh(); f.ClusterEnabled = false; return f }(), map[string]string{"phase": "disabled", "role.wanted": "worker"}},
-		{"disabled, with role: master", func() Facts { f := fresh(); f.ClusterEnabled, f.Wanted = false, store.WantedMaster; return f }(), map[string]string{"phase": "disabled", "role.wanted": "worker"}},
-		{"role: master", func() Facts { f := fresh(); f.Wanted = store.WantedMaster; return f }(), map[string]string{"phase": "", "role.wanted": "master", "waiting": "need 2 machines of 3 to agree, see 1"}},
+		{"disabled, with role: master", func() Facts { f := fresh(); f.ClusterEnabled, f.Wanted = false, agentapi.WantedMaster; return f }(), map[string]string{"phase": "disabled", "role.wanted": "worker"}},
+		{"role: master", func() Facts { f := fresh(); f.Wanted = agentapi.WantedMaster; return f }(), map[string]string{"phase": "", "role.wanted": "master", "waiting": "need 2 machines of 3 to agree, see 1"}},
 		{"role: master, and cannot vote", func() Facts {
 			f := fresh()
-			f.Wanted, f.Store, f.StateProblem = store.WantedMaster, StoreUnusable, "x"
+			f.Wanted, f.Store, f.StateProblem = agentapi.WantedMaster, StoreUnusable, "x"
 			return f
 		}(),
 			map[string]string{"phase": "", "role.wanted": "worker", "votes": "no", "waiting": "the agent's state cannot be used: x"}},
-		{"role: master, and its votes cannot be used", func() Facts { f := fresh(); f.Wanted, f.Genesis.Problem = store.WantedMaster, "x"; return f }(),
+		{"role: master, and its votes cannot be used", func() Facts { f := fresh(); f.Wanted, f.Genesis.Problem = agentapi.WantedMaster, "x"; return f }(),
 			map[string]string{"phase": "", "role.wanted": "worker", "votes": "no", "waiting": "this machine's votes cannot be used: x"}},
 		{"running, and may have forgotten votes", func() Facts { f := running(store.Worker); f.Genesis.Abstains = true; return f }(),
 			map[string]string{"phase": "running", "role": "worker", "cluster.uid": uidA, "cluster.epoch": "1", "ready": "true", "role.wanted": "worker", "votes": "no"}},

@@ -2,7 +2,6 @@ package store
 
 import (
 	"encoding/json"
-	"math"
 	"net/netip"
 
 	"github.com/kairos-io/kairos/overlay/identity"
@@ -47,20 +46,6 @@ const (
 	Server Role = "server" // runs the control plane
 	Worker Role = "worker"
 )
-
-// Wanted is the role that a person gave a node.
-type Wanted string
-
-// The wanted roles.
-const (
-	WantedAny    Wanted = "" // decided automatically
-	WantedMaster Wanted = "master"
-	WantedWorker Wanted = "worker"
-)
-
-// EveryEpoch is above all epochs that there can be: the one to abstain up to for a
-// node that cannot know what it forgot.
-const EveryEpoch uint64 = math.MaxUint64
 
 // State is everything that a node remembers about its cluster. It holds no
 // secret. The zero State is that of a node that never took part in anything.
