@@ -122,14 +122,15 @@ func sumOf(t *testing.T, path string) string {
 	return fmt.Sprintf("%x", h.Sum(nil))
 }
 
-// checkPartitions: sizes are those of a machine's disk, or 0 for just as large as
-// what is in them.
-func (m *media) checkPartitions(t *testing.T, name string, root, verity int64) {
+// table is what the partition table of a medium says. The file is open until the end of
+// the test.
+func (m *media) table(t *testing.T, name string) (*os.File, []slots.Partition) {
+	t.Helper()
 	f, err := os.Open(m.path(name))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	t.Cleanup(func() { _ = f.Close() })
 	st, err := f.Stat()
 	if err != nil {
 		t.Fatal(err)
@@ -138,6 +139,13 @@ func (m *media) checkPartitions(t *testing.T, name string, root, verity int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return f, list
+}
+
+// checkPartitions: sizes are those of a machine's disk, or 0 for just as large as
+// what is in them.
+func (m *media) checkPartitions(t *testing.T, name string, root, verity int64) {
+	f, list := m.table(t, name)
 	rootID, verityID, err := slots.UUIDs(m.parts.config.RootHash)
 	if err != nil {
 		t.Fatal(err)
@@ -185,19 +193,7 @@ func (m *media) checkESP(t *testing.T, name string, more ...string) {
 	want := append([]string{
 		"EFI/BOOT/BOOTX64.EFI", "EFI/systemd/systemd-bootx64.efi", "EFI/Linux/kairos-000001.efi", "loader/loader.conf", "kairos/slots.json",
 	}, more...)
-	f, err := os.Open(m.path(name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	list, err := slots.Partitions(f, st.Size())
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, list := m.table(t, name)
 	script := fmt.Sprintf("mdir -b -/ -i %s@@%d :: >list", name, list[0].Start)
 	if err := m.box.work(t.Context(), m.dir, job{script: script}); err != nil {
 		t.Fatal(err)
@@ -236,19 +232,7 @@ func (m *media) checkCompressed(t *testing.T) {
 // checkVolumeID: each release's installer has an ID of its own, in the boot sector of
 // its FAT.
 func (m *media) checkVolumeID(t *testing.T) {
-	f, err := os.Open(m.path("kairos.iso"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	list, err := slots.Partitions(f, st.Size())
-	if err != nil {
-		t.Fatal(err)
-	}
+	f, list := m.table(t, "kairos.iso")
 	id := make([]byte, 4)
 	const place = 67 // of BS_VolID in FAT32
 	if _, err := f.ReadAt(id, list[0].Start+place); err != nil {
