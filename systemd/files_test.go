@@ -112,6 +112,29 @@ func TestNoConditionalUnitKeepsAGettyAway(t *testing.T) {
 	}
 }
 
+// What starts services comes before basic.target by default, and so before all services:
+// one that waits for a service would be a cycle, which systemd breaks by leaving out some
+// unit of it.
+func TestNoTriggerWaitsForAService(t *testing.T) {
+	for _, kind := range []string{"path", "socket", "timer"} {
+		names, err := fs.Glob(Files(), unitDir+"/*."+kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			text, err := fs.ReadFile(Files(), name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for line := range strings.Lines(string(text)) {
+				if strings.HasPrefix(line, "After=") && strings.Contains(line, ".service") && !strings.Contains(string(text), "\nDefaultDependencies=no\n") {
+					t.Errorf("%s has default dependencies and %q", name, strings.TrimSpace(line))
+				}
+			}
+		}
+	}
+}
+
 // A login is started on a serial line only if its settings can be read, which is what
 // tells a port that is not there.
 func TestNoLoginWithoutASerialPort(t *testing.T) {
