@@ -134,6 +134,7 @@ runcmd: [touch /var/ran-once, "echo x >>/var/runs"]
 		a.expect(bare, map[string]string{
 			"hostname": "bare", "systemctl is-active cloud-init.target || true": "inactive", "ls /var/lib/cloud/instance 2>/dev/null || true": "",
 		})
+		a.checkChanges(bare)
 	})
 	t.Run("wrong", func(t *testing.T) {
 		a := a.at(t)
@@ -177,6 +178,21 @@ func (a *arrival) checkESP(m *lab.Machine) {
 	a.exec(m, "sed -i s/one/two/ /oem/80-esp.yaml")
 	a.reboot(m)
 	a.eventually(m, "changed content is applied", "test $(cat /etc/from-esp) = two && test $(wc -l </var/runs) = 2")
+}
+
+// checkChanges: a typo takes nothing off the mesh, not at the next boot either, and is
+// told; what is right is in force at once.
+func (a *arrival) checkChanges(m *lab.Machine) {
+	const refused = "kairos status | grep -qF '/oem/b.yaml:3: kairos.rolle: unknown key'"
+	a.exec(m, `printf '#cloud-config\nkairos:\n  rolle: x\n' >/oem/b.yaml`)
+	a.eventually(m, "the agent tells the typo", refused)
+	a.exec(m, "! systemctl restart kairos-config 2>/dev/null")
+	a.expect(m, map[string]string{"systemctl is-active kairos-overlay kairos-agent": "active\nactive"})
+	a.reboot(m)
+	a.eventually(m, "the network runs by the last good configuration", overlayIsUp+" && "+refused)
+	a.eventually(m, "its agent too", "systemctl is-active -q kairos-agent")
+	a.exec(m, `printf '#cloud-config\nkairos: {overlay: {mtu: 1380}}\n' >/oem/b.yaml`)
+	a.eventually(m, "the change is in force", "ip link show kairos0 | grep -q 'mtu 1380 ' && "+overlayIsUp+" && ! "+refused)
 }
 
 func (a *arrival) checkBoth(m *lab.Machine) {
