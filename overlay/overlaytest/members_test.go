@@ -47,7 +47,7 @@ func measureMembers(b *testing.B, n int) {
 		net.join(b)
 		for deadline := time.Now().Add(membersPatience); !allConnected(net); time.Sleep(5 * time.Millisecond) {
 			if time.Now().After(deadline) {
-				b.Fatalf("member %d of %d is not connected to all after %s", i+1, n, membersPatience)
+				b.Fatalf("member %d of %d is not connected to all after %s: %s", i+1, n, membersPatience, missing(net))
 			}
 		}
 	}
@@ -91,6 +91,17 @@ func allConnected(net *Net) bool {
 		}
 	}
 	return true
+}
+
+// missing tells who lacks connections, and what a dialler makes of it.
+func missing(net *Net) string {
+	var out []string
+	for _, node := range net.Nodes {
+		if lacks := len(net.Nodes) - 1 - len(node.Mesh.Peers()); lacks > 0 {
+			out = append(out, fmt.Sprintf("%d lacks %d: %+v", node.Index, lacks, node.Mesh.Missing(1)))
+		}
+	}
+	return fmt.Sprintf("%d members lack some, such as %s", len(out), strings.Join(out[:min(len(out), 3)], "; "))
 }
 
 type measured struct {
