@@ -58,7 +58,7 @@ func unit(ctx context.Context, s *session) result {
 		s.say("FAIL %v\n", err)
 		return result{failed: 1}
 	}
-	args := []string{"-race", "-timeout=20m"}
+	args := []string{"-race", "-timeout=30m"}
 	for _, p := range strings.Fields(out) {
 		if !ofAnotherStage(p) {
 			args = append(args, p)
@@ -91,5 +91,5 @@ func nspawn(ctx context.Context, s *session) result {
 
 // machine boots one virtual machine.
 func machine(ctx context.Context, s *session) result {
-	return goTest(ctx, s, "-count=1", "-p=1", "-timeout=40m", "-run="+story, virtual)
+	return goTest(ctx, s, "-count=1", "-p=1", "-timeout=60m", "-run="+story, virtual)
 }
