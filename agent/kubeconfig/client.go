@@ -193,7 +193,7 @@ func (f file) names() (cluster, user string) {
 	if cluster == agentapi.DefaultNetworkID {
 		cluster += "-" + f.uid[:min(len(f.uid), uidDigits)]
 	}
-	return cluster, "kairos-" + cluster
+	return cluster, "admin@" + cluster
 }
 
 // fileFormat takes the name of cluster and context, that of the user, server, CA,

@@ -363,10 +363,10 @@ func TestTwoClustersMerge(t *testing.T) {
 			t.Errorf("two clusters are both %q", one[i])
 		}
 	}
-	if want := []string{"kairos-01234567", "kairos-kairos-01234567", "kairos-01234567"}; !slices.Equal(one, want) {
+	if want := []string{"kairos-01234567", "admin@kairos-01234567", "kairos-01234567"}; !slices.Equal(one, want) {
 		t.Errorf("got %q, want %q", one, want)
 	}
-	if want := []string{"home", "kairos-home", "home"}; !slices.Equal(home, want) {
+	if want := []string{"home", "admin@home", "home"}; !slices.Equal(home, want) {
 		t.Errorf("got %q, want %q", home, want)
 	}
 }
