@@ -37,9 +37,6 @@ func runPush(ctx context.Context, args []string) error {
 	return report(os.Stdout, digest, err)
 }
 
-// refName names an entry of a layout's index (OCI image specification, annotations).
-const refName = "org.opencontainers.image.ref.name"
-
 // push copies what is in a layout to a registry, with its signatures, and returns its
 // reference with the digest. The tag comes last: whoever sees it finds everything.
 func push(ctx context.Context, log io.Writer, dir, ref string) (string, error) {
@@ -62,14 +59,14 @@ func push(ctx context.Context, log io.Writer, dir, ref string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read layout %s: %w", dir, err)
 	}
-	images := signature.Images(list.Manifests)
-	if len(images) != 1 {
-		return "", fmt.Errorf("read layout %s: it holds %d images, and one can be pushed", dir, len(images))
+	what, err := signature.Only(list.Manifests)
+	if err != nil {
+		return "", fmt.Errorf("read layout %s: %w", dir, err)
 	}
-	what, from := images[0], pushed{index, log}
+	from := pushed{index, log}
 	sigTag := oci.SignatureTag(what.Digest.String())
 	for _, d := range list.Manifests {
-		if d.Annotations[refName] == sigTag {
+		if d.Annotations[signature.RefName] == sigTag {
 			if err := from.upload(ctx, d, tag.Context().Tag(sigTag)); err != nil {
 				return "", fmt.Errorf("push the signature: %w", err)
 			}

@@ -147,9 +147,9 @@ func Digest(dir string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read layout %s: %w", dir, err)
 	}
-	images := signature.Images(m.Manifests)
-	if len(images) != 1 {
-		return "", fmt.Errorf("read layout %s: it holds %d images, want one", dir, len(images))
+	image, err := signature.Only(m.Manifests)
+	if err != nil {
+		return "", fmt.Errorf("read layout %s: %w", dir, err)
 	}
-	return images[0].Digest.String(), nil
+	return image.Digest.String(), nil
 }

@@ -79,11 +79,10 @@ func findImage(path layout.Path, arch string) (v1.Descriptor, error) {
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
-	images := signature.Images(list.Manifests)
-	if len(images) != 1 {
-		return v1.Descriptor{}, fmt.Errorf("it holds %d images, want one", len(images))
+	desc, err := signature.Only(list.Manifests)
+	if err != nil {
+		return v1.Descriptor{}, err
 	}
-	desc := images[0]
 	if desc.MediaType.IsIndex() {
 		return pickArch(path, desc.Digest, arch)
 	}

@@ -24,8 +24,8 @@ import (
 	"github.com/kairos-io/kairos/agent/oci"
 )
 
-// refName names an entry of a layout's index (OCI image specification, annotations).
-const refName = "org.opencontainers.image.ref.name"
+// RefName names an entry of a layout's index (OCI image specification, annotations).
+const RefName = "org.opencontainers.image.ref.name"
 
 // ParseKey reads a private key: PKCS #8, or SEC 1 as `openssl ecparam` writes it.
 func ParseKey(raw []byte) (crypto.Signer, error) {
@@ -66,11 +66,21 @@ func ParseKey(raw []byte) (crypto.Signer, error) {
 func Images(list []v1.Descriptor) []v1.Descriptor {
 	var out []v1.Descriptor
 	for _, d := range list {
-		if !oci.IsSignatureTag(d.Annotations[refName]) {
+		if !oci.IsSignatureTag(d.Annotations[RefName]) {
 			out = append(out, d)
 		}
 	}
 	return out
+}
+
+// Only returns the one image, or index of images, among the entries of a layout's index;
+// its signatures do not count.
+func Only(list []v1.Descriptor) (v1.Descriptor, error) {
+	images := Images(list)
+	if len(images) != 1 {
+		return v1.Descriptor{}, fmt.Errorf("it holds %d images, want one", len(images))
+	}
+	return images[0], nil
 }
 
 // SignLayout signs what is in a layout: its one image or index, or the one with
@@ -101,7 +111,7 @@ func SignLayout(dir, name string, key crypto.Signer) (v1.Hash, error) {
 	if err != nil {
 		return v1.Hash{}, fmt.Errorf("sign layout %s: %w", dir, err)
 	}
-	if err := path.ReplaceImage(signed, match.Annotation(refName, tag), layout.WithAnnotations(map[string]string{refName: tag})); err != nil {
+	if err := path.ReplaceImage(signed, match.Annotation(RefName, tag), layout.WithAnnotations(map[string]string{RefName: tag})); err != nil {
 		return v1.Hash{}, fmt.Errorf("write layout %s: %w", dir, err)
 	}
 	return what.Digest, nil
@@ -110,7 +120,7 @@ func SignLayout(dir, name string, key crypto.Signer) (v1.Hash, error) {
 func pick(list []v1.Descriptor, name string) (v1.Descriptor, error) {
 	var names []string
 	for _, d := range list {
-		n := d.Annotations[refName]
+		n := d.Annotations[RefName]
 		if name != "" && n == name {
 			return d, nil
 		}
@@ -125,7 +135,7 @@ func pick(list []v1.Descriptor, name string) (v1.Descriptor, error) {
 // existing returns the signatures that are there already.
 func existing(index v1.ImageIndex, list *v1.IndexManifest, tag string) (v1.Image, error) {
 	for _, d := range list.Manifests {
-		if d.Annotations[refName] == tag {
+		if d.Annotations[RefName] == tag {
 			return index.Image(d.Digest)
 		}
 	}
@@ -134,7 +144,7 @@ func existing(index v1.ImageIndex, list *v1.IndexManifest, tag string) (v1.Image
 
 // addSignature appends a layer with the payload.
 func addSignature(to v1.Image, what v1.Descriptor, key crypto.Signer) (v1.Image, error) {
-	raw, err := newPayload(what.Digest.String(), strings.TrimSpace(what.Annotations[refName]))
+	raw, err := newPayload(what.Digest.String(), strings.TrimSpace(what.Annotations[RefName]))
 	if err != nil {
 		return nil, err
 	}

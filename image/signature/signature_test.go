@@ -177,7 +177,7 @@ func TestSignLayout(t *testing.T) {
 	if len(list.Manifests) != 2 || len(Images(list.Manifests)) != 1 || Images(list.Manifests)[0].Digest.String() != digest {
 		t.Fatalf("the layout holds %+v", list.Manifests)
 	}
-	if got := list.Manifests[1].Annotations[refName]; got != oci.SignatureTag(digest) {
+	if got := list.Manifests[1].Annotations[RefName]; got != oci.SignatureTag(digest) {
 		t.Errorf("the signatures are called %s", got)
 	}
 	raw, err := layout.Path(dir).Bytes(list.Manifests[1].Digest)
