@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/genesis"
 	"github.com/kairos-io/kairos/agent/health"
 	"github.com/kairos-io/kairos/agent/k3s"
@@ -404,10 +405,10 @@ func (a *agent) applyNetwork(ctx context.Context, cidr netip.Prefix) error {
 	}
 	err := a.overlay.SetRoutes(ctx, api.Routes{
 		Announce: []netip.Prefix{cidr},
-		Accept:   api.Accept{NetworkID: a.cfg.NetworkID, Range: podRange},
+		Accept:   api.Accept{NetworkID: a.cfg.NetworkID, Range: agentapi.PodRange},
 		// Without a route to services the kernel would choose the uplink's address
 		// as the source of host processes, which other nodes do not answer to.
-		Local: []netip.Prefix{serviceRange},
+		Local: []netip.Prefix{agentapi.ServiceRange},
 	})
 	if err != nil {
 		return fmt.Errorf("announce the pod network: %w", err)
@@ -418,7 +419,7 @@ func (a *agent) applyNetwork(ctx context.Context, cidr netip.Prefix) error {
 
 func (a *agent) setUpNetwork(ctx context.Context, cidr netip.Prefix, w snapshot) error {
 	return a.opt.PodNet.Apply(ctx, podnet.Config{
-		PodCIDR: cidr, Pods: podRange, Services: serviceRange, Overlay: w.status.Networks,
+		PodCIDR: cidr, Pods: agentapi.PodRange, Services: agentapi.ServiceRange, Overlay: w.status.Networks,
 		Interface: w.status.Interface, Address: w.address(), MTU: w.status.MTU,
 	})
 }

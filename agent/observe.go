@@ -14,12 +14,6 @@ import (
 	"github.com/kairos-io/kairos/overlay/rights"
 )
 
-// The cluster's inner ranges.
-var (
-	podRange     = netip.MustParsePrefix(k3s.PodRange)
-	serviceRange = netip.MustParsePrefix(k3s.ServiceRange)
-)
-
 // appliedNet is the pod network that this process has set up. An agent that
 // starts sets it up once more, because a reboot has taken the rules away.
 type appliedNet struct {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/overlay/token"
 )
 
@@ -25,8 +26,8 @@ const (
 
 // Ranges that belong to Kubernetes inside a cluster.
 var reserved = map[string]netip.Prefix{
-	"pod":     netip.MustParsePrefix("10.42.0.0/16"),
-	"service": netip.MustParsePrefix("10.43.0.0/16"),
+	"pod":     api.PodRange,
+	"service": api.ServiceRange,
 }
 
 // checks is what a value must satisfy beyond its type, by key.

@@ -21,12 +21,6 @@ import "errors"
 // 1.35 is the newest that works with containerd 1.7.
 const DefaultImage = "docker.io/rancher/k3s:v1.35.5-k3s1"
 
-// Ranges of the cluster inside; the overlay keeps away from both.
-const (
-	PodRange     = "10.42.0.0/16"
-	ServiceRange = "10.43.0.0/16"
-)
-
 // APIPort is where the control plane listens on the overlay address.
 const APIPort = 6443
 

@@ -3,6 +3,8 @@ package k3s
 import (
 	"net/netip"
 	"strconv"
+
+	"github.com/kairos-io/kairos/agent/api"
 )
 
 // Role is what k3s is started as.
@@ -60,8 +62,8 @@ func (f Flags) serverArgs() []string {
 		"--tls-san=" + f.Address.String(),
 		"--flannel-backend=none",
 		"--egress-selector-mode=disabled",
-		"--cluster-cidr=" + PodRange,
-		"--service-cidr=" + ServiceRange,
+		"--cluster-cidr=" + api.PodRange.String(),
+		"--service-cidr=" + api.ServiceRange.String(),
 		"--write-kubeconfig-mode=0600",
 		"--token-file=" + f.Files.ServerToken(),
 		"--agent-token-file=" + f.Files.AgentToken(),

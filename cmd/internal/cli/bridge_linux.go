@@ -23,13 +23,6 @@ import (
 	"github.com/kairos-io/kairos/overlay/tun"
 )
 
-// Ranges of Kubernetes inside a cluster. The overlay does not know them: it is
-// told what to accept and what never to take for an underlay address.
-var (
-	PodRange     = netip.MustParsePrefix("10.42.0.0/16")
-	ServiceRange = netip.MustParsePrefix("10.43.0.0/16")
-)
-
 // bridgeFlags are the flags of `kairos bridge`.
 type bridgeFlags struct {
 	token              tokenSource
@@ -119,8 +112,8 @@ func (f *bridgeFlags) options(env *Env, cmd *cobra.Command) (overlay.Options, er
 	}
 	o.Kind, o.NetworkID, o.Version = api.KindBridge, f.networkID, RunningVersion()
 	o.Interface, o.Peers, o.MDNS, o.MTU, o.DNS = f.iface, f.peers, !f.noMDNS, f.mtu, !f.noDNS
-	o.Exclude = []netip.Prefix{PodRange, ServiceRange}
-	o.Routes = api.Routes{Accept: api.Accept{NetworkID: f.networkID, Range: PodRange}}
+	o.Exclude = []netip.Prefix{agentapi.PodRange, agentapi.ServiceRange}
+	o.Routes = api.Routes{Accept: api.Accept{NetworkID: f.networkID, Range: agentapi.PodRange}}
 	o.StateDir, o.Socket, o.SocketUID, o.Abstract = f.stateDir, f.socket, sudoUID(), f.abstract
 	if f.stateDir == "" && !f.ephemeral {
 		keepIdentity(&o)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/config"
 	"github.com/kairos-io/kairos/cmd/internal/cli"
 	"github.com/kairos-io/kairos/overlay"
@@ -86,7 +87,7 @@ func (f *overlayFlags) options(env *cli.Env) (overlay.Options, error) {
 	o.Interface, o.CIDR, o.Listen, o.Peers = cfg.Overlay.Interface, cfg.Overlay.CIDR, cfg.Overlay.Listen, cfg.Overlay.Peers
 	o.Metrics = metrics.Handler
 	o.MDNS, o.MTU, o.DNS = cfg.Overlay.MDNS, cfg.Overlay.MTU, cfg.DNS
-	o.Exclude = []netip.Prefix{cli.PodRange, cli.ServiceRange}
+	o.Exclude = []netip.Prefix{agentapi.PodRange, agentapi.ServiceRange}
 	o.StateDir, o.RuntimeDir, o.Persist = f.stateDir, f.runtimeDir, true
 	o.Socket, o.SocketUID = filepath.Join(f.runtimeDir, "overlay.sock"), -1
 	return o, nil

@@ -1,0 +1,10 @@
+package api
+
+import "net/netip"
+
+// k3s' default ranges, which the agent passes explicitly: every machine of the mesh
+// agrees on them.
+var (
+	PodRange     = netip.MustParsePrefix("10.42.0.0/16")
+	ServiceRange = netip.MustParsePrefix("10.43.0.0/16")
+)
