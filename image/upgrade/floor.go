@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/mod/semver"
+
 	"github.com/kairos-io/kairos/image/slots"
 )
 
@@ -40,14 +42,13 @@ func (o *Offer) OlderThanRuns(st slots.Status) bool {
 
 // described is a version with what git describe adds: the commits since the tag
 // and the last one's name. A bare number is none: it is what a commit may be called.
-var described = regexp.MustCompile(`^(v\d+|\d+\.\d+|v\d+\.\d+|v?\d+\.\d+\.\d+)(?:-([0-9A-Za-z.-]+?))??(?:-(\d+)-g[0-9a-f]+)?(?:-dirty)?(?:\+.*)?$`)
+var described = regexp.MustCompile(`^(v\d+|v?\d+\.\d+(?:\.\d+)?)(?:-([0-9A-Za-z.-]+?))??(?:-(\d+)-g[0-9a-f]+)?(?:-dirty)?(?:\+.*)?$`)
 
 // parsed is a version that has an order: that of semantic versions
 // (https://semver.org), and after each of them the commits since.
 type parsed struct {
-	numbers [3]uint64
-	pre     []string
-	commits uint64
+	version string // as package semver takes it
+	commits int
 }
 
 func parseVersion(s string) (parsed, bool) {
@@ -55,56 +56,19 @@ func parseVersion(s string) (parsed, bool) {
 	if m == nil {
 		return parsed{}, false
 	}
-	var p parsed
-	for i, n := range strings.Split(strings.TrimPrefix(m[1], "v"), ".") {
-		var err error
-		if p.numbers[i], err = strconv.ParseUint(n, 10, 64); err != nil {
-			return parsed{}, false
-		}
-	}
+	p := parsed{version: semver.Canonical("v" + strings.TrimPrefix(m[1], "v"))}
 	if m[2] != "" {
-		p.pre = strings.Split(m[2], ".")
+		p.version += "-" + m[2]
 	}
 	if m[3] != "" {
 		var err error
-		if p.commits, err = strconv.ParseUint(m[3], 10, 64); err != nil {
+		if p.commits, err = strconv.Atoi(m[3]); err != nil {
 			return parsed{}, false
 		}
 	}
-	return p, true
+	return p, semver.IsValid(p.version)
 }
 
 func (p parsed) compare(q parsed) int {
-	for i := range p.numbers {
-		if c := cmp.Compare(p.numbers[i], q.numbers[i]); c != 0 {
-			return c
-		}
-	}
-	return cmp.Or(comparePre(p.pre, q.pre), cmp.Compare(p.commits, q.commits))
-}
-
-// comparePre compares what stands behind the numbers: nothing comes last.
-func comparePre(a, b []string) int {
-	if len(a) == 0 || len(b) == 0 {
-		return cmp.Compare(len(b), len(a))
-	}
-	for i := range min(len(a), len(b)) {
-		x, xerr := strconv.ParseUint(a[i], 10, 64)
-		y, yerr := strconv.ParseUint(b[i], 10, 64)
-		c := 0
-		switch {
-		case xerr == nil && yerr == nil:
-			c = cmp.Compare(x, y)
-		case xerr == nil:
-			c = -1
-		case yerr == nil:
-			c = 1
-		default:
-			c = strings.Compare(a[i], b[i])
-		}
-		if c != 0 {
-			return c
-		}
-	}
-	return cmp.Compare(len(a), len(b))
+	return cmp.Or(semver.Compare(p.version, q.version), cmp.Compare(p.commits, q.commits))
 }
