@@ -19,8 +19,8 @@ import (
 	"testing"
 	"time"
 
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/health"
-	"github.com/kairos-io/kairos/agent/k3s"
 	"github.com/kairos-io/kairos/agent/peer"
 	"github.com/kairos-io/kairos/agent/seed"
 	"github.com/kairos-io/kairos/overlay/api"
@@ -262,7 +262,7 @@ func TestWhatIsGivenToWhom(t *testing.T) {
 	m, machines := newSite(t, 2, 2)
 	giver := machines[0]
 	digests := giver.bake(t, "", k3sName, appName)
-	secret := k3s.Blob{Size: 6}
+	secret := agentapi.Blob{Size: 6}
 	sum := sha256.Sum256([]byte("secret"))
 	secret.Digest = "sha256:" + hex.EncodeToString(sum[:])
 	if err := giver.runtime.stock.Write(t.Context(), secret, strings.NewReader("secret")); err != nil {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/k3s"
 )
 
@@ -18,7 +19,7 @@ import (
 type stock struct {
 	mu     sync.Mutex
 	blobs  map[string][]byte
-	k3s    []k3s.Blob
+	k3s    []agentapi.Blob
 	pods   map[string]k3s.PodImage
 	writes []string // digests of what was transferred
 }
@@ -26,7 +27,7 @@ type stock struct {
 func newStock() *stock { return &stock{blobs: map[string][]byte{}, pods: map[string]k3s.PodImage{}} }
 
 // Has implements k3s.Store.
-func (s *stock) Has(_ context.Context, b k3s.Blob) (bool, error) {
+func (s *stock) Has(_ context.Context, b agentapi.Blob) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, ok := s.blobs[b.Digest]
@@ -34,7 +35,7 @@ func (s *stock) Has(_ context.Context, b k3s.Blob) (bool, error) {
 }
 
 // Write implements k3s.Store.
-func (s *stock) Write(_ context.Context, b k3s.Blob, r io.Reader) error {
+func (s *stock) Write(_ context.Context, b agentapi.Blob, r io.Reader) error {
 	raw, err := io.ReadAll(r)
 	if err != nil {
 		return err
@@ -49,29 +50,29 @@ func (s *stock) Write(_ context.Context, b k3s.Blob, r io.Reader) error {
 }
 
 // Discard implements k3s.Store.
-func (s *stock) Discard(context.Context, k3s.Blob) error { return nil }
+func (s *stock) Discard(context.Context, agentapi.Blob) error { return nil }
 
 // noting is a store that notes the pieces of one image.
 type noting struct {
 	*stock
-	pieces []k3s.Blob
+	pieces []agentapi.Blob
 }
 
-func (n *noting) Has(ctx context.Context, b k3s.Blob) (bool, error) {
+func (n *noting) Has(ctx context.Context, b agentapi.Blob) (bool, error) {
 	n.pieces = append(n.pieces, b)
 	return n.stock.Has(ctx, b)
 }
 
 // take imports and returns the pieces, in containerd's order.
-func (s *stock) take(ctx context.Context, fill k3s.Fill) ([]k3s.Blob, error) {
+func (s *stock) take(ctx context.Context, fill k3s.Fill) ([]agentapi.Blob, error) {
 	n := &noting{stock: s}
 	root, err := fill(ctx, n)
 	if err != nil {
 		return nil, err
 	}
-	out := []k3s.Blob{root}
+	out := []agentapi.Blob{root}
 	for _, b := range slices.Backward(n.pieces) {
-		if !slices.ContainsFunc(out, func(x k3s.Blob) bool { return x.Digest == b.Digest }) {
+		if !slices.ContainsFunc(out, func(x agentapi.Blob) bool { return x.Digest == b.Digest }) {
 			out = append(out, b)
 		}
 	}
@@ -135,7 +136,7 @@ func (f *fakeRuntime) ReleasePodImage(_ context.Context, img k3s.PodImage) error
 	return nil
 }
 
-func (f *fakeRuntime) K3sContent(context.Context, string) ([]k3s.Blob, error) {
+func (f *fakeRuntime) K3sContent(context.Context, string) ([]agentapi.Blob, error) {
 	if f.stock == nil {
 		return nil, nil
 	}
@@ -144,7 +145,7 @@ func (f *fakeRuntime) K3sContent(context.Context, string) ([]k3s.Blob, error) {
 	return f.stock.k3s, nil
 }
 
-func (f *fakeRuntime) OpenBlob(_ context.Context, b k3s.Blob, _ bool) (k3s.ReadAtCloser, error) {
+func (f *fakeRuntime) OpenBlob(_ context.Context, b agentapi.Blob, _ bool) (k3s.ReadAtCloser, error) {
 	f.stock.mu.Lock()
 	defer f.stock.mu.Unlock()
 	raw, ok := f.stock.blobs[b.Digest]

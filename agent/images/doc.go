@@ -9,6 +9,7 @@ package images
 import (
 	"context"
 
+	"github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/k3s"
 	"github.com/kairos-io/kairos/agent/oci"
 )
@@ -26,8 +27,8 @@ type PodImages interface {
 	PodImages(ctx context.Context) ([]k3s.PodImage, error)
 	ImportPodImage(ctx context.Context, img k3s.PodImage, fill k3s.Fill) error
 	ReleasePodImage(ctx context.Context, img k3s.PodImage) error
-	K3sContent(ctx context.Context, name string) ([]k3s.Blob, error)
-	OpenBlob(ctx context.Context, b k3s.Blob, pods bool) (k3s.ReadAtCloser, error)
+	K3sContent(ctx context.Context, name string) ([]api.Blob, error)
+	OpenBlob(ctx context.Context, b api.Blob, pods bool) (k3s.ReadAtCloser, error)
 }
 
 // Changes tells when members may announce something else; an Event is one.

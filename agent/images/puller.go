@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/broadcast"
 	"github.com/kairos-io/kairos/agent/health"
 	"github.com/kairos-io/kairos/agent/k3s"
@@ -183,9 +184,9 @@ func (p *Puller) pull(ctx context.Context) error {
 	if p.members != nil {
 		opts.Members = p.members(p.atMembers)
 	}
-	return p.runtime.ImportImage(ctx, p.ref.String(), func(ctx context.Context, s k3s.Store) (k3s.Blob, error) {
+	return p.runtime.ImportImage(ctx, p.ref.String(), func(ctx context.Context, s k3s.Store) (api.Blob, error) {
 		img, err := oci.Pull(ctx, p.ref, contentStore{s}, opts)
-		return blobOf(img.Blob), err
+		return img.Blob, err
 	})
 }
 
@@ -205,24 +206,20 @@ func (p *Puller) progress(done, total int64) {
 // Wait returns when no try runs any more.
 func (p *Puller) Wait() { p.wg.Wait() }
 
-// contentStore lets package oci write into containerd: the two do not know each other.
+// contentStore lets package oci write into containerd.
 type contentStore struct{ s k3s.Store }
 
 // Has implements oci.Store.
-func (c contentStore) Has(ctx context.Context, b oci.Blob) (bool, error) {
-	return c.s.Has(ctx, blobOf(b))
+func (c contentStore) Has(ctx context.Context, b api.Blob) (bool, error) {
+	return c.s.Has(ctx, b)
 }
 
 // Write implements oci.Store. What arrived before an error is gone on from, unless
 // it is known to be wrong.
-func (c contentStore) Write(ctx context.Context, b oci.Blob, r io.Reader) error {
-	err := c.s.Write(ctx, blobOf(b), r)
+func (c contentStore) Write(ctx context.Context, b api.Blob, r io.Reader) error {
+	err := c.s.Write(ctx, b, r)
 	if errors.Is(err, oci.ErrDigest) {
-		err = errors.Join(err, c.s.Discard(ctx, blobOf(b)))
+		err = errors.Join(err, c.s.Discard(ctx, b))
 	}
 	return err
-}
-
-func blobOf(b oci.Blob) k3s.Blob {
-	return k3s.Blob{MediaType: b.MediaType, Digest: b.Digest, Size: b.Size, Config: b.Config, Layers: b.Layers, Manifests: b.Manifests}
 }

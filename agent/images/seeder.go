@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/broadcast"
 	"github.com/kairos-io/kairos/agent/k3s"
 	"github.com/kairos-io/kairos/agent/oci"
@@ -176,7 +177,7 @@ func (s *Seeder) turn(ctx context.Context) error {
 	errs := []error{errOwn}
 	for _, img := range own {
 		if !s.isK3s(img) {
-			errs = append(errs, s.bring(ctx, k3s.PodImage{Name: img.Name, Baked: true, Blob: blobOf(img.Blob)}, oci.Options{Baked: s.baked}))
+			errs = append(errs, s.bring(ctx, k3s.PodImage{Name: img.Name, Baked: true, Blob: img.Blob}, oci.Options{Baked: s.baked}))
 		}
 	}
 	errs = append(errs, s.releaseOld(ctx, own))
@@ -233,9 +234,9 @@ func (s *Seeder) bring(ctx context.Context, img k3s.PodImage, opts oci.Options) 
 	if err != nil {
 		return fmt.Errorf("%s: %w", img.Name, err)
 	}
-	err = s.images.ImportPodImage(ctx, img, func(ctx context.Context, st k3s.Store) (k3s.Blob, error) {
+	err = s.images.ImportPodImage(ctx, img, func(ctx context.Context, st k3s.Store) (api.Blob, error) {
 		got, err := oci.Pull(ctx, ref, contentStore{st}, opts)
-		return blobOf(got.Blob), err
+		return got.Blob, err
 	})
 	switch {
 	case errors.Is(err, k3s.ErrForeign):
@@ -286,7 +287,7 @@ func (s *Seeder) copyFromMembers(ctx context.Context) (over []seed.Image, err er
 			continue
 		}
 		place := &membersPlace{client: s.client, found: func() {}}
-		err := s.bring(ctx, k3s.PodImage{Name: img.Name, Blob: k3s.Blob{Digest: img.Digest}}, oci.Options{Members: place})
+		err := s.bring(ctx, k3s.PodImage{Name: img.Name, Blob: api.Blob{Digest: img.Digest}}, oci.Options{Members: place})
 		if errs = append(errs, err); ctx.Err() != nil {
 			break
 		}

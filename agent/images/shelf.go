@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/kairos-io/kairos/agent/k3s"
+	"github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/oci"
 	"github.com/kairos-io/kairos/agent/seed"
 	"github.com/kairos-io/kairos/overlay/identity"
@@ -19,7 +19,7 @@ import (
 
 // spot is where a blob that may be given away is.
 type spot struct {
-	blob  k3s.Blob
+	blob  api.Blob
 	baked bool // in the layout, else in containerd
 	pods  bool // there among the images for pods, else with k3s
 }
@@ -37,7 +37,7 @@ func (s *Seeder) refresh(ctx context.Context) error {
 	s.imported = imported
 	index := seed.Index{Complete: s.read}
 	shelf := map[string]spot{}
-	add := func(img seed.Image, where spot, blobs []k3s.Blob) {
+	add := func(img seed.Image, where spot, blobs []api.Blob) {
 		if slices.ContainsFunc(index.Images, func(x seed.Image) bool { return x.Name == img.Name && x.Use == img.Use }) {
 			return // listed as baked
 		}
@@ -98,19 +98,16 @@ func (s *Seeder) putOut(index seed.Index, shelf map[string]spot) error {
 }
 
 // piecesOf lists an image of a layout the way containerd's are listed.
-func piecesOf(img oci.Image) []k3s.Blob {
-	out := []k3s.Blob{blobOf(img.Blob)}
+func piecesOf(img oci.Image) []api.Blob {
+	out := []api.Blob{img.Blob}
 	if img.Manifest.Digest != img.Digest {
-		out = append(out, blobOf(img.Manifest))
+		out = append(out, img.Manifest)
 	}
-	for _, b := range img.Content {
-		out = append(out, blobOf(b))
-	}
-	return out
+	return append(out, img.Content...)
 }
 
 // entryOf describes an image by its pieces.
-func entryOf(name string, blobs []k3s.Blob) (seed.Image, []k3s.Blob) {
+func entryOf(name string, blobs []api.Blob) (seed.Image, []api.Blob) {
 	root, rest := blobs[0], blobs[1:]
 	img := seed.Image{Name: name, Digest: root.Digest, Size: root.Size, Manifest: root.Digest, ManifestSize: root.Size,
 		Arch: goruntime.GOARCH, Use: seed.ForPods}
@@ -174,25 +171,25 @@ type membersPlace struct {
 func (*membersPlace) Name() string { return "members" }
 
 // Root implements oci.Place.
-func (p *membersPlace) Root(ctx context.Context, ref oci.Ref) (oci.Blob, error) {
+func (p *membersPlace) Root(ctx context.Context, ref oci.Ref) (api.Blob, error) {
 	img, err := p.client.Find(ctx, ref.Name(), ref.Digest())
 	if errors.Is(err, seed.ErrNobody) {
-		return oci.Blob{}, fmt.Errorf("%w: %w", oci.ErrNotFound, err)
+		return api.Blob{}, fmt.Errorf("%w: %w", oci.ErrNotFound, err)
 	}
 	if err == nil {
 		p.image = img.Digest
 		p.found()
 	}
-	return oci.Blob{Digest: img.Digest, Size: img.Size}, err
+	return api.Blob{Digest: img.Digest, Size: img.Size}, err
 }
 
 // Open implements oci.Place.
-func (p *membersPlace) Open(ctx context.Context, b oci.Blob, offset int64) (io.ReadCloser, error) {
-	return p.client.Open(ctx, seed.Blob{Image: p.image, Digest: b.Digest, Size: b.Size}, offset), nil
+func (p *membersPlace) Open(ctx context.Context, b api.Blob, offset int64) (io.ReadCloser, error) {
+	return p.client.Open(ctx, seed.Piece{Image: p.image, Digest: b.Digest, Size: b.Size}, offset), nil
 }
 
 // Blame implements oci.Place.
-func (p *membersPlace) Blame(b oci.Blob) bool { return p.client.Blame(b.Digest) }
+func (p *membersPlace) Blame(b api.Blob) bool { return p.client.Blame(b.Digest) }
 
 // DiskOf returns how to measure the disk that holds dir; containerd's is the same one.
 func DiskOf(dir string) func() (free, size uint64, err error) {

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/kairos-io/kairos/agent/api"
 )
 
 func TestMain(m *testing.M) {
@@ -167,13 +169,13 @@ var program = sync.OnceValues(func() ([]byte, error) {
 
 // piece is a blob with its content.
 type piece struct {
-	Blob
+	api.Blob
 	raw []byte
 }
 
 func newPiece(mediaType string, raw []byte) piece {
 	sum := sha256.Sum256(raw)
-	return piece{Blob{MediaType: mediaType, Digest: "sha256:" + hex.EncodeToString(sum[:]), Size: int64(len(raw))}, raw}
+	return piece{api.Blob{MediaType: mediaType, Digest: "sha256:" + hex.EncodeToString(sum[:]), Size: int64(len(raw))}, raw}
 }
 
 // testImage returns the pieces of an image, its manifest last. The label tells images apart.
@@ -220,17 +222,17 @@ func encode(t *testing.T, v any) []byte {
 
 // fill stores pieces that are not there yet, and counts what it wrote.
 func fill(pieces []piece, written *int) Fill {
-	return func(ctx context.Context, c Store) (Blob, error) {
+	return func(ctx context.Context, c Store) (api.Blob, error) {
 		for _, p := range pieces {
 			there, err := c.Has(ctx, p.Blob)
 			if err != nil {
-				return Blob{}, err
+				return api.Blob{}, err
 			}
 			if there {
 				continue
 			}
 			if err := c.Write(ctx, p.Blob, bytes.NewReader(p.raw)); err != nil {
-				return Blob{}, err
+				return api.Blob{}, err
 			}
 			*written++
 		}

@@ -14,24 +14,16 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/kairos-io/kairos/agent/api"
 )
 
-// Blob describes a piece of an image to be stored.
-type Blob struct {
-	MediaType string
-	Digest    string // "sha256:..."
-	Size      int64
-	Config    string   // manifest only: digest of the configuration
-	Layers    []string // manifest only: digests of the layers
-	Manifests []string // index only: digests of the manifests that are stored
-}
-
-func (b Blob) descriptor() ocispec.Descriptor {
+func descriptorOf(b api.Blob) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: b.MediaType, Digest: digest.Digest(b.Digest), Size: b.Size}
 }
 
 // gcLabels tell containerd's garbage collection what a manifest or an index needs.
-func (b Blob) gcLabels() map[string]string {
+func gcLabels(b api.Blob) map[string]string {
 	l := map[string]string{}
 	if b.Config != "" {
 		l["containerd.io/gc.ref.content.config"] = b.Config
@@ -71,7 +63,7 @@ func (r *Runtime) ImageDigest(ctx context.Context, name string) (string, error) 
 
 // Fill stores the blobs of an image and returns what its name shall stand for: a
 // manifest, or an index.
-type Fill func(ctx context.Context, s Store) (Blob, error)
+type Fill func(ctx context.Context, s Store) (api.Blob, error)
 
 // ImportImage calls fill with a place to store an image's blobs in, and then
 // names and unpacks what fill returns. What is stored is protected from garbage
@@ -83,7 +75,7 @@ func (r *Runtime) ImportImage(ctx context.Context, name string, fill Fill) error
 		if err != nil {
 			return err
 		}
-		img, err := r.nameImage(ctx, images.Image{Name: name, Target: root.descriptor()})
+		img, err := r.nameImage(ctx, images.Image{Name: name, Target: descriptorOf(root)})
 		if err != nil {
 			return err
 		}
@@ -141,19 +133,19 @@ func (r *Runtime) nameImage(ctx context.Context, img images.Image) (images.Image
 // Store takes the verified blobs of an image.
 type Store interface {
 	// Has reports whether the blob is complete.
-	Has(ctx context.Context, b Blob) (bool, error)
+	Has(ctx context.Context, b api.Blob) (bool, error)
 	// Write stores the blob; containerd checks size and digest once more. What
 	// arrived before an error is kept for the next Write.
-	Write(ctx context.Context, b Blob, r io.Reader) error
+	Write(ctx context.Context, b api.Blob, r io.Reader) error
 	// Discard drops what an unfinished Write left.
-	Discard(ctx context.Context, b Blob) error
+	Discard(ctx context.Context, b api.Blob) error
 }
 
 // contents is containerd's store.
 type contents struct{ store content.Store }
 
 // Has implements Store.
-func (c contents) Has(ctx context.Context, b Blob) (bool, error) {
+func (c contents) Has(ctx context.Context, b api.Blob) (bool, error) {
 	_, err := c.store.Info(ctx, digest.Digest(b.Digest))
 	if errdefs.IsNotFound(err) {
 		return false, nil
@@ -165,12 +157,12 @@ func (c contents) Has(ctx context.Context, b Blob) (bool, error) {
 }
 
 // Write implements Store.
-func (c contents) Write(ctx context.Context, b Blob, r io.Reader) error {
+func (c contents) Write(ctx context.Context, b api.Blob, r io.Reader) error {
 	var opts []content.Opt
-	if l := b.gcLabels(); len(l) > 0 {
+	if l := gcLabels(b); len(l) > 0 {
 		opts = append(opts, content.WithLabels(l))
 	}
-	err := content.WriteBlob(ctx, c.store, ingestOf(b), r, b.descriptor(), opts...)
+	err := content.WriteBlob(ctx, c.store, ingestOf(b), r, descriptorOf(b), opts...)
 	if err == nil {
 		return nil
 	}
@@ -184,7 +176,7 @@ func (c contents) Write(ctx context.Context, b Blob, r io.Reader) error {
 }
 
 // Discard implements Store.
-func (c contents) Discard(ctx context.Context, b Blob) error {
+func (c contents) Discard(ctx context.Context, b api.Blob) error {
 	if err := c.store.Abort(ctx, ingestOf(b)); err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("drop the unfinished blob: %w", err)
 	}
@@ -192,7 +184,7 @@ func (c contents) Discard(ctx context.Context, b Blob) error {
 }
 
 // ingestOf is what containerd calls the unfinished blob.
-func ingestOf(b Blob) string { return "kairos-" + b.Digest }
+func ingestOf(b api.Blob) string { return "kairos-" + b.Digest }
 
 // imageConfig returns the image and what it says about running it.
 func (r *Runtime) imageConfig(ctx context.Context, name string) (containerd.Image, imageConfig, error) {

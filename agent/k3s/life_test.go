@@ -14,6 +14,8 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/pkg/cio"
+
+	"github.com/kairos-io/kairos/agent/api"
 )
 
 // The container's life in a real containerd, with a program in k3s' place.
@@ -226,9 +228,9 @@ func TestImportImage(t *testing.T) {
 	}
 	pieces, n := testImage(t, "one"), 0
 	cut := errors.New("the network went away")
-	err := r.ImportImage(t.Context(), name, func(ctx context.Context, c Store) (Blob, error) {
+	err := r.ImportImage(t.Context(), name, func(ctx context.Context, c Store) (api.Blob, error) {
 		_, err := fill(pieces[:2], &n)(ctx, c)
-		return Blob{}, errors.Join(err, cut)
+		return api.Blob{}, errors.Join(err, cut)
 	})
 	if !errors.Is(err, cut) || n != 2 || has() != "" {
 		t.Fatalf("half a pull: %v, %d blobs, digest %q", err, n, has())
@@ -261,7 +263,7 @@ func TestImageThatWasNotUnpacked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.nameImage(t.Context(), images.Image{Name: "x", Target: m.descriptor()}); err != nil {
+	if _, err := r.nameImage(t.Context(), images.Image{Name: "x", Target: descriptorOf(m)}); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := r.ImageDigest(t.Context(), "x"); got != "" || err != nil {
@@ -288,7 +290,7 @@ func TestDamagedHalfBlobIsDropped(t *testing.T) {
 	d := newDaemon(t)
 	c := contents{d.open(t).client.ContentStore()}
 	p := newPiece("application/octet-stream", bytes.Repeat([]byte("k3s"), 1<<16))
-	w, err := c.store.Writer(t.Context(), content.WithRef("kairos-"+p.Digest), content.WithDescriptor(p.descriptor()))
+	w, err := c.store.Writer(t.Context(), content.WithRef("kairos-"+p.Digest), content.WithDescriptor(descriptorOf(p.Blob)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,8 @@ import (
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/kairos-io/kairos/agent/api"
 )
 
 // podNamespace is containerd's namespace of the kubelet: its images and pods.
@@ -38,12 +40,12 @@ var ErrForeign = errors.New("there is an image of this name that kairos did not 
 // PodImage is an image that pods start from without a registry, because it came
 // with a machine of this network.
 type PodImage struct {
-	Name  string // registry/repository:tag, or registry/repository@digest
-	Baked bool   // with this very machine, else with another one
-	Blob         // what the name stands for: a manifest or an index
+	Name     string // registry/repository:tag, or registry/repository@digest
+	Baked    bool   // with this very machine, else with another one
+	api.Blob        // what the name stands for: a manifest or an index
 	// Blobs are all pieces: Blob; its manifest, which Blob.Manifests names, where
 	// Blob is an index; the configuration; the layers. Set by PodImages only.
-	Blobs []Blob
+	Blobs []api.Blob
 }
 
 // PodImages lists the images that ImportPodImage brought and that are complete.
@@ -118,7 +120,7 @@ func (r *Runtime) ImportPodImage(ctx context.Context, img PodImage, fill Fill) e
 		}
 		// The name comes last: it says that all is there.
 		for _, name := range []string{digestName(img.Name, root.Digest), img.Name} {
-			if _, err := r.nameImage(ctx, images.Image{Name: name, Target: root.descriptor(), Labels: labels}); err != nil {
+			if _, err := r.nameImage(ctx, images.Image{Name: name, Target: descriptorOf(root), Labels: labels}); err != nil {
 				return err
 			}
 		}
@@ -143,7 +145,7 @@ func (r *Runtime) release(ctx context.Context, name string) error {
 
 // K3sContent lists the pieces of the k3s image of this name, the one that the name
 // stands for first; nothing while the image is not here as a whole.
-func (r *Runtime) K3sContent(ctx context.Context, name string) ([]Blob, error) {
+func (r *Runtime) K3sContent(ctx context.Context, name string) ([]api.Blob, error) {
 	img, err := r.client.ImageService().Get(ctx, name)
 	if errdefs.IsNotFound(err) {
 		return nil, nil
@@ -155,12 +157,12 @@ func (r *Runtime) K3sContent(ctx context.Context, name string) ([]Blob, error) {
 }
 
 // pieces walks through an image; nil when something is missing.
-func (r *Runtime) pieces(ctx context.Context, root ocispec.Descriptor) ([]Blob, error) {
+func (r *Runtime) pieces(ctx context.Context, root ocispec.Descriptor) ([]api.Blob, error) {
 	top, err := r.document(ctx, root)
 	if err != nil || top == nil {
 		return nil, err
 	}
-	out := []Blob{{MediaType: root.MediaType, Digest: root.Digest.String(), Size: root.Size}}
+	out := []api.Blob{{MediaType: root.MediaType, Digest: root.Digest.String(), Size: root.Size}}
 	if images.IsManifestType(root.MediaType) {
 		return r.children(ctx, out, *top)
 	}
@@ -173,7 +175,7 @@ func (r *Runtime) pieces(ctx context.Context, root ocispec.Descriptor) ([]Blob, 
 			continue
 		}
 		out[0].Manifests = append(out[0].Manifests, d.Digest.String())
-		out = append(out, Blob{MediaType: d.MediaType, Digest: d.Digest.String(), Size: d.Size})
+		out = append(out, api.Blob{MediaType: d.MediaType, Digest: d.Digest.String(), Size: d.Size})
 		if out, err = r.children(ctx, out, *m); err != nil || out == nil {
 			return nil, err
 		}
@@ -210,12 +212,12 @@ func (r *Runtime) document(ctx context.Context, d ocispec.Descriptor) (*tree, er
 }
 
 // children appends what a manifest names; nil when something of it is missing.
-func (r *Runtime) children(ctx context.Context, out []Blob, m tree) ([]Blob, error) {
+func (r *Runtime) children(ctx context.Context, out []api.Blob, m tree) ([]api.Blob, error) {
 	if m.Config == nil {
 		return nil, nil
 	}
 	for _, d := range append([]ocispec.Descriptor{*m.Config}, m.Layers...) {
-		b := Blob{MediaType: d.MediaType, Digest: d.Digest.String(), Size: d.Size}
+		b := api.Blob{MediaType: d.MediaType, Digest: d.Digest.String(), Size: d.Size}
 		if ok, err := (contents{r.client.ContentStore()}).Has(ctx, b); err != nil || !ok {
 			return nil, err
 		}
@@ -232,11 +234,11 @@ type ReadAtCloser interface {
 
 // OpenBlob opens a blob of an image of pods, or of the k3s image. It is usable
 // until ctx ends.
-func (r *Runtime) OpenBlob(ctx context.Context, b Blob, pods bool) (ReadAtCloser, error) {
+func (r *Runtime) OpenBlob(ctx context.Context, b api.Blob, pods bool) (ReadAtCloser, error) {
 	if pods {
 		ctx = namespaces.WithNamespace(ctx, podNamespace)
 	}
-	ra, err := r.client.ContentStore().ReaderAt(ctx, b.descriptor())
+	ra, err := r.client.ContentStore().ReaderAt(ctx, descriptorOf(b))
 	if err != nil {
 		return nil, explain("open "+b.Digest, err)
 	}

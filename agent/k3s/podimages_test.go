@@ -14,6 +14,8 @@ import (
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/kairos-io/kairos/agent/api"
 )
 
 // indexed puts an index above the pieces of an image. The other platform in it
@@ -138,12 +140,12 @@ func TestImportPodImageSparesForeignImages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.client.ImageService().Create(ctx, images.Image{Name: "r.example/a:1", Target: root.descriptor()}); err != nil {
+	if _, err := r.client.ImageService().Create(ctx, images.Image{Name: "r.example/a:1", Target: descriptorOf(root)}); err != nil {
 		t.Fatal(err)
 	}
-	err = r.ImportPodImage(t.Context(), PodImage{Name: "r.example/a:1"}, func(context.Context, Store) (Blob, error) {
+	err = r.ImportPodImage(t.Context(), PodImage{Name: "r.example/a:1"}, func(context.Context, Store) (api.Blob, error) {
 		t.Error("fetched what would not be used")
-		return Blob{}, errors.New("unused")
+		return api.Blob{}, errors.New("unused")
 	})
 	if !errors.Is(err, ErrForeign) {
 		t.Errorf("got %v", err)
@@ -158,9 +160,9 @@ func TestImportPodImageGoesOn(t *testing.T) {
 	r := newDaemon(t).open(t)
 	pieces, n := testImage(t, "one"), 0
 	cut := errors.New("the member went away")
-	err := r.ImportPodImage(t.Context(), PodImage{Name: "r.example/a:1"}, func(ctx context.Context, s Store) (Blob, error) {
+	err := r.ImportPodImage(t.Context(), PodImage{Name: "r.example/a:1"}, func(ctx context.Context, s Store) (api.Blob, error) {
 		_, err := fill(pieces[:2], &n)(ctx, s)
-		return Blob{}, errors.Join(err, cut)
+		return api.Blob{}, errors.Join(err, cut)
 	})
 	collect(t, r)
 	if list := podImages(t, r); !errors.Is(err, cut) || len(list) != 0 {
@@ -209,7 +211,7 @@ func TestImportImageByIndex(t *testing.T) {
 	if blobs, err := r.K3sContent(t.Context(), "example.com/k3s:v2"); err != nil || blobs != nil {
 		t.Errorf("an image that is not there: %+v, %v", blobs, err)
 	}
-	if _, err := r.OpenBlob(t.Context(), Blob{Digest: "sha256:" + strings.Repeat("0", 64), Size: 1}, false); err == nil {
+	if _, err := r.OpenBlob(t.Context(), api.Blob{Digest: "sha256:" + strings.Repeat("0", 64), Size: 1}, false); err == nil {
 		t.Error("opened a blob that is not there")
 	}
 }

@@ -12,6 +12,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/kairos-io/kairos/agent/api"
 )
 
 // Limits of what is accepted from a registry, far above any honest k3s image.
@@ -36,26 +38,13 @@ var (
 	ErrStalled  = errors.New("nothing arrived")
 )
 
-// Blob describes one piece of an image.
-type Blob struct {
-	MediaType string
-	Digest    string // "sha256:..."
-	Size      int64  // bytes
-	// Config and Layers are set on a manifest only, Manifests on an index only:
-	// the digests that it names and that were fetched, so that a store can protect
-	// them from its garbage collection.
-	Config    string
-	Layers    []string
-	Manifests []string
-}
-
 // Store receives blobs, children before parents. Write must take exactly b.Size
 // bytes and may be called again after an error. The reader is an io.Seeker: a
 // store that kept the beginning of an unfinished blob may seek past it, and must
 // then check the digest of the whole itself. Methods are called from one goroutine.
 type Store interface {
-	Has(ctx context.Context, b Blob) (bool, error)
-	Write(ctx context.Context, b Blob, r io.Reader) error
+	Has(ctx context.Context, b api.Blob) (bool, error)
+	Write(ctx context.Context, b api.Blob, r io.Reader) error
 }
 
 // Options of Pull and Resolve. The zero value is usable.
@@ -76,10 +65,10 @@ type Options struct {
 // Image is a pulled or resolved image: what the reference names, and the one
 // manifest for one platform.
 type Image struct {
-	Blob            // what the reference names: a manifest, or the index that Manifest was chosen from
-	Manifest Blob   // the same as Blob where there is no index
-	Content  []Blob // configuration and layers, in this order
-	Total    int64  // bytes of Content
+	api.Blob            // what the reference names: a manifest, or the index that Manifest was chosen from
+	Manifest api.Blob   // the same as api.Blob where there is no index
+	Content  []api.Blob // configuration and layers, in this order
+	Total    int64      // bytes of Content
 	Source   string
 }
 
@@ -226,7 +215,7 @@ func resolveFrom(ctx context.Context, src source, ref Ref, opts Options) (Image,
 	img.Source = src.name()
 	if index != nil {
 		m.index = index
-		img.Blob = Blob{MediaType: string(rootType), Digest: hashOf(index).String(), Size: int64(len(index)), Manifests: []string{img.Manifest.Digest}}
+		img.Blob = api.Blob{MediaType: string(rootType), Digest: hashOf(index).String(), Size: int64(len(index)), Manifests: []string{img.Manifest.Digest}}
 	}
 	return img, m, nil
 }
@@ -244,10 +233,10 @@ func readRoot(ctx context.Context, src source, ref Ref, opts Options) (raw []byt
 }
 
 func imageOf(m picked, mt types.MediaType) Image {
-	b := Blob{MediaType: string(mt), Digest: hashOf(m.raw).String(), Size: int64(len(m.raw)), Config: m.manifest.Config.Digest.String()}
+	b := api.Blob{MediaType: string(mt), Digest: hashOf(m.raw).String(), Size: int64(len(m.raw)), Config: m.manifest.Config.Digest.String()}
 	var img Image
 	for i, d := range append([]v1.Descriptor{m.manifest.Config}, m.manifest.Layers...) {
-		img.Content = append(img.Content, Blob{MediaType: string(d.MediaType), Digest: d.Digest.String(), Size: d.Size})
+		img.Content = append(img.Content, api.Blob{MediaType: string(d.MediaType), Digest: d.Digest.String(), Size: d.Size})
 		img.Total += d.Size
 		if i > 0 {
 			b.Layers = append(b.Layers, d.Digest.String())

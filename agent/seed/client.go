@@ -239,8 +239,8 @@ func (c *Client) Offers(ctx context.Context, own Index) ([]Image, error) {
 	return out, errors.Join(errs...)
 }
 
-// Blob is a piece of an image, as it is asked for.
-type Blob struct {
+// Piece is what is asked for of an image.
+type Piece struct {
 	Image  string // digest of the image or of its manifest: who has that has its pieces
 	Digest string
 	Size   int64
@@ -249,7 +249,7 @@ type Blob struct {
 // Open returns the content of a blob from offset on, from one member after the
 // other until one has given all of it. It is not verified. ErrNobody comes
 // wrapped, and at the earliest with the first Read.
-func (c *Client) Open(ctx context.Context, b Blob, offset int64) io.ReadCloser {
+func (c *Client) Open(ctx context.Context, b Piece, offset int64) io.ReadCloser {
 	self, _ := c.Members()
 	var holders []Member
 	seen := map[identity.ID]bool{}

@@ -84,9 +84,9 @@ func (s *site) client() *Client {
 }
 
 // put adds a blob and returns how to ask for it.
-func (s *site) put(image string, raw []byte) Blob {
+func (s *site) put(image string, raw []byte) Piece {
 	sum := sha256.Sum256(raw)
-	b := Blob{Image: image, Digest: "sha256:" + hex.EncodeToString(sum[:]), Size: int64(len(raw))}
+	b := Piece{Image: image, Digest: "sha256:" + hex.EncodeToString(sum[:]), Size: int64(len(raw))}
 	if s.blobs == nil {
 		s.blobs = map[string][]byte{}
 	}
@@ -95,7 +95,7 @@ func (s *site) put(image string, raw []byte) Blob {
 }
 
 // fetch reads a blob as its user does: verified, and tried again while there is somebody to blame.
-func fetch(ctx context.Context, c *Client, b Blob) ([]byte, error) {
+func fetch(ctx context.Context, c *Client, b Piece) ([]byte, error) {
 	for {
 		body := c.Open(ctx, b, 0)
 		raw, err := io.ReadAll(body)

@@ -16,7 +16,7 @@ import (
 type transfer struct {
 	client *Client
 	ctx    context.Context
-	blob   Blob
+	blob   Piece
 	at     int64    // next byte wanted
 	left   []Member // still to be asked, best first
 	gave   []Member // sent something, the last of them last
