@@ -58,6 +58,21 @@ var unconfigured = []string{
 	"There is no password: ssh_authorized_keys in that file says who may log in.",
 }
 
+// locked is what helps where a configuration was refused and nobody can log in.
+var locked = []string{
+	"Nobody can log in to correct it. Put a correct config.yaml at the top of this",
+	"machine's boot partition (EFI, FAT32): from another computer, or from a shell",
+	"of the installation medium, started on this machine. Then boot it again.",
+}
+
+// journal says where to read on, to who can.
+func (f Facts) journal(unit string) string {
+	if len(f.Logins) == 0 {
+		return ""
+	}
+	return ": see journalctl -u " + unit
+}
+
 // Render is the screen: lines of text without control characters, the last one
 // empty.
 func Render(f Facts) string {
@@ -91,7 +106,10 @@ func Render(f Facts) string {
 			fmt.Fprintf(&b, "  %s\n", clean(p))
 		}
 		if more := len(f.Problems) - maxProblems; more > 0 {
-			fmt.Fprintf(&b, "  and %d more: see journalctl -u kairos-config\n", more)
+			fmt.Fprintf(&b, "  and %d more%s\n", more, f.journal("kairos-config"))
+		}
+		if len(f.Logins) == 0 {
+			b.WriteString(strings.Join(locked, "\n") + "\n")
 		}
 	case strings.HasPrefix(f.Waiting, "waiting "):
 		fmt.Fprintf(&b, "W%s.\n", clean(f.Waiting[1:]))
@@ -108,7 +126,7 @@ func Render(f Facts) string {
 		fmt.Fprintf(&b, "Note: %s\n", clean(n))
 	}
 	if more := len(f.Notes) - maxProblems; more > 0 {
-		fmt.Fprintf(&b, "and %d more: see journalctl -u kairos-config\n", more)
+		fmt.Fprintf(&b, "and %d more%s\n", more, f.journal("kairos-config"))
 	}
 	return b.String() + "\n"
 }
@@ -136,7 +154,7 @@ func underlay(list []Interface) []string {
 func overlay(f Facts) string {
 	switch {
 	case f.Overlay == nil && f.Configured:
-		return "not running: see journalctl -u kairos-overlay"
+		return "not running" + f.journal("kairos-overlay")
 	case f.Overlay == nil:
 		return ""
 	}

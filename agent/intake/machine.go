@@ -18,6 +18,7 @@ const (
 	espFile        = "efi/config.yaml"
 	espTaken       = "oem/80-esp.yaml"
 	sourcesDir     = "run/kairos/sources"
+	fromESP        = sourcesDir + "/40-esp.yaml" // of a file that was refused
 	fromCredential = sourcesDir + "/50-credential.yaml"
 	fromArgument   = sourcesDir + "/60-argument.yaml"
 	keptDir        = "var/lib/kairos/config"
@@ -105,10 +106,10 @@ func (m Machine) Gather() (Report, error) {
 // does the same again. On a live medium it is meant for the installer.
 func (m Machine) esp(r *Report) error {
 	if m.exists(liveMark) || !m.exists(espFile) {
-		return nil
+		return m.remove(fromESP)
 	}
 	if err := config.CheckPart(m.path(espFile), m.ID()); err != nil {
-		return m.refuse(r, "", err)
+		return errors.Join(m.refuse(r, "", err), m.takeRest(r, espFile, fromESP, "/"+espFile))
 	}
 	raw, err := os.ReadFile(m.path(espFile))
 	if err != nil {
@@ -117,7 +118,7 @@ func (m Machine) esp(r *Report) error {
 	if err := m.write(espTaken, raw); err != nil {
 		return err
 	}
-	if err := m.remove(espFile); err != nil {
+	if err := errors.Join(m.remove(espFile), m.remove(fromESP)); err != nil {
 		return err
 	}
 	r.Done = append(r.Done, "took /"+espFile+" over to /"+espTaken)
@@ -167,17 +168,38 @@ type given struct {
 	file, by string
 }
 
-// take writes a text where package config reads it, and leaves nothing there
-// when it is not good.
+// take writes a text where package config reads it, and leaves there what is
+// cloud-init's when it is not good.
 func (m Machine) take(r *Report, g given) error {
 	if err := m.write(g.file, g.raw); err != nil {
 		return err
 	}
 	if err := config.CheckPart(m.path(g.file), m.ID()); err != nil {
-		return errors.Join(m.refuse(r, g.by, err), m.remove(g.file))
+		return errors.Join(m.refuse(r, g.by, err), m.takeRest(r, g.file, g.file, g.by))
 	}
 	r.Done = append(r.Done, "took "+g.by)
 	return nil
+}
+
+// takeRest takes of a text that was refused what cloud-init understands: who may log
+// in to mend the rest. Where that is at fault too, nothing of the text is left.
+func (m Machine) takeRest(r *Report, from, to, by string) error {
+	own, err := config.LoadSystem(m.ID(), m.path(from))
+	var problems config.Problems
+	switch {
+	case errors.As(err, &problems): // told as the reason why all was refused
+		return m.remove(to)
+	case err != nil:
+		return err
+	case own.Empty():
+		return m.remove(to)
+	}
+	text, err := own.CloudConfig()
+	if err != nil {
+		return err
+	}
+	r.Done = append(r.Done, "took what is cloud-init's of "+by+" all the same")
+	return m.write(to, text)
 }
 
 // refuse notes what is wrong with a text. by replaces the name of a file that

@@ -125,6 +125,40 @@ func TestBadESPFileStays(t *testing.T) {
 	}
 }
 
+// Who may log in counts whatever is wrong with the kairos block of the same file: a
+// machine that nobody can enter cannot be mended (fault H5).
+func TestUsersOfARefusedTextCount(t *testing.T) {
+	const block, who = "kairos: {rolle: worker}\n", "ssh_authorized_keys: [ssh-ed25519 AAAA x]\n"
+	for name, tt := range map[string]struct{ file, taken, text, want string }{
+		"ESP":              {espFile, fromESP, "#cloud-config\n" + block + who, "ssh_authorized_keys"},
+		"credential":       {credentialFile, fromCredential, "#cloud-config\n" + block + who, "ssh_authorized_keys"},
+		"nothing but ours": {espFile, fromESP, "#cloud-config\n" + block, "-"},
+		"wrong in both":    {espFile, fromESP, "#cloud-config\nhostname: 'a b'\n" + block + who, "-"},
+		"no YAML":          {credentialFile, fromCredential, "#cloud-config\nkairos: {\n", "-"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t, map[string]string{tt.file: tt.text})
+			if r := gather(t, m); len(r.Refused) == 0 {
+				t.Fatal("not refused")
+			}
+			got := text(t, m, tt.taken)
+			if tt.want == "-" && got != "-" || !strings.Contains(got, tt.want) || strings.Contains(got, "rolle") {
+				t.Errorf("%s is %q", tt.taken, got)
+			}
+		})
+	}
+	m := newMachine(t, map[string]string{espFile: "#cloud-config\n" + block + who, runConfig: notFound})
+	gather(t, m)
+	if start, err := m.HandOver(); err != nil || !start || !strings.Contains(text(t, m, seedDir+"/user-data"), "ssh-ed25519 AAAA x") {
+		t.Errorf("cloud-init is not given the users: %v", err)
+	}
+	put(t, m, espFile, goodText(t)) // mended
+	gather(t, m)
+	if got := text(t, m, fromESP); got != "-" {
+		t.Errorf("of the file that was refused this is left: %s", got)
+	}
+}
+
 func TestESPFileOfALiveMediumIsForTheInstaller(t *testing.T) {
 	m := newMachine(t, map[string]string{espFile: goodText(t), liveMark: ""})
 	gather(t, m)

@@ -31,7 +31,7 @@ var packages = []string{
 	// the system
 	"systemd", "systemd-sysv", "systemd-resolved", "systemd-timesyncd",
 	"dbus", "polkitd", "udev", "kmod", "libpam-systemd", "login", "passwd", "sudo",
-	"e2fsprogs", "procps", "util-linux", "less", "netbase", "ca-certificates",
+	"e2fsprogs", "procps", "util-linux", "less", "nano", "netbase", "ca-certificates",
 	// the network
 	"iproute2", "iputils-ping", "nftables", "iptables", "ipset", "conntrack", "ethtool",
 	// containers

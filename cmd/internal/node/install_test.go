@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -248,6 +249,68 @@ func TestConsolesAreOne(t *testing.T) {
 	if _, err := openConsoles(dir, []string{"ttyS0"}); err == nil || !strings.Contains(err.Error(), "there is none") {
 		t.Errorf("got %v", err)
 	}
+}
+
+// A machine whose configuration nobody can log in to correct is corrected from a medium:
+// who asks for a shell has one, on that console alone, and the installer waits (fault H5).
+func TestShellOfTheMedium(t *testing.T) {
+	dir := t.TempDir()
+	person, other := terminal(t, dir, "tty1"), terminal(t, dir, "ttyS0")
+	c, err := openConsoles(dir, []string{"tty0", "ttyS0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	c.command = func() *exec.Cmd {
+		return exec.Command("sh", "-c", `read line </dev/tty; echo "it is $line" >/dev/tty`)
+	}
+	type line struct{ from, text string }
+	lines := make(chan line, 64)
+	for name, f := range map[string]*os.File{"screen": person, "serial": other} {
+		go func() {
+			for scan := bufio.NewScanner(f); scan.Scan(); {
+				lines <- line{name, scan.Text()}
+			}
+		}()
+	}
+	sees := func(from, text string) {
+		t.Helper()
+		for deadline := time.After(time.Minute); ; {
+			select {
+			case l := <-lines:
+				if strings.Contains(l.text, "only for the serial line") && l.from == "screen" {
+					t.Error("the installer writes over the shell")
+				}
+				if l.from == from && strings.Contains(l.text, text) {
+					return
+				}
+			case <-deadline:
+				t.Fatalf("the %s does not show %q", from, text)
+			}
+		}
+	}
+	answers := make(chan string)
+	go func() {
+		got, err := newAsker(c.env()).line(t.Context(), "which disk? ")
+		answers <- fmt.Sprint(got, err)
+	}()
+	_, err = person.WriteString("shell\r")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sees("screen", "a shell of this medium")
+	c.env().Say("only for the serial line")
+	sees("serial", "only for the serial line")
+	_, err = person.WriteString("alive\r")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sees("screen", "it is alive")
+	if got := <-answers; got != "<nil>" {
+		t.Errorf("the installer was answered %q", got)
+	}
+	c.env().Say("back")
+	sees("screen", "back")
 }
 
 // The wizard of a live medium starts over after everything that goes wrong.

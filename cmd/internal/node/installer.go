@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -88,6 +89,7 @@ func divertTo(sink *os.File) error {
 func serveConsoles(ctx context.Context, env *cli.Env, tools installTools) error {
 	ask := newAsker(env)
 	for {
+		env.Say("answer %q to any question for a shell of this medium", shellWord)
 		i := &installer{env: env, tools: tools, ask: ask}
 		err := i.wizard(ctx, "")
 		if err == nil {
@@ -127,15 +129,18 @@ func reboot(ctx context.Context) error {
 // other end of a serial line, and nothing tells which.
 type consoles struct {
 	files []*os.File
+	busy  []atomic.Bool // a shell has this one
 	in    *io.PipeReader
 	out   *io.PipeWriter
 	mu    sync.Mutex // a line at a time goes into the pipe
+
+	command func() *exec.Cmd // makes a shell
 }
 
 // openConsoles opens the devices of these names; "tty0" stands for the screen,
 // whose first terminal is tty1.
 func openConsoles(dir string, names []string) (*consoles, error) {
-	c := &consoles{}
+	c := &consoles{command: shellCommand}
 	var errs []error
 	for _, name := range names {
 		if name == "tty0" {
@@ -152,18 +157,27 @@ func openConsoles(dir string, names []string) (*consoles, error) {
 		return nil, errors.Join(append(errs, errors.New("open the consoles: there is none"))...)
 	}
 	c.in, c.out = io.Pipe()
-	for _, f := range c.files {
-		go c.listen(f)
+	c.busy = make([]atomic.Bool, len(c.files))
+	for n := range c.files {
+		go c.listen(n)
 	}
 	return c, nil
 }
 
+// shellWord, as an answer to anything, is for a shell at the console where it was typed.
+const shellWord = "shell"
+
 // listen passes on whole lines. A console that hangs up ends its own part only.
-func (c *consoles) listen(f *os.File) {
-	lines := bufio.NewScanner(f)
+func (c *consoles) listen(n int) {
+	lines := bufio.NewScanner(c.files[n])
 	for lines.Scan() {
+		line := append(lines.Bytes(), '\n')
+		if strings.TrimSpace(lines.Text()) == shellWord {
+			c.shell(n)
+			line = []byte("\n") // has the question asked once more
+		}
 		c.mu.Lock()
-		_, err := c.out.Write(append(lines.Bytes(), '\n'))
+		_, err := c.out.Write(line)
 		c.mu.Unlock()
 		if err != nil {
 			return
@@ -171,11 +185,39 @@ func (c *consoles) listen(f *os.File) {
 	}
 }
 
+// shell gives a console to a shell until that ends. Whoever stands there could start the
+// machine from a medium of their own as well; a live medium asks for no password.
+func (c *consoles) shell(n int) {
+	f := c.files[n]
+	c.busy[n].Store(true)
+	defer c.busy[n].Store(false)
+	say := func(line string) { _, _ = fmt.Fprintln(f, "kairos: "+line) } // nobody is left to tell
+	say("a shell of this medium, as root; `exit` goes back to the installer")
+	cmd := c.command()
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = f, f, f
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 0}
+	if err := cmd.Run(); err != nil {
+		var status *exec.ExitError // of the last command typed
+		if !errors.As(err, &status) {
+			say("start a shell: " + err.Error())
+		}
+	}
+}
+
+func shellCommand() *exec.Cmd {
+	cmd := exec.Command("/bin/bash", "-l")
+	cmd.Dir = "/root"
+	cmd.Env = append(os.Environ(), "HOME=/root", "TERM=linux")
+	return cmd
+}
+
 // Write implements io.Writer: a console that cannot be written to must not
 // silence the others.
 func (c *consoles) Write(p []byte) (int, error) {
-	for _, f := range c.files {
-		_, _ = f.Write(p) // see above
+	for n, f := range c.files {
+		if !c.busy[n].Load() {
+			_, _ = f.Write(p) // see above
+		}
 	}
 	return len(p), nil
 }
