@@ -84,9 +84,12 @@ func (n *Node) unnamed(err error) error {
 	if !errors.As(err, &e) {
 		return err
 	}
-	hint := "let this user configure systemd-resolved (polkit actions org.freedesktop.resolve1.*), or switch names off with dns: false"
-	if n.opts.Kind == api.KindBridge {
+	hint := "see `systemctl status systemd-resolved`, or switch names off with dns: false"
+	switch {
+	case n.opts.Kind == api.KindBridge:
 		hint = "use addresses, or leave names alone with --no-dns"
+	case e.Denied():
+		hint = "let this user configure systemd-resolved (polkit actions org.freedesktop.resolve1.*), or switch names off with dns: false"
 	}
 	return &advice{text: e.Error(), hint: hint}
 }

@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/godbus/dbus/v5"
 
 	"github.com/kairos-io/kairos/overlay/api"
 	"github.com/kairos-io/kairos/overlay/dial"
@@ -139,12 +142,40 @@ func TestUnnamed(t *testing.T) {
 			t.Errorf("%s is told %v", kind, err)
 		}
 	}
+	for name, tt := range map[string]struct {
+		bus                error
+		text, hint, unlike string
+	}{
+		"refused": {dbus.Error{Name: "org.freedesktop.DBus.Error.AccessDenied"}, "does not take them from this user", "polkit", "systemctl"},
+		"slow":    {context.DeadlineExceeded, "systemd-resolved does not answer", "systemctl status systemd-resolved", "polkit"},
+	} {
+		var a *advice
+		err := (&Node{}).unnamed(&dns.UnavailableError{Path: "/etc/hosts", Bus: tt.bus, Hosts: syscall.EROFS})
+		if !errors.As(err, &a) || !strings.Contains(a.text, tt.text) || !strings.Contains(a.hint, tt.hint) || strings.Contains(a.hint, tt.unlike) {
+			t.Errorf("%s: told %v, hint %q", name, err, a.hint)
+		}
+	}
 	n := &Node{}
 	if err := n.unnamed(nil); err != nil {
 		t.Error(err)
 	}
 	if other := errors.New("disk full"); n.unnamed(other) != other {
 		t.Error("another error changes")
+	}
+}
+
+// A host that is starting may be slow once without a word (fault H8).
+func TestSlowHost(t *testing.T) {
+	slow := &dns.UnavailableError{Path: "/etc/hosts", Bus: context.DeadlineExceeded, Hosts: syscall.EROFS}
+	var n names
+	for i, tt := range []struct {
+		err  error
+		told bool
+		wait time.Duration
+	}{{slow, false, slowAgain}, {slow, true, registerAgain}, {nil, false, registerAgain}, {slow, false, slowAgain}, {syscall.EROFS, true, registerAgain}} {
+		if told, wait := n.judge(tt.err); (told != nil) != tt.told || wait != tt.wait {
+			t.Errorf("try %d: told %v, again after %s", i, told, wait)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -13,6 +14,10 @@ import (
 // names is left alone.
 const registerAgain = 30 * time.Second
 
+// A host that boots may not answer in time. It is asked again soon, and what is wrong
+// is told from the second time on.
+const slowAgain = 2 * time.Second
+
 // names is the mesh's name service on this machine: a server for the zone, and
 // the host's knowledge of it. Telling the host may take seconds (D-Bus, a disk),
 // so a goroutine of its own does it. The nil *names does nothing.
@@ -23,6 +28,7 @@ type names struct {
 	zones  chan *dns.Zone
 	cancel context.CancelFunc
 	done   chan struct{}
+	slow   bool // the host did not answer the last time; run alone uses it
 
 	mu  sync.Mutex
 	err error // of the last try to tell the host
@@ -78,15 +84,15 @@ func (n *names) run(ctx context.Context) {
 			}
 		}
 	}()
-	tick := time.NewTicker(registerAgain)
-	defer tick.Stop()
+	again := time.NewTimer(registerAgain)
+	defer again.Stop()
 	var zone *dns.Zone
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case zone = <-n.zones:
-		case <-tick.C: // also where all went well: others write hosts files too
+		case <-again.C: // also where all went well: others write hosts files too
 		}
 		if zone == nil {
 			continue
@@ -100,10 +106,23 @@ func (n *names) run(ctx context.Context) {
 		if reg != nil && err == nil {
 			err = reg.Update(zone)
 		}
+		told, wait := n.judge(err)
+		again.Reset(wait)
 		n.mu.Lock()
-		n.err = err
+		n.err = told
 		n.mu.Unlock()
 	}
+}
+
+// judge says what of a try is to be told, and how long to wait for the next.
+func (n *names) judge(err error) (told error, wait time.Duration) {
+	slow := errors.Is(err, context.DeadlineExceeded)
+	if slow && !n.slow {
+		n.slow = true
+		return nil, slowAgain
+	}
+	n.slow = slow
+	return err, registerAgain
 }
 
 // close makes the host forget and stops the server.

@@ -98,6 +98,8 @@ func (l *loader) advise(s source) {
 			a.users(v, k.Value)
 		case k.Value == "chpasswd":
 			a.chpasswd(v)
+		default:
+			a.misspelt(k, k.Value, cloudKeys)
 		}
 		if k.Value != root && len(k.Value) <= maxKey {
 			a.lists(v, k.Value, 1)
@@ -132,6 +134,17 @@ func (a *advisor) each(n *yaml.Node, key string, f func(n *yaml.Node, key string
 	}
 }
 
+// misspelt tells of a key that is nearly one of cloud-init's, which drops it without a
+// word. One that is like none of them may be of a module that is not listed here.
+func (a *advisor) misspelt(k *yaml.Node, key string, known []string) {
+	if slices.Contains(known, strings.ReplaceAll(k.Value, "-", "_")) {
+		return
+	}
+	if like := nearest(k.Value, known); like != "" {
+		a.out.Warnings = append(a.out.Warnings, Problem{Origin{a.file, k.Line}, shorten(key), "cloud-init knows no such key", like})
+	}
+}
+
 func (a *advisor) users(n *yaml.Node, key string) {
 	a.each(n, key, func(user *yaml.Node, at string) {
 		for k, v := range a.keys(user) {
@@ -142,6 +155,8 @@ func (a *advisor) users(n *yaml.Node, key string) {
 				a.sshKeys(v, at+"."+k.Value)
 			case "ssh_import_id":
 				a.tell(k, at+"."+k.Value, noImport)
+			default:
+				a.misspelt(k, at+"."+k.Value, userKeys)
 			}
 		}
 	})

@@ -27,6 +27,12 @@ func TestWarnings(t *testing.T) {
 		{"keys of other systems", "install: {device: auto}\nstages:\n  boot: []\n", []string{":4: install: " + nobodyReads + "`kairos install` is told the disk when it is run",
 			":5: stages: " + nobodyReads + "write cloud-init's keys, such as write_files, bootcmd and runcmd"}},
 
+		{"keys of cloud-init misspelt (fault H8)", "ssh_authorised_keys: ['" + key + "']\nhost-name: a\nusers: [{name: ada, ssh-authorised-keys: ['" + key + "']}]\n", []string{
+			":4: ssh_authorised_keys: cloud-init knows no such key; did you mean ssh_authorized_keys?",
+			":5: host-name: cloud-init knows no such key; did you mean hostname?",
+			":6: users[0].ssh-authorised-keys: cloud-init knows no such key; did you mean ssh_authorized_keys?"}},
+		{"keys of cloud-init with other dashes", "ssh-authorized-keys: ['" + key + "']\nwrite-files: []\n", nil},
+
 		{"a password in clear", "users:\n- name: ada\n  passwd: s3cret\n", []string{":6: users[0].passwd: " + noHash}},
 		{"a password of digits", "users:\n- name: ada\n  hashed_passwd: 1234\n", []string{":6: users[0].hashed_passwd: " + noHash}},
 		{"a password in clear of one user", "user: {name: ada, passwd: s3cret}\n", []string{":4: user.passwd: " + noHash}},

@@ -97,12 +97,22 @@ func (e *UnavailableError) Error() string {
 // Unwrap gives errors.Is the causes.
 func (e *UnavailableError) Unwrap() []error { return []error{e.Bus, e.Hosts} }
 
+// Denied reports whether systemd-resolved refuses this user.
+func (e *UnavailableError) Denied() bool { return denied(e.Bus) }
+
+func denied(err error) bool {
+	var reply dbus.Error
+	return errors.As(err, &reply) && (reply.Name == "org.freedesktop.DBus.Error.AccessDenied" ||
+		strings.HasPrefix(reply.Name, "org.freedesktop.DBus.Error.InteractiveAuthorization"))
+}
+
 func plainBus(err error) string {
 	var reply dbus.Error
 	switch {
-	case errors.As(err, &reply) && strings.HasPrefix(reply.Name, "org.freedesktop.DBus.Error.InteractiveAuthorization"),
-		errors.As(err, &reply) && reply.Name == "org.freedesktop.DBus.Error.AccessDenied":
+	case denied(err):
 		return "systemd-resolved does not take them from this user"
+	case errors.Is(err, context.DeadlineExceeded):
+		return "systemd-resolved does not answer"
 	case errors.As(err, &reply) && reply.Name != "org.freedesktop.DBus.Error.ServiceUnknown" && reply.Name != "org.freedesktop.DBus.Error.NameHasNoOwner":
 		return "systemd-resolved does not take them (" + reply.Error() + ")"
 	}
