@@ -24,6 +24,7 @@ const (
 	conditionRoutes    = "routes"
 	conditionShadowed  = "shadowed"
 	conditionRecord    = "record"
+	conditionRenamed   = "renamed"
 	conditionDNS       = "dns"
 )
 
@@ -76,6 +77,18 @@ func (n *Node) noteCondition(code, severity string, err error) (c api.Condition,
 	}
 	n.conditions[code] = c
 	return c, true
+}
+
+// renamed says that this machine has got another name since it was pinned.
+func (n *Node) renamed() error {
+	now, kept := MemberName(n.opts.Name, n.ID()), n.world.name
+	if now == kept {
+		return nil
+	}
+	return &advice{
+		text: fmt.Sprintf("this machine was renamed to %s, and stays %s in its network, where names are for good", n.opts.Name, kept),
+		hint: "set the host name back; to come in under the new name, leave with `kairos reset` first",
+	}
 }
 
 // unnamed adds what helps where the host cannot be told of the mesh's names.

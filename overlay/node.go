@@ -141,7 +141,7 @@ func prepare(opts Options) (*Node, error) {
 	id := n.key.ID()
 	n.world = world{
 		claim:     claim{id: id, network: n.network, attempt: n.state.Attempt, pinned: n.state.Pinned},
-		name:      MemberName(opts.Name, id),
+		name:      n.state.keepName(MemberName(opts.Name, id), id),
 		kind:      opts.Kind,
 		networkID: opts.NetworkID,
 		version:   opts.Version,

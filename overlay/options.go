@@ -114,10 +114,10 @@ func (o *Options) check() error {
 
 // MemberName is what a machine of this name and ID is called in the mesh: a DNS
 // label that no other member has, since it ends in a part of the ID. It is also
-// the name of its Kubernetes node, and so must never change.
+// the name of its Kubernetes node, and so never changes once a member is pinned.
 func MemberName(machine string, id identity.ID) string {
 	const maxLabel = 63 // RFC 1035, section 2.3.4
-	suffix := "-" + id.Short()
+	suffix := nameSuffix(id)
 	host, _, _ := strings.Cut(machine, ".")
 	host = strings.Map(func(r rune) rune {
 		switch {
@@ -135,6 +135,8 @@ func MemberName(machine string, id identity.ID) string {
 	}
 	return host + suffix
 }
+
+func nameSuffix(id identity.ID) string { return "-" + id.Short() }
 
 func listenTCP(addr netip.AddrPort) (net.Listener, error) {
 	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(addr))

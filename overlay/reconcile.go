@@ -156,6 +156,7 @@ func (n *Node) reconcile() {
 	}
 	n.condition(conditionDNS, "warning", n.unnamed(n.names.set(w.hosts())))
 	n.show(seen) // after the above: whoever sees a member can also reach it
+	n.condition(conditionRenamed, "warning", n.renamed())
 	n.condition(conditionAlone, "warning", n.alone())
 	n.condition(conditionCloned, "warning", clones(n.ID(), members, n.mesh.Clones()))
 	n.saveSometimes()

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/kairos-io/kairos/overlay/api"
 	"github.com/kairos-io/kairos/overlay/identity"
@@ -34,7 +35,8 @@ type state struct {
 	NetID       string       `json:"net_id,omitempty"` // hex of token.Keys.NetID: public, for the network's life
 	Network     netip.Prefix `json:"network"`          // the range the claim was made in
 	Attempt     uint32       `json:"attempt"`          // which choice of address is in force
-	Pinned      bool         `json:"pinned"`           // the address is fixed
+	Pinned      bool         `json:"pinned"`           // the address is fixed, and the name with it
+	Name        string       `json:"name,omitempty"`   // the member's name when that was done
 	Incarnation uint32       `json:"starts"`           // how often the daemon started: records of a later start win
 	Seen        []seenMember `json:"seen"`             // where members were last reached
 	// Prefixes are those that were believed last, and of whom. It is kept over a
@@ -86,6 +88,15 @@ func (s *state) keepNetwork(netID [32]byte, v4 netip.Prefix) error {
 	}
 	s.NetID = id
 	return nil
+}
+
+// keepName returns what this member is called: a pinned one as it was when it was
+// pinned, because others know it by that, whatever its machine is called now.
+func (s *state) keepName(name string, id identity.ID) string {
+	if !s.Pinned || !strings.HasSuffix(s.Name, nameSuffix(id)) { // of another key it is another member's
+		s.Name = name
+	}
+	return s.Name
 }
 
 // runtimeState is what must outlive a restart of the daemon, but not of the

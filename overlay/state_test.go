@@ -88,6 +88,33 @@ func TestMistakenToken(t *testing.T) {
 	}
 }
 
+// A machine that gets another name after it was pinned stays who it is: as a second
+// member, and a second Kubernetes node, the first would be missed for ever (fault T3).
+func TestRenamedMachine(t *testing.T) {
+	dir, tok := t.TempDir(), newToken(t, 1)
+	begin := func(name string) *machine { return boot(t, Options{Token: tok, Name: name, StateDir: dir}) }
+	a := begin("first")
+	closeAll(t, a)
+	a = begin("before") // nothing relies on the name yet
+	kept := a.Status().Name
+	if !strings.HasPrefix(kept, "before-") {
+		t.Fatalf("it is called %s", kept)
+	}
+	if err := a.Pin(); err != nil {
+		t.Fatal(err)
+	}
+	closeAll(t, a)
+	a = begin("after")
+	if got := a.Status().Name; got != kept {
+		t.Errorf("it is called %s, not %s", got, kept)
+	}
+	if c := a.awaitCondition(t, conditionRenamed, true); !strings.Contains(c.Text, "renamed to after, and stays "+kept) || !strings.Contains(c.Hint, "kairos reset") {
+		t.Errorf("told %q, %q", c.Text, c.Hint)
+	}
+	closeAll(t, a)
+	begin("before").awaitCondition(t, conditionRenamed, false)
+}
+
 // What a later version wrote into the state files survives a run of this one: a machine
 // that goes back to an earlier version, and forward again, has lost nothing.
 func TestStateOfALaterVersion(t *testing.T) {
