@@ -265,13 +265,13 @@ func (a *agent) startServer(ctx context.Context, s role.StartServer) error {
 	return a.start(ctx, k3s.Server, s.UID)
 }
 
-// restart stops a k3s that does not answer; the next turn starts it.
+// restart stops k3s; the next turn starts it.
 func (a *agent) restart(ctx context.Context, s role.Restart) error {
 	a.log.Warn("restarting k3s", "reason", s.Reason)
 	if err := a.runtime.Stop(ctx); err != nil {
-		return fmt.Errorf("stop k3s, which does not answer: %w", err)
+		return fmt.Errorf("stop k3s, to start it anew: %w", err)
 	}
-	a.watch = a.watch.Restarted()
+	a.watch = a.watch.Restarted(s)
 	return nil
 }
 

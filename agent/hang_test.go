@@ -82,7 +82,7 @@ func TestHungK3sCannotBeStopped(t *testing.T) {
 	b.prober = func(k3s.Probe) prober { return sick{} }
 	b.disturb(func(f *fakeRuntime) { f.stuck = errors.New("the shim does not answer") })
 	b.later(t, 7*time.Minute)
-	mustContain(t, "condition", b.condition(health.CodeK3sFailing), "error: stop k3s, which does not answer: the shim does not answer")
+	mustContain(t, "condition", b.condition(health.CodeK3sFailing), "error: stop k3s, to start it anew: the shim does not answer")
 	if b.starts() != 1 {
 		t.Errorf("%d starts", b.starts())
 	}

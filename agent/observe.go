@@ -54,7 +54,7 @@ func (a *agent) observe(ctx context.Context) role.Facts {
 	f.Images, _ = a.seeder.State() // what is wrong with them is told, and decides nothing
 	a.observeGenesis(&f)
 	a.observeK3s(ctx, &f, w)
-	a.watch, f.K3s.Silence = a.watch.Look(time.Since(a.started), a.report.pid, f)
+	a.watch, f.K3s = a.watch.Look(time.Since(a.started), a.report.pid, f)
 	return f
 }
 
@@ -214,8 +214,11 @@ func (a *agent) probe(ctx context.Context, f *role.Facts, w snapshot, r k3s.Role
 	a.restarts.Worked(time.Now())
 	n, err := p.Node(ctx, a.nodeName())
 	a.report.nodeReady = err == nil && n.Ready
-	if err == nil {
-		f.PodCIDR = n.PodCIDR
+	switch {
+	case err == nil:
+		f.K3s.Node, f.PodCIDR = role.Present, n.PodCIDR
+	case errors.Is(err, k3s.ErrNoNode):
+		f.K3s.Node = role.Absent
 	}
 }
 

@@ -83,9 +83,12 @@ type (
 	WithdrawNetwork struct{}
 	// Publish sets this node's annotations (all of them).
 	Publish struct{ Annotations map[string]string }
-	// Restart stops a k3s that does not answer, so that the next turn starts it. Pods
-	// and their network stay as they are.
-	Restart struct{ Reason string }
+	// Restart stops a k3s that does not answer, or whose node is Missing in Kubernetes,
+	// so that the next turn starts it. Pods and their network stay as they are.
+	Restart struct {
+		Reason  string
+		Missing bool
+	}
 	// Stop stops k3s and keeps its data.
 	Stop struct{ Reason string }
 )

@@ -90,6 +90,8 @@ type K3s struct {
 	Role      store.Role // as its labels say
 	UID       string     // as its labels say
 	Silence   Silence    // since when it does not; see Watch
+	Node      Presence   // this machine's Node object, while k3s is Ready
+	Missing   Missing    // since when there is none; see Watch
 	Stale     bool       // runs with other flags or another image than the present configuration asks for
 }
 

@@ -1,6 +1,7 @@
 package role
 
 import (
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -17,7 +18,8 @@ import (
 type life struct {
 	walk
 	now     time.Duration
-	process func(n int, age time.Duration) state // of the n-th process, from 1
+	process func(n int, age time.Duration) state    // of the n-th process, from 1
+	node    func(n int, age time.Duration) Presence // of its Node object; nil: nobody can tell
 	n       int
 	born    time.Duration
 	watch   Watch
@@ -56,10 +58,14 @@ func (l *life) observe() {
 	if f.K3s.Running {
 		pid = uint32(l.n)
 	}
+	f.K3s.Node = Unknown
+	if f.K3s.Ready && l.node != nil {
+		f.K3s.Node = l.node(l.n, l.now-l.born)
+	}
 	if f.K3s.Ready {
 		l.backoff.Worked(time.Unix(0, 0).Add(l.now))
 	}
-	l.watch, f.K3s.Silence = l.watch.Look(l.now, pid, *f)
+	l.watch, f.K3s = l.watch.Look(l.now, pid, *f)
 }
 
 // turn is one turn of an agent.
@@ -76,7 +82,7 @@ func (l *life) turn(t *testing.T) {
 			}
 		case Restart:
 			l.restarts = append(l.restarts, l.now)
-			l.watch = l.watch.Restarted()
+			l.watch = l.watch.Restarted(a)
 			l.do(a)
 		case StartServer, StartWorker:
 			l.start(t, a)
@@ -266,17 +272,50 @@ func TestWatchCountsWhatItSaw(t *testing.T) {
 	var w Watch
 	w, _ = w.Look(0, 1, f)
 	f.K3s.Ready = false
-	w, s := w.Look(10*time.Hour, 1, f)
-	if s.For > longestStep || !s.Answered {
+	w, k := w.Look(10*time.Hour, 1, f)
+	if s := k.Silence; s.For > longestStep || !s.Answered {
 		t.Errorf("one look after ten hours: %+v", s)
 	}
-	if _, s = w.Look(10*time.Hour+lifeTurn, 1, f); s.For != longestStep+lifeTurn {
-		t.Errorf("the next look: %+v", s)
+	if _, k = w.Look(10*time.Hour+lifeTurn, 1, f); k.Silence.For != longestStep+lifeTurn {
+		t.Errorf("the next look: %+v", k.Silence)
 	}
-	if _, s = w.Look(11*time.Hour, 2, f); s.For != 0 || s.Answered {
-		t.Errorf("another process: %+v", s)
+	if _, k = w.Look(11*time.Hour, 2, f); k.Silence.For != 0 || k.Silence.Answered {
+		t.Errorf("another process: %+v", k.Silence)
 	}
 }
+
+// A Node object that somebody deletes is back after one restart of k3s (fault T1). Who
+// deletes it again and again, or a cluster that never takes it, does not keep k3s from
+// running. One that nobody could look at is not missing.
+func TestDeletedNodeComesBack(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		node   func(life int, since time.Duration) Presence // of the n-th k3s
+		within time.Duration                                // of the first restart
+		most   int                                          // restarts in a day
+	}{
+		{"deleted once", func(n int, at time.Duration) Presence {
+			return PresenceOf(n > 1 && at > 20*time.Second || n == 1 && at < time.Hour, nil)
+		}, time.Hour + 2*lifeTurn, 1},
+		{"deleted each time", func(_ int, at time.Duration) Presence {
+			return PresenceOf(at > 20*time.Second && at < time.Minute, nil)
+		}, time.Minute + 2*lifeTurn, 20},
+		{"never registered", func(int, time.Duration) Presence { return Absent }, registering + 2*lifeTurn, 20},
+		{"registers slowly", func(_ int, at time.Duration) Presence { return PresenceOf(at > registering-lifeTurn, nil) }, never, 0},
+		{"nobody can tell", func(int, time.Duration) Presence { return Unknown }, never, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := newLife(store.Worker, func(int, time.Duration) state { return well })
+			l.node = tt.node
+			l.run(t, 24*time.Hour)
+			if len(l.restarts) > tt.most || tt.most > 0 && (len(l.restarts) == 0 || l.restarts[0] > tt.within) {
+				t.Errorf("restarted at %v, want the first by %s and %d at most", l.restarts, tt.within, tt.most)
+			}
+		})
+	}
+}
+
+const never = time.Duration(math.MaxInt64)
 
 // What a person reads about a k3s that hangs.
 func TestHangIsTold(t *testing.T) {

@@ -30,6 +30,7 @@ func (p *planner) operate() {
 	if p.f.K3s.Ready && p.st.Phase == store.Starting {
 		p.save(func(s *store.State) { s.Phase = store.Running })
 	}
+	p.register()
 	p.podNetwork()
 }
 
@@ -220,6 +221,7 @@ func (p *planner) podNetwork() {
 		want = p.st.PodCIDR
 	}
 	switch {
+	case want == (netip.Prefix{}) && p.f.K3s.Node == Absent: // told already
 	case want == (netip.Prefix{}):
 		p.wait("", "waiting for Kubernetes to give this machine a pod range", "")
 	case p.f.AppliedPodCIDR != want:

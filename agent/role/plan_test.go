@@ -278,6 +278,16 @@ func TestPlan(t *testing.T) {
 			f.ClusterEnabled, f.K3s.Ready, f.K3s.Silence = false, false, Silence{For: time.Hour}
 		}, []string{"withdraw network", "stop"}},
 		{"running worker", running(store.Worker), nil, []string{"genesis"}},
+		{"its node was deleted", running(store.Worker), func(f *Facts) {
+			f.K3s.Node, f.K3s.Missing = Absent, Missing{Known: true}
+		}, []string{"genesis", "restart", "wait Waiting"}},
+		{"its node was deleted again", running(store.Worker), func(f *Facts) {
+			f.K3s.Node, f.K3s.Missing = Absent, Missing{Known: true, Restarts: 1}
+		}, []string{"genesis", "wait Waiting"}},
+		{"its node is not there yet", running(store.Server), func(f *Facts) { f.K3s.Node = Absent }, []string{"genesis", "wait Waiting"}},
+		{"its node was deleted while it leaves", running(store.Worker), func(f *Facts) {
+			f.Leaving, f.K3s.Node, f.K3s.Missing = true, Absent, Missing{Known: true}
+		}, []string{"withdraw network", "stop"}},
 		{"worker after a reboot, nobody there", booted(store.Worker), nil,
 			[]string{"genesis", "note ServerLost", "network 10.42.3.0/24", "start worker", "wait Waiting"}},
 		{"worker whose server is away", running(store.Worker), func(f *Facts) { f.Servers[0].Connected = false }, []string{"genesis", "note ServerLost"}},

@@ -52,11 +52,19 @@ type Watch struct {
 	seen    bool
 	last    time.Duration // when it was looked at
 	well    time.Duration // how long it has answered without a break
+	missing Missing
+	there   time.Duration // how long Kubernetes has known the node without a break
 }
 
 // Look takes in the facts of one turn: now is of any one monotonic clock, pid that of
-// k3s. It returns what Facts.K3s.Silence is then.
-func (w Watch) Look(now time.Duration, pid uint32, f Facts) (Watch, Silence) {
+// k3s. It returns Facts.K3s with what is known from earlier turns.
+func (w Watch) Look(now time.Duration, pid uint32, f Facts) (Watch, K3s) {
+	w = w.look(now, pid, f)
+	f.K3s.Silence, f.K3s.Missing = w.silence, w.missing
+	return w, f.K3s
+}
+
+func (w Watch) look(now time.Duration, pid uint32, f Facts) Watch {
 	step := min(now-w.last, longestStep)
 	if !w.seen || w.pid != pid {
 		step = 0
@@ -65,10 +73,11 @@ func (w Watch) Look(now time.Duration, pid uint32, f Facts) (Watch, Silence) {
 	k := f.K3s
 	switch {
 	case k.Container == Unknown: // nor is anything known of its process
-		return w, w.silence
+		return w
 	case !k.Running || w.pid != pid:
 		w.pid, w.well = pid, 0
 		w.silence = Silence{Restarts: w.silence.Restarts, Answered: k.Running && k.Ready}
+		w.missing = Missing{Restarts: w.missing.Restarts}
 	case k.Ready:
 		w.well += step
 		w.silence.For, w.silence.Answered = 0, true
@@ -81,12 +90,17 @@ func (w Watch) Look(now time.Duration, pid uint32, f Facts) (Watch, Silence) {
 	if w.well >= forgiven {
 		w.silence.Restarts = 0
 	}
-	return w, w.silence
+	w.lookForNode(k, step)
+	return w
 }
 
-// Restarted notes that k3s was stopped for its silence.
-func (w Watch) Restarted() Watch {
-	w.silence.Restarts++
+// Restarted notes that k3s was stopped, and why.
+func (w Watch) Restarted(why Restart) Watch {
+	if why.Missing {
+		w.missing.Restarts++
+	} else {
+		w.silence.Restarts++
+	}
 	return w
 }
 
@@ -108,7 +122,7 @@ func (p *planner) awaitK3s(what string) {
 		p.tellRestarts() // of one that has ended, the end is to be told
 	}
 	if k.Running && !k.Stale && !excused(p.f) && s.For >= s.limit() {
-		p.do(Restart{"its process lives and has not answered for " + s.For.Round(time.Minute).String()})
+		p.do(Restart{Reason: "its process lives and has not answered for " + s.For.Round(time.Minute).String()})
 		p.wait("", "restarting k3s, which does not answer; pods here keep running", logHint)
 		return
 	}
