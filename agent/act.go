@@ -414,6 +414,23 @@ func (a *agent) applyNetwork(ctx context.Context, cidr netip.Prefix) error {
 		return fmt.Errorf("announce the pod network: %w", err)
 	}
 	a.applied = appliedNet{cidr: cidr, addr: w.address(), mtu: w.status.MTU, at: time.Now()}
+	return a.endStrays(ctx)
+}
+
+// endStrays ends the pods whose addresses are of another range than this node's. The
+// kubelet starts them anew, with addresses of the present one.
+func (a *agent) endStrays(ctx context.Context) error {
+	strays, err := a.opt.PodNet.Strays(a.applied.cidr)
+	if err != nil || len(strays) == 0 {
+		return err
+	}
+	ended, err := a.runtime.EndPods(ctx, strays)
+	if ended > 0 {
+		a.log.Warn("pods are started anew: their addresses were of a range that this machine had before", "pods", ended, "range", a.applied.cidr)
+	}
+	if err != nil {
+		return fmt.Errorf("end pods with addresses of an earlier range: %w", err)
+	}
 	return nil
 }
 
@@ -434,7 +451,7 @@ func (a *agent) keepNetwork(ctx context.Context, out *outcome) {
 	if !w.up || w.address() != a.applied.addr {
 		return
 	}
-	if err := a.setUpNetwork(ctx, a.applied.cidr, w); err != nil {
+	if err := errors.Join(a.setUpNetwork(ctx, a.applied.cidr, w), a.endStrays(ctx)); err != nil {
 		out.raise(health.Condition{Severity: health.Error, Text: err.Error()}, health.CodePodNetwork)
 		a.report.logFailure("keep the pod network", err)
 		return

@@ -70,6 +70,7 @@ type runtime interface {
 	Start(ctx context.Context, s k3s.Spec) error
 	Stop(ctx context.Context) error
 	Exited(ctx context.Context) (<-chan struct{}, error)
+	EndPods(ctx context.Context, sandboxes []string) (ended int, err error)
 }
 
 // containers is containerd, as far as images go.

@@ -201,7 +201,7 @@ func (m *machine) agent(t *testing.T, cfg config.Config) *agent {
 			// Not faster than a server answers one member.
 			LeaveTimes: departure.Times{Pace: 60 * time.Millisecond, Forced: 100 * time.Millisecond, Missing: time.Second, Retire: deadline, Remove: time.Second},
 			Disk:       func() (free, size uint64, err error) { return 1 << 40, 1 << 40, nil }, // whatever this machine has
-			PodNet: podnet.Host{ConfDir: filepath.Join(m.dir, "cni"), ProcSys: filepath.Join(m.dir, "sys"),
+			PodNet: podnet.Host{ConfDir: filepath.Join(m.dir, "cni"), ProcSys: filepath.Join(m.dir, "sys"), Reservations: filepath.Join(m.dir, "reservations"),
 				NFT: func(context.Context, string) error { return nil }, Run: func(context.Context, string, ...string) error { return nil }}}}
 	if err := a.assemble(m.runtime); err != nil {
 		t.Fatal(err)

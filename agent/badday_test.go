@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -251,6 +253,29 @@ func TestFirewallIsReloaded(t *testing.T) {
 	b.turns(t, 1)
 	if c := b.condition(health.CodePodNetwork); c != "" {
 		t.Errorf("mended, and still told: %s", c)
+	}
+}
+
+// Kubernetes gives a machine another pod range, after its Node object was deleted, say. Pods
+// with addresses of the old one are started anew, others are not touched (fault T2).
+func TestPodRangeChanges(t *testing.T) {
+	b := newBench(t, store.Worker, nil)
+	b.settled(t)
+	reservations := filepath.Join(b.machine.dir, "reservations")
+	err := os.Mkdir(reservations, 0o700)
+	for addr, id := range map[string]string{"10.42.0.5": "old", "10.42.7.5": "new"} {
+		err = errors.Join(err, os.WriteFile(filepath.Join(reservations, addr), []byte(id+"\r\neth0"), 0o600))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.prober = func(k3s.Probe) prober { return fakeProbe{cidr: netip.MustParsePrefix("10.42.7.0/24")} }
+	b.turns(t, 3)
+	if got := b.machine.runtime.ended; !slices.Equal(got, []string{"old"}) {
+		t.Errorf("ended %q", got)
+	}
+	if got := b.mesh.nodes[0].Prefixes; !slices.Equal(got, []netip.Prefix{netip.MustParsePrefix("10.42.7.0/24")}) {
+		t.Errorf("announces %v", got)
 	}
 }
 

@@ -26,10 +26,11 @@ type fakeRuntime struct {
 	stops  int
 	spec   k3s.Spec
 	exit   chan struct{}
-	down   error // what every call answers: containerd is away
-	hang   bool  // Status answers nothing
-	refuse error // what Start answers
-	stuck  error // what Stop answers
+	down   error    // what every call answers: containerd is away
+	hang   bool     // Status answers nothing
+	refuse error    // what Start answers
+	stuck  error    // what Stop answers
+	ended  []string // sandboxes of pods
 }
 
 func (f *fakeRuntime) Status(ctx context.Context) (k3s.Status, error) {
@@ -96,6 +97,14 @@ func (f *fakeRuntime) Exited(context.Context) (<-chan struct{}, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.exit, nil
+}
+
+// EndPods notes whom it is to end.
+func (f *fakeRuntime) EndPods(_ context.Context, sandboxes []string) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ended = append(f.ended, sandboxes...)
+	return len(sandboxes), nil
 }
 
 // crash ends k3s.

@@ -23,6 +23,9 @@ const Bridge = "cni0"
 // DefaultConfDir is where containerd reads CNI configurations.
 const DefaultConfDir = "/etc/cni/net.d"
 
+// network is the name of the CNI network.
+const network = "kairos"
+
 // confName sorts before what others may leave there: the first file wins.
 const confName = "10-kairos.conflist"
 
@@ -39,10 +42,11 @@ type Config struct {
 
 // Host is the machine that is configured. The zero value is the real one.
 type Host struct {
-	ConfDir string                                                    // empty: DefaultConfDir
-	ProcSys string                                                    // empty: /proc/sys
-	NFT     func(ctx context.Context, script string) error            // nil: the nft program
-	Run     func(ctx context.Context, name string, a ...string) error // nil: exec
+	ConfDir      string                                                    // empty: DefaultConfDir
+	ProcSys      string                                                    // empty: /proc/sys
+	Reservations string                                                    // of the host-local plugin; empty: where it keeps them
+	NFT          func(ctx context.Context, script string) error            // nil: the nft program
+	Run          func(ctx context.Context, name string, a ...string) error // nil: exec
 }
 
 // Apply makes the machine carry the configuration. It is idempotent.
@@ -92,6 +96,7 @@ type plugin struct {
 	Type         string          `json:"type"`
 	Bridge       string          `json:"bridge,omitempty"`
 	IsGateway    bool            `json:"isGateway,omitempty"`
+	ForceAddress bool            `json:"forceAddress,omitempty"` // the bridge follows a new range
 	HairpinMode  bool            `json:"hairpinMode,omitempty"`
 	MTU          int             `json:"mtu,omitempty"`
 	IPAM         *ipam           `json:"ipam,omitempty"`
@@ -115,8 +120,8 @@ type ipamRoute struct {
 // Conflist returns the CNI configuration. Masquerading is not the bridge
 // plugin's business: the nftables table knows the ranges better.
 func Conflist(c Config) ([]byte, error) {
-	l := conflist{CNIVersion: "0.4.0", Name: "kairos", Plugins: []plugin{
-		{Type: "bridge", Bridge: Bridge, IsGateway: true, HairpinMode: true, MTU: c.MTU, IPAM: &ipam{
+	l := conflist{CNIVersion: "0.4.0", Name: network, Plugins: []plugin{
+		{Type: "bridge", Bridge: Bridge, IsGateway: true, ForceAddress: true, HairpinMode: true, MTU: c.MTU, IPAM: &ipam{
 			Type:   "host-local",
 			Ranges: [][]ipamNet{{{Subnet: c.PodCIDR.String()}}},
 			Routes: []ipamRoute{{Dst: "0.0.0.0/0"}},

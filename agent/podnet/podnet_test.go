@@ -90,6 +90,7 @@ func TestConflist(t *testing.T) {
       "type": "bridge",
       "bridge": "cni0",
       "isGateway": true,
+      "forceAddress": true,
       "hairpinMode": true,
       "mtu": 1420,
       "ipam": {
@@ -301,6 +302,30 @@ func TestRulesetInTheKernel(t *testing.T) {
 		if got := strings.Count(string(out), want); got != n {
 			t.Errorf("%q is there %d times in\n%s", want, got, out)
 		}
+	}
+}
+
+// Pods whose addresses are of another range than the node's are found by what the
+// plugin writes down (fault T2); its other files are none.
+func TestStrays(t *testing.T) {
+	dir := t.TempDir()
+	h := Host{Reservations: dir}
+	for name, content := range map[string]string{
+		"10.42.3.2": "here\r\neth0", "10.42.1.9": "stray\r\neth0", "10.42.1.10": "old-plugin", "10.42.1.11": "",
+		"last_reserved_ip.0": "10.42.1.9", "lock": "",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := h.Strays(netip.MustParsePrefix("10.42.3.0/24"))
+	slices.Sort(got)
+	if want := []string{"old-plugin", "stray"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %q, %v, want %q", got, err, want)
+	}
+	h.Reservations = filepath.Join(dir, "none")
+	if got, err := h.Strays(netip.MustParsePrefix("10.42.3.0/24")); err != nil || got != nil {
+		t.Errorf("of no directory: %q, %v", got, err)
 	}
 }
 

@@ -2,6 +2,7 @@ package nspawn
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,6 +33,7 @@ func TestCluster(t *testing.T) {
 	part("workers give out no kubeconfig", (*rig).testWorkerKubeconfig)
 	part("a killed agent leaves everything running", (*rig).testKillAgent)
 	part("a restarted overlay leaves everything running", (*rig).testRestartOverlay)
+	part("a node that was deleted comes back", (*rig).testDeletedNode)
 	part("a fourth machine joins", (*rig).testFourth)
 	part("a worker gives up a system under which it is not ready", (*rig).testNeverReady)
 	part("a bridge from a fifth place", (*rig).testBridge)
@@ -197,6 +199,57 @@ func (r *rig) testRestartOverlay() {
 		return err
 	})
 	r.checkNodes()
+}
+
+// testDeletedNode deletes the Node object of a worker whose machine is well (fault T1).
+// Kubernetes gives the new one another pod range, which the machine's bridge, and the
+// pods that run there, have to follow (fault T2).
+func (r *rig) testDeletedNode() {
+	machine := r.worker()
+	name := r.node(machine)
+	podCIDR := func() string { return r.kubectl("get", "node", name, "-o", "jsonpath={.spec.podCIDR}") }
+	before, uid := podCIDR(), r.kubectl("get", "node", name, "-o", "jsonpath={.metadata.uid}")
+	began := time.Now()
+	r.kubectl("delete", "node", name)
+	r.eventually(time.Minute, "the node is back and ready", func() error {
+		server, err := r.Server(r.ctx)
+		if err != nil {
+			return err
+		}
+		out, err := cluster.Kubectl(r.ctx, server, "get", "node", name, "-o", "jsonpath={.metadata.uid} {.status.conditions[?(@.type=='Ready')].status}")
+		if f := strings.Fields(out); err == nil && (len(f) != 2 || f[0] == uid || f[1] != "True") {
+			err = fmt.Errorf("it is %q", out)
+		}
+		return err
+	})
+	r.Logf("RESULT a deleted node was back after %.0f s, pod range %s, before %s", time.Since(began).Seconds(), podCIDR(), before)
+	r.await()
+	// What Kubernetes collected with the old Node is made again; what it did not has to move.
+	manifest := filepath.Join(r.Lab.Dir(), "again.yaml")
+	if err := os.WriteFile(manifest, []byte(r.pod("two", machine)+r.pod("back", machine)), 0o600); err != nil {
+		r.Fatal(err)
+	}
+	r.kubectl("apply", "-f", manifest)
+	in := netip.MustParsePrefix(podCIDR())
+	r.eventually(2*time.Minute, "pods have addresses of the present range and are reached", func() error {
+		for _, pod := range []string{"two", "back"} {
+			server, err := r.Server(r.ctx)
+			if err != nil {
+				return err
+			}
+			ip, err := cluster.Kubectl(r.ctx, server, "get", "pod", pod, "-o", "jsonpath={.status.podIP}")
+			if err != nil {
+				return err
+			}
+			if addr, err := netip.ParseAddr(ip); err != nil || !in.Contains(addr) {
+				return fmt.Errorf("%s has %q, which is not in %s", pod, ip, in)
+			}
+			if _, err := cluster.Kubectl(r.ctx, server, "exec", "one", "--", "/echo", "get", "http://"+ip+":8080/"); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 func (r *rig) testFourth() {
