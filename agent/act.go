@@ -134,7 +134,7 @@ func (o *outcome) fail(step role.Action, err error) {
 // codeOf is the condition that a failed step raises where the step itself knows none better.
 func codeOf(step role.Action) string {
 	switch step.(type) {
-	case role.Save:
+	case role.Save, role.Found:
 		return health.CodeStateUnusable
 	case role.PrepareImage:
 		return health.CodeImage
@@ -176,6 +176,8 @@ func (a *agent) do(ctx context.Context, f role.Facts, step role.Action) error {
 		return a.opt.Files.WriteMarker(k3s.Marker{UID: s.UID, Epoch: s.Epoch, Role: s.Role, Servers: s.Servers})
 	case role.StartServer:
 		return a.startServer(ctx, s)
+	case role.Found:
+		return a.found(s.UID)
 	case role.FetchJoin:
 		return a.fetchJoin(ctx, s)
 	case role.StartWorker:
@@ -357,6 +359,9 @@ type joinAnswer struct {
 	CAHash string     `json:"ca_hash"`
 	Token  string     `json:"token"` // secret
 	Server netip.Addr `json:"server"`
+	// What only another server of the cluster is given.
+	Founder []byte `json:"founder,omitempty"`
+	Issuer  []byte `json:"issuer,omitempty"` // secret
 }
 
 func (a *agent) fetchJoin(ctx context.Context, s role.FetchJoin) error {

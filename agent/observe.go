@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"net/netip"
 	"slices"
 	"time"
@@ -105,6 +106,11 @@ func abstention(f role.Facts) uint64 {
 func (a *agent) observeDisk(f *role.Facts) {
 	m, found, err := a.opt.Files.ReadMarker()
 	f.Marker = role.Marker{Presence: role.PresenceOf(found, err), UID: m.UID, Epoch: m.Epoch, Role: m.Role, Servers: m.Servers}
+	var ferr error
+	if f.State.Role == store.Server {
+		_, ferr = a.founder()
+		f.Founder = role.PresenceOf(ferr == nil, notMissing(ferr))
+	}
 	there, derr := a.opt.Files.HasDatastore()
 	f.Datastore = role.PresenceOf(there, derr)
 	join, jerr := a.opt.Files.ReadJoin()
@@ -112,7 +118,15 @@ func (a *agent) observeDisk(f *role.Facts) {
 	if join.Server.IsValid() {
 		f.JoinEndpoint = netip.AddrPortFrom(join.Server, k3s.APIPort).String()
 	}
-	a.report.diskProblem = errors.Join(err, derr, jerr)
+	a.report.diskProblem = errors.Join(err, notMissing(ferr), derr, jerr)
+}
+
+// notMissing is an error other than that a file is not there.
+func notMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 func (a *agent) observeGenesis(f *role.Facts) {

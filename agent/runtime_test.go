@@ -2,7 +2,13 @@ package agent
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -78,8 +84,22 @@ func (f *fakeRuntime) becomeServer() error {
 		return err
 	}
 	return errors.Join(os.WriteFile(filepath.Join(db, "state.db"), nil, 0o600),
-		os.WriteFile(f.files.ServerCA(), []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), 0o600))
+		os.WriteFile(f.files.ServerCA(), fakeCA(), 0o600))
 }
+
+// fakeCA is a certificate authority as k3s makes one, the same in each call.
+var fakeCA = sync.OnceValue(func() []byte {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	ca := &x509.Certificate{SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true}
+	raw, err := x509.CreateCertificate(rand.Reader, ca, ca, key.Public(), key)
+	if err != nil {
+		panic(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: raw})
+})
 
 func (f *fakeRuntime) Stop(context.Context) error {
 	f.mu.Lock()

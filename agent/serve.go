@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/kairos-io/kairos/agent/k3s"
@@ -67,7 +68,7 @@ func (a *agent) servePeersAt(ctx context.Context, addr netip.Addr) error {
 	return a.peers.Serve(ctx, addr, a.peerEndpoints())
 }
 
-// handleJoin gives a worker of this cluster what it joins with, while the server runs.
+// handleJoin gives a member of this cluster what it joins with, while the server runs.
 func (a *agent) handleJoin(w http.ResponseWriter, r *http.Request) {
 	var req joinRequest
 	if err := readJSON(r, &req); err != nil {
@@ -91,7 +92,14 @@ func (a *agent) handleJoin(w http.ResponseWriter, r *http.Request) {
 		api.WriteError(w, err)
 		return
 	}
-	api.WriteJSON(w, http.StatusOK, joinAnswer{CAHash: join.CAHash, Token: join.Token, Server: a.world.get().address()})
+	answer := joinAnswer{CAHash: join.CAHash, Token: join.Token, Server: a.world.get().address()}
+	if c, _ := peer.CallerOf(r); slices.Contains(a.store.State().Servers, c.ID) {
+		if answer.Founder, answer.Issuer, err = a.issuance(); err != nil {
+			api.WriteError(w, err)
+			return
+		}
+	}
+	api.WriteJSON(w, http.StatusOK, answer)
 }
 
 // serving returns the UID of the cluster whose server runs here.

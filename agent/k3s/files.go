@@ -3,6 +3,7 @@ package k3s
 import (
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
@@ -157,6 +158,27 @@ func (f Files) CAHash() (string, error) {
 	}
 	sum := sha256.Sum256(pemBytes)
 	return hex.EncodeToString(sum[:]), nil
+}
+
+// CAKey returns the SHA-256 of the public key of the root of the server's CA: it stays
+// when the CA is signed anew. While k3s has not made it yet, the error is fs.ErrNotExist.
+func (f Files) CAKey() (sum [sha256.Size]byte, err error) {
+	rest, err := readSmall(f.ServerCA())
+	if err != nil {
+		return sum, fmt.Errorf("read the server's CA: %w", err)
+	}
+	var root *pem.Block // the last one: what comes before was signed by it
+	for b, rest := pem.Decode(rest); b != nil; b, rest = pem.Decode(rest) {
+		root = b
+	}
+	if root == nil {
+		return sum, fmt.Errorf("read the server's CA: %s holds no certificate", f.ServerCA())
+	}
+	cert, err := x509.ParseCertificate(root.Bytes)
+	if err != nil {
+		return sum, fmt.Errorf("read the server's CA: %w", err)
+	}
+	return sha256.Sum256(cert.RawSubjectPublicKeyInfo), nil
 }
 
 // joinFile is what is kept beside the join token; nothing in it is secret.

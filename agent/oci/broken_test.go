@@ -18,8 +18,6 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-
-	"github.com/kairos-io/kairos/agent/api"
 )
 
 // Registries and layouts that misbehave.
@@ -234,6 +232,6 @@ func TestStoreThatFails(t *testing.T) {
 
 type failing struct{ err error }
 
-func (failing) Has(context.Context, api.Blob) (bool, error) { return false, nil }
+func (failing) Has(context.Context, Blob) (bool, error) { return false, nil }
 
-func (f failing) Write(context.Context, api.Blob, io.Reader) error { return f.err }
+func (f failing) Write(context.Context, Blob, io.Reader) error { return f.err }

@@ -14,8 +14,6 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
-
-	"github.com/kairos-io/kairos/agent/api"
 )
 
 // firstPause is the wait before the second try.
@@ -26,7 +24,7 @@ type job struct {
 	src      source
 	store    Store
 	desc     v1.Descriptor
-	blob     api.Blob
+	blob     Blob
 	progress progress
 }
 
@@ -64,7 +62,7 @@ func copyBlob(ctx context.Context, j job, opts Options) error {
 
 // blame lets a source that is several machines know that one of them sent wrong
 // content. Another try is then some use.
-func blame(src source, b api.Blob, err error) error {
+func blame(src source, b Blob, err error) error {
 	p, ok := src.(*placeSource)
 	if !ok || !errors.Is(err, ErrDigest) || !p.place.Blame(b) {
 		return err
@@ -72,7 +70,7 @@ func blame(src source, b api.Blob, err error) error {
 	return fmt.Errorf("%w: %s", errOther, err)
 }
 
-func writeManifest(ctx context.Context, store Store, b api.Blob, raw []byte) error {
+func writeManifest(ctx context.Context, store Store, b Blob, raw []byte) error {
 	if ok, err := store.Has(ctx, b); err != nil || ok {
 		return err
 	}
@@ -91,7 +89,7 @@ func readSmall(ctx context.Context, src source, d v1.Descriptor, opts Options) (
 			return err
 		}
 		raw, err = io.ReadAll(newVerifier(rc, d))
-		return blame(src, api.Blob{MediaType: string(d.MediaType), Digest: d.Digest.String(), Size: d.Size}, errors.Join(err, rc.Close()))
+		return blame(src, Blob{MediaType: string(d.MediaType), Digest: d.Digest.String(), Size: d.Size}, errors.Join(err, rc.Close()))
 	})
 	return raw, err
 }

@@ -9,8 +9,6 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-
-	"github.com/kairos-io/kairos/agent/api"
 )
 
 // Place is somewhere that serves content by digest and is no registry: the other
@@ -20,12 +18,12 @@ type Place interface {
 	// Name says where, for messages.
 	Name() string
 	// Root finds what the reference names; ErrNotFound when nobody has it.
-	Root(ctx context.Context, ref Ref) (api.Blob, error)
+	Root(ctx context.Context, ref Ref) (Blob, error)
 	// Open returns the content of b, a part of what Root found last, from offset on.
-	Open(ctx context.Context, b api.Blob, offset int64) (io.ReadCloser, error)
+	Open(ctx context.Context, b Blob, offset int64) (io.ReadCloser, error)
 	// Blame tells that what Open gave last for b was not b, and reports whether
 	// another Open may do better.
-	Blame(b api.Blob) bool
+	Blame(b Blob) bool
 }
 
 // errOther: one machine sent wrong content, another one may have the right one.
@@ -73,7 +71,7 @@ func (s *placeSource) open(ctx context.Context, d v1.Descriptor) (io.ReadCloser,
 		if offset == d.Size {
 			return io.NopCloser(bytes.NewReader(nil)), nil
 		}
-		return s.place.Open(ctx, api.Blob{MediaType: string(d.MediaType), Digest: d.Digest.String(), Size: d.Size}, offset)
+		return s.place.Open(ctx, Blob{MediaType: string(d.MediaType), Digest: d.Digest.String(), Size: d.Size}, offset)
 	}}, nil
 }
 

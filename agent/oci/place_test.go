@@ -14,8 +14,6 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
-
-	"github.com/kairos-io/kairos/agent/api"
 )
 
 // bake writes a layout in which entries are called by their whole name.
@@ -155,7 +153,7 @@ func TestRefNames(t *testing.T) {
 // crowd is a Place whose machines answer in turn.
 type crowd struct {
 	content map[string][]byte
-	root    api.Blob
+	root    Blob
 	bad     int // this many answers are wrong
 	opened  []int64
 	blamed  int
@@ -183,14 +181,14 @@ func newCrowd(t *testing.T, index v1.ImageIndex) *crowd {
 
 func (c *crowd) Name() string { return "members" }
 
-func (c *crowd) Root(_ context.Context, ref Ref) (api.Blob, error) {
+func (c *crowd) Root(_ context.Context, ref Ref) (Blob, error) {
 	if ref.Digest() == c.root.Digest || ref.Name() == "registry.example/k3s:v1" {
 		return c.root, nil
 	}
-	return api.Blob{}, fmt.Errorf("%w: nobody has it", ErrNotFound)
+	return Blob{}, fmt.Errorf("%w: nobody has it", ErrNotFound)
 }
 
-func (c *crowd) Open(_ context.Context, b api.Blob, offset int64) (io.ReadCloser, error) {
+func (c *crowd) Open(_ context.Context, b Blob, offset int64) (io.ReadCloser, error) {
 	c.opened = append(c.opened, offset)
 	raw := bytes.Clone(c.content[b.Digest])
 	if c.bad > 0 {
@@ -200,7 +198,7 @@ func (c *crowd) Open(_ context.Context, b api.Blob, offset int64) (io.ReadCloser
 	return io.NopCloser(bytes.NewReader(raw[offset:])), nil
 }
 
-func (c *crowd) Blame(api.Blob) bool {
+func (c *crowd) Blame(Blob) bool {
 	c.blamed++
 	return c.patient
 }
@@ -256,7 +254,7 @@ func TestPullIsQuietAboutMembers(t *testing.T) {
 // stump is a store that kept the first half of every layer.
 type stump struct{ *memory }
 
-func (s stump) Write(ctx context.Context, b api.Blob, r io.Reader) error {
+func (s stump) Write(ctx context.Context, b Blob, r io.Reader) error {
 	const half = 1000
 	if b.Size < 2*half || b.Config != "" {
 		return s.memory.Write(ctx, b, r)

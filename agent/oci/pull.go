@@ -38,13 +38,16 @@ var (
 	ErrStalled  = errors.New("nothing arrived")
 )
 
+// Blob describes one piece of an image: the word is the agent's, for all who store one.
+type Blob = api.Blob
+
 // Store receives blobs, children before parents. Write must take exactly b.Size
 // bytes and may be called again after an error. The reader is an io.Seeker: a
 // store that kept the beginning of an unfinished blob may seek past it, and must
 // then check the digest of the whole itself. Methods are called from one goroutine.
 type Store interface {
-	Has(ctx context.Context, b api.Blob) (bool, error)
-	Write(ctx context.Context, b api.Blob, r io.Reader) error
+	Has(ctx context.Context, b Blob) (bool, error)
+	Write(ctx context.Context, b Blob, r io.Reader) error
 }
 
 // Options of Pull and Resolve. The zero value is usable.
@@ -65,10 +68,10 @@ type Options struct {
 // Image is a pulled or resolved image: what the reference names, and the one
 // manifest for one platform.
 type Image struct {
-	api.Blob            // what the reference names: a manifest, or the index that Manifest was chosen from
-	Manifest api.Blob   // the same as api.Blob where there is no index
-	Content  []api.Blob // configuration and layers, in this order
-	Total    int64      // bytes of Content
+	Blob            // what the reference names: a manifest, or the index that Manifest was chosen from
+	Manifest Blob   // the same as Blob where there is no index
+	Content  []Blob // configuration and layers, in this order
+	Total    int64  // bytes of Content
 	Source   string
 }
 
@@ -215,7 +218,7 @@ func resolveFrom(ctx context.Context, src source, ref Ref, opts Options) (Image,
 	img.Source = src.name()
 	if index != nil {
 		m.index = index
-		img.Blob = api.Blob{MediaType: string(rootType), Digest: hashOf(index).String(), Size: int64(len(index)), Manifests: []string{img.Manifest.Digest}}
+		img.Blob = Blob{MediaType: string(rootType), Digest: hashOf(index).String(), Size: int64(len(index)), Manifests: []string{img.Manifest.Digest}}
 	}
 	return img, m, nil
 }
@@ -233,10 +236,10 @@ func readRoot(ctx context.Context, src source, ref Ref, opts Options) (raw []byt
 }
 
 func imageOf(m picked, mt types.MediaType) Image {
-	b := api.Blob{MediaType: string(mt), Digest: hashOf(m.raw).String(), Size: int64(len(m.raw)), Config: m.manifest.Config.Digest.String()}
+	b := Blob{MediaType: string(mt), Digest: hashOf(m.raw).String(), Size: int64(len(m.raw)), Config: m.manifest.Config.Digest.String()}
 	var img Image
 	for i, d := range append([]v1.Descriptor{m.manifest.Config}, m.manifest.Layers...) {
-		img.Content = append(img.Content, api.Blob{MediaType: string(d.MediaType), Digest: d.Digest.String(), Size: d.Size})
+		img.Content = append(img.Content, Blob{MediaType: string(d.MediaType), Digest: d.Digest.String(), Size: d.Size})
 		img.Total += d.Size
 		if i > 0 {
 			b.Layers = append(b.Layers, d.Digest.String())

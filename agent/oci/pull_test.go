@@ -22,8 +22,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-
-	"github.com/kairos-io/kairos/agent/api"
 )
 
 // memory is a Store in memory that checks what it is given like containerd does.
@@ -35,12 +33,12 @@ type memory struct {
 
 func newMemory() *memory { return &memory{blobs: map[string][]byte{}} }
 
-func (m *memory) Has(_ context.Context, b api.Blob) (bool, error) {
+func (m *memory) Has(_ context.Context, b Blob) (bool, error) {
 	_, ok := m.blobs[b.Digest]
 	return ok, nil
 }
 
-func (m *memory) Write(_ context.Context, b api.Blob, r io.Reader) error {
+func (m *memory) Write(_ context.Context, b Blob, r io.Reader) error {
 	m.writes++
 	raw, err := io.ReadAll(r)
 	if err != nil {

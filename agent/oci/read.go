@@ -8,8 +8,6 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-
-	"github.com/kairos-io/kairos/agent/api"
 )
 
 // Reader reads what a reference names piece by piece, for artifacts that are no
@@ -40,7 +38,7 @@ func (r *Reader) Root(ctx context.Context) (Document, error) {
 }
 
 // Small reads a manifest, a configuration or another small blob into memory.
-func (r *Reader) Small(ctx context.Context, b api.Blob) ([]byte, error) {
+func (r *Reader) Small(ctx context.Context, b Blob) ([]byte, error) {
 	d, err := descriptorOf(b)
 	if err != nil {
 		return nil, err
@@ -53,7 +51,7 @@ func (r *Reader) Small(ctx context.Context, b api.Blob) ([]byte, error) {
 // Stream passes a blob to write. When a transfer breaks, write fails and is
 // called again with the blob from its beginning. An error that is write's own
 // ends it at once.
-func (r *Reader) Stream(ctx context.Context, b api.Blob, write func(io.Reader) error) error {
+func (r *Reader) Stream(ctx context.Context, b Blob, write func(io.Reader) error) error {
 	d, err := descriptorOf(b)
 	if err != nil {
 		return err
@@ -87,7 +85,7 @@ type writeError struct{ err error }
 func (e *writeError) Error() string { return e.err.Error() }
 func (e *writeError) Unwrap() error { return e.err }
 
-func descriptorOf(b api.Blob) (v1.Descriptor, error) {
+func descriptorOf(b Blob) (v1.Descriptor, error) {
 	h, err := v1.NewHash(b.Digest)
 	return v1.Descriptor{MediaType: types.MediaType(b.MediaType), Digest: h, Size: b.Size}, err
 }

@@ -67,6 +67,8 @@ type (
 		UID   string
 		First bool
 	}
+	// Found makes the issuer's key of cluster UID and the founder record, on its server.
+	Found struct{ UID string }
 	// FetchJoin gets the agent token and CA hash of cluster UID from a server's agent.
 	FetchJoin struct {
 		From identity.ID
@@ -105,6 +107,7 @@ func (PrepareImage) isAction()    {}
 func (ProposeStarted) isAction()  {}
 func (WriteMarker) isAction()     {}
 func (StartServer) isAction()     {}
+func (Found) isAction()           {}
 func (FetchJoin) isAction()       {}
 func (StartWorker) isAction()     {}
 func (ApplyNetwork) isAction()    {}

@@ -127,6 +127,7 @@ type Facts struct {
 	Conflict *Conflict
 
 	Marker    Marker
+	Founder   Presence // the founder record of the cluster, on its server
 	Datastore Presence // server data (etcd or SQLite) in k3s' data directory
 	K3s       K3s
 	Image     Presence // the k3s image is in containerd

@@ -30,6 +30,9 @@ func (p *planner) operate() {
 	if p.f.K3s.Ready && p.st.Phase == store.Starting {
 		p.save(func(s *store.State) { s.Phase = store.Running })
 	}
+	if p.st.Role == store.Server && p.f.Founder == Absent {
+		p.do(Found{p.st.ClusterUID})
+	}
 	p.register()
 	p.podNetwork()
 }

@@ -51,7 +51,7 @@ func brief(a Action) string {
 	default:
 		return map[reflect.Type]string{
 			reflect.TypeFor[RunGenesis](): "genesis", reflect.TypeFor[Pin](): "pin", reflect.TypeFor[FetchImage](): "fetch image", reflect.TypeFor[PrepareImage](): "image",
-			reflect.TypeFor[ProposeStarted](): "propose started", reflect.TypeFor[FetchJoin](): "fetch join",
+			reflect.TypeFor[ProposeStarted](): "propose started", reflect.TypeFor[FetchJoin](): "fetch join", reflect.TypeFor[Found](): "found",
 			reflect.TypeFor[StartWorker](): "start worker", reflect.TypeFor[WithdrawNetwork](): "withdraw network", reflect.TypeFor[Stop](): "stop", reflect.TypeFor[Restart](): "restart", reflect.TypeFor[Publish](): "publish",
 		}[reflect.TypeOf(a)]
 	}
@@ -278,6 +278,10 @@ func TestPlan(t *testing.T) {
 			f.ClusterEnabled, f.K3s.Ready, f.K3s.Silence = false, false, Silence{For: time.Hour}
 		}, []string{"withdraw network", "stop"}},
 		{"running worker", running(store.Worker), nil, []string{"genesis"}},
+		{"server without a founder record", running(store.Server), func(f *Facts) { f.Founder = Absent }, []string{"genesis", "found"}},
+		{"the same, before its API answers", running(store.Server), func(f *Facts) { f.Founder, f.K3s.Ready = Absent, false }, []string{"genesis", "wait Waiting"}},
+		{"its founder record cannot be read", running(store.Server), func(f *Facts) { f.Founder = Unknown }, []string{"genesis"}},
+		{"worker without a founder record", running(store.Worker), func(f *Facts) { f.Founder = Absent }, []string{"genesis"}},
 		{"its node was deleted", running(store.Worker), func(f *Facts) {
 			f.K3s.Node, f.K3s.Missing = Absent, Missing{Known: true}
 		}, []string{"genesis", "restart", "wait Waiting"}},

@@ -19,7 +19,6 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
-	"github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/oci"
 )
 
@@ -90,7 +89,7 @@ func (c blobCache) path(digest string) string {
 }
 
 // Has implements oci.Store.
-func (c blobCache) Has(_ context.Context, b api.Blob) (bool, error) {
+func (c blobCache) Has(_ context.Context, b oci.Blob) (bool, error) {
 	info, err := os.Stat(c.path(b.Digest))
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
@@ -99,7 +98,7 @@ func (c blobCache) Has(_ context.Context, b api.Blob) (bool, error) {
 }
 
 // Write implements oci.Store.
-func (c blobCache) Write(_ context.Context, b api.Blob, r io.Reader) error {
+func (c blobCache) Write(_ context.Context, b oci.Blob, r io.Reader) error {
 	path := c.path(b.Digest)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
@@ -162,9 +161,9 @@ func writeImages(tw *tar.Writer, list []fetched, cache blobCache) error {
 			return err
 		}
 	}
-	blobs := map[string]api.Blob{}
+	blobs := map[string]oci.Blob{}
 	for _, f := range list {
-		for _, b := range append([]api.Blob{f.Blob, f.Manifest}, f.Content...) {
+		for _, b := range append([]oci.Blob{f.Blob, f.Manifest}, f.Content...) {
 			blobs[b.Digest] = b
 		}
 	}
@@ -181,7 +180,7 @@ func writeImages(tw *tar.Writer, list []fetched, cache blobCache) error {
 	return nil
 }
 
-func writeBlob(tw *tar.Writer, b api.Blob, cache blobCache) error {
+func writeBlob(tw *tar.Writer, b oci.Blob, cache blobCache) error {
 	path := cache.path(b.Digest)
 	f, err := os.Open(path)
 	if err != nil {

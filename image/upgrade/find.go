@@ -11,7 +11,6 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/oci"
 	"github.com/kairos-io/kairos/image/release"
 	"github.com/kairos-io/kairos/image/signature"
@@ -124,8 +123,8 @@ func checkSignature(ctx context.Context, o Options, digest string) error {
 	return found
 }
 
-func blobOf(d v1.Descriptor) api.Blob {
-	return api.Blob{MediaType: string(d.MediaType), Digest: d.Digest.String(), Size: d.Size}
+func blobOf(d v1.Descriptor) oci.Blob {
+	return oci.Blob{MediaType: string(d.MediaType), Digest: d.Digest.String(), Size: d.Size}
 }
 
 // part returns the descriptor of what a slot holds.

@@ -229,6 +229,9 @@ func TestRegisterNeitherWay(t *testing.T) {
 			_, err := Register(context.Background(), cfg)
 			var e *UnavailableError
 			want := "names of the network do not resolve on this machine: " + strings.ReplaceAll(c.want, "PATH", cfg.Hosts)
+			if errors.As(err, &e) && e.Denied() != (name == "not permitted") {
+				t.Errorf("denied: %v", e.Denied())
+			}
 			if !errors.As(err, &e) || !strings.HasPrefix(e.Error(), want) || strings.Contains(e.Error(), "\n") {
 				t.Errorf("got %v, want %s", err, want)
 			}
