@@ -76,6 +76,7 @@ test: install
 machines: install
 	go test -count=1 -timeout=30m -v ./tests/vm
 	go test -count=1 -timeout=4h -v ./tests/vm/appliance -flavour cloud -seed $(SEED)
+	go test -count=1 -timeout=1h -v ./tests/vm/appliance -flavour generic -run TestAPCStartsFromAStick
 
 soak: install
 	go test -count=1 -timeout=0 -v ./tests/vm/appliance -flavour cloud -soak -seed $(SEED)

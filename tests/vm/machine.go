@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,30 @@ type Config struct {
 	Screen bool
 	Memory int // MiB; 0: 1536
 	CPUs   int // 0: 2
+	// Bus is what the disks are on, and Card the model of the network card as QEMU calls
+	// it ("e1000e", "rtl8139"). The zero values are paravirtual ones, which emulate fastest.
+	Bus  Bus
+	Card string
+}
+
+// Bus is what connects a disk.
+type Bus string
+
+// The buses besides the paravirtual one.
+const (
+	NVMe Bus = "nvme"
+	USB  Bus = "usb"
+)
+
+// device is QEMU's for a disk.
+func (b Bus) device() string {
+	switch b {
+	case NVMe:
+		return "nvme"
+	case USB:
+		return "usb-storage,bus=xhci.0"
+	}
+	return "virtio-blk-pci"
 }
 
 // Machine is a virtual machine; it is off when made. Its methods are for one
@@ -201,12 +226,15 @@ func (m *Machine) commandLine() []string {
 	c := m.config
 	args := []string{"qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-name", m.Name,
 		"-machine", "q35,smm=off", "-accel", "tcg,thread=multi", "-cpu", "max,la57=off,svm=off", // a fifth level of page tables and modules for guests' guests are work for nothing
-		"-smp", strconv.Itoa(or(c.CPUs, 2)), "-m", strconv.Itoa(or(c.Memory, 1536)),
+		"-smp", strconv.Itoa(cmp.Or(c.CPUs, 2)), "-m", strconv.Itoa(cmp.Or(c.Memory, 1536)),
 		"-drive", "if=pflash,format=raw,unit=0,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
 		"-drive", "if=pflash,format=raw,unit=1,file=" + m.file("vars.fd"),
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-qmp", "unix:" + m.file("qmp"),
 		"-device", "virtio-rng-pci",
+	}
+	if c.Bus == USB {
+		args = append(args, "-device", "qemu-xhci,id=xhci")
 	}
 	for i, d := range c.Disks {
 		if d.Ejected {
@@ -214,12 +242,12 @@ func (m *Machine) commandLine() []string {
 		}
 		args = append(args,
 			"-drive", fmt.Sprintf("if=none,id=disk%d,format=qcow2,cache=unsafe,discard=unmap,file=%s", i, m.disk(i)),
-			"-device", fmt.Sprintf("virtio-blk-pci,drive=disk%d,serial=disk%d,bootindex=%d", i, i, i+1))
+			"-device", fmt.Sprintf("%s,drive=disk%d,serial=disk%d,bootindex=%d", c.Bus.device(), i, i, i+1))
 	}
 	if c.LAN != nil {
 		args = append(args,
 			"-netdev", fmt.Sprintf("tap,id=lan,ifname=%s,script=no,downscript=no", portName(m.port)),
-			"-device", fmt.Sprintf("virtio-net-pci,id=nic,netdev=lan,mac=%s,romfile=", portMAC(m.port)))
+			"-device", fmt.Sprintf("%s,id=nic,netdev=lan,mac=%s,romfile=", cmp.Or(c.Card, "virtio-net-pci"), portMAC(m.port)))
 	}
 	// An emulated processor speculates about nothing.
 	extra := "mitigations=off"
@@ -230,13 +258,6 @@ func (m *Machine) commandLine() []string {
 	}
 	extra = strings.TrimSpace(extra + " " + c.Arguments)
 	return append(args, "-smbios", "type=11,value=io.systemd.stub.kernel-cmdline-extra="+strings.ReplaceAll(extra, ",", ",,"))
-}
-
-func or(value, otherwise int) int {
-	if value == 0 {
-		return otherwise
-	}
-	return value
 }
 
 // Off is closed when the machine has gone off.

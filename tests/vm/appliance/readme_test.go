@@ -30,7 +30,7 @@ func TestMachineLivesByREADME(t *testing.T) {
 	s.neighbour(r.configure(disk))
 
 	began := time.Now()
-	one := s.machine(vm.Config{Name: "one", Screen: true}, disk).on().up(began)
+	one := s.machine(ownHardware(vm.Config{Name: "one", Screen: true}), disk).on().up(began)
 	one.overlayReady()
 	s.Logf("RESULT a flashed machine is overlay-ready after %.0f s", time.Since(began).Seconds())
 	one.meets(1)
@@ -106,7 +106,7 @@ func (s *story) aFlashedDisk(one *guest, file string) {
 	s.must(err)
 	parts, err := slots.Partitions(f, st.Size())
 	s.must(err)
-	if id := one.run("blkid -p -s PART_ENTRY_UUID -o value /dev/vda1"); id == "" || id == parts[0].UUID.String() {
+	if id := one.run("blkid -p -s PART_ENTRY_UUID -o value /dev/disk/by-partlabel/kairos-esp"); id == "" || id == parts[0].UUID.String() {
 		s.Errorf("its ESP has the UUID %q, and so has every disk that is written from the file", id)
 	}
 	for _, path := range []string{"/x", "/usr/bin/x", "/boot/x"} {
@@ -140,6 +140,14 @@ func (s *story) aScreen(one *guest) {
 		s.Errorf("the consoles are %q, the last one is to be %s", got, want)
 	}
 	one.run("systemctl is-active getty@tty1.service && systemctl is-active serial-getty@ttyS0.service")
+}
+
+// ownHardware makes a machine what its flavour is for: a PC, or a virtual machine.
+func ownHardware(c vm.Config) vm.Config {
+	if *flavour == string(builder.Generic) {
+		c.Bus, c.Card = vm.NVMe, "e1000e"
+	}
+	return c
 }
 
 // readme is README.md with what fills its places.
