@@ -210,9 +210,8 @@ func TestUnitsKeepTheirPromises(t *testing.T) {
 		},
 		{
 			"no unit that is judged can keep the judge from its verdict", BootCheckUnit,
-			[]string{"DefaultDependencies=no", "RequiredBy=boot-complete.target", "Before=boot-complete.target", "IgnoreOnIsolate=yes", "OnFailure=" + BootFailedUnit,
-				"StandardOutput=journal+console"},
-			[]string{"\nAfter=", "\nRequires=", "\nWants="},
+			[]string{"DefaultDependencies=no", "RequiredBy=boot-complete.target", "Before=boot-complete.target", "IgnoreOnIsolate=yes", "OnFailure=" + BootFailedUnit},
+			[]string{"=journal+console", "\nAfter=", "\nRequires=", "\nWants="},
 		},
 		{
 			"only a boot on trial is given up, and without any program of ours", BootFailedUnit,

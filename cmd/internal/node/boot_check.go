@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/config"
 	"github.com/kairos-io/kairos/cmd/internal/cli"
 	"github.com/kairos-io/kairos/image/assess"
@@ -183,6 +184,7 @@ func (b *bootJudge) tell(f assess.Finding) {
 	if f.Verdict != assess.Bad { // run's error tells that
 		b.env.Say("boot check: %s", line)
 	}
+	b.note(f.Verdict, line)
 	if b.record.RootHash == "" {
 		return // no slot to remember it of
 	}
@@ -192,6 +194,21 @@ func (b *bootJudge) tell(f assess.Finding) {
 		b.env.Say("boot check: starting the record anew: %v", err)
 	}
 	if err := log.With(b.record).Save(b.path(assess.Dir)); err != nil {
+		b.env.Say("boot check: %v", err)
+	}
+}
+
+// note tells who looks at the console, where a login prompt may have been for long.
+func (b *bootJudge) note(v assess.Verdict, line string) {
+	var lines []string
+	switch {
+	case v == assess.Good:
+	case b.counted:
+		lines = []string{"this system is on trial: " + line}
+	case v == assess.Bad:
+		lines = []string{"this boot is " + line}
+	}
+	if err := (agentapi.Notes{Root: b.f.root}).Set("kairos-boot-check", agentapi.Note, lines); err != nil {
 		b.env.Say("boot check: %v", err)
 	}
 }
