@@ -171,7 +171,7 @@ func TestSlowHost(t *testing.T) {
 		told bool
 		wait time.Duration
 	}{{slow, false, slowAgain}, {slow, true, registerAgain}, {nil, false, registerAgain}, {slow, false, slowAgain}, {syscall.EROFS, true, registerAgain}} {
-		if told, wait := n.judge(tt.err); (told != nil) != tt.told || wait != tt.wait {
+		if wait, told := n.judge(tt.err); (told != nil) != tt.told || wait != tt.wait {
 			t.Errorf("try %d: told %v, again after %s", i, told, wait)
 		}
 	}

@@ -106,7 +106,7 @@ func (n *names) run(ctx context.Context) {
 		if reg != nil && err == nil {
 			err = reg.Update(zone)
 		}
-		told, wait := n.judge(err)
+		wait, told := n.judge(err)
 		again.Reset(wait)
 		n.mu.Lock()
 		n.err = told
@@ -114,15 +114,15 @@ func (n *names) run(ctx context.Context) {
 	}
 }
 
-// judge says what of a try is to be told, and how long to wait for the next.
-func (n *names) judge(err error) (told error, wait time.Duration) {
+// judge says how long to wait for the next try, and what of this one is to be told.
+func (n *names) judge(err error) (wait time.Duration, told error) {
 	slow := errors.Is(err, context.DeadlineExceeded)
 	if slow && !n.slow {
 		n.slow = true
-		return nil, slowAgain
+		return slowAgain, nil
 	}
 	n.slow = slow
-	return err, registerAgain
+	return registerAgain, err
 }
 
 // close makes the host forget and stops the server.
