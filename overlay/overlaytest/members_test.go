@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,9 +39,11 @@ func measureMembers(b *testing.B, n int) {
 	before := footprint()
 	net := &Net{t: b}
 	defer func() { // the next size starts with nothing
+		var stopping sync.WaitGroup // one after the other, who is left would call who is gone
 		for _, node := range net.Nodes {
-			node.Stop()
+			stopping.Go(node.Stop)
 		}
+		stopping.Wait()
 	}()
 	begin := time.Now()
 	for i := range n {
