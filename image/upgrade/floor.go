@@ -56,9 +56,9 @@ func parseVersion(s string) (parsed, bool) {
 	if m == nil {
 		return parsed{}, false
 	}
-	p := parsed{version: semver.Canonical("v" + strings.TrimPrefix(m[1], "v"))}
+	p := parsed{version: semver.Canonical("v" + plain(strings.TrimPrefix(m[1], "v")))}
 	if m[2] != "" {
-		p.version += "-" + m[2]
+		p.version += "-" + plain(m[2])
 	}
 	if m[3] != "" {
 		var err error
@@ -67,6 +67,18 @@ func parseVersion(s string) (parsed, bool) {
 		}
 	}
 	return p, semver.IsValid(p.version)
+}
+
+// plain takes the zeros off that numbers begin with: dates are written so (2026.01.1), and
+// semantic versions have none.
+func plain(s string) string {
+	parts := strings.Split(s, ".")
+	for i, part := range parts {
+		if n := strings.TrimLeft(part, "0"); n != part && strings.Trim(part, "0123456789") == "" {
+			parts[i] = cmp.Or(n, "0")
+		}
+	}
+	return strings.Join(parts, ".")
 }
 
 func (p parsed) compare(q parsed) int {

@@ -12,7 +12,7 @@ import (
 func TestVersionsInOrder(t *testing.T) {
 	order := []string{
 		"v0.9", "v1.0.0-alpha", "v1.0.0-alpha.1", "v1.0.0-alpha.1-3-gabc1234", "v1.0.0-alpha.beta", "v1.0.0-beta.2", "v1.0.0-beta.11", "v1.0.0-rc1",
-		"v1", "v1.0.0-1-gabcdef0", "v1.0.0-14-g0123456-dirty", "1.0.1", "v1.2.9", "v1.10.0", "v2", "2026.12.1",
+		"v1", "v1.0.0-1-gabcdef0", "v1.0.0-14-g0123456-dirty", "1.0.1", "v1.2.9", "v1.10.0", "v2", "2026.01.1-rc.09", "2026.01.1", "2026.2.01", "2026.12.1",
 	}
 	for i, a := range order {
 		for j, b := range order {
