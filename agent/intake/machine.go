@@ -105,8 +105,11 @@ func (m Machine) Gather() (Report, error) {
 // once the copy is durable; a power cut between leaves both, and the next boot
 // does the same again. On a live medium it is meant for the installer.
 func (m Machine) esp(r *Report) error {
+	if err := m.remove(fromESP); err != nil {
+		return err
+	}
 	if m.exists(liveMark) || !m.exists(espFile) {
-		return m.remove(fromESP)
+		return nil
 	}
 	if err := config.CheckPart(m.path(espFile), m.ID()); err != nil {
 		return errors.Join(m.refuse(r, "", err), m.takeRest(r, espFile, fromESP, "/"+espFile))
@@ -118,7 +121,7 @@ func (m Machine) esp(r *Report) error {
 	if err := m.write(espTaken, raw); err != nil {
 		return err
 	}
-	if err := errors.Join(m.remove(espFile), m.remove(fromESP)); err != nil {
+	if err := m.remove(espFile); err != nil {
 		return err
 	}
 	r.Done = append(r.Done, "took /"+espFile+" over to /"+espTaken)

@@ -149,36 +149,41 @@ func (f Files) JoinInfo(uid string) (Join, error) {
 // CAHash returns the hex SHA-256 of the server's CA as k3s' tokens have it.
 // While k3s has not made it yet, the error is fs.ErrNotExist.
 func (f Files) CAHash() (string, error) {
-	pemBytes, err := readSmall(f.ServerCA())
+	bundle, _, err := f.serverCA()
 	if err != nil {
 		return "", fmt.Errorf("read the server's CA: %w", err)
 	}
-	if b, _ := pem.Decode(pemBytes); b == nil {
-		return "", fmt.Errorf("read the server's CA: %s holds no certificate", f.ServerCA())
-	}
-	sum := sha256.Sum256(pemBytes)
+	sum := sha256.Sum256(bundle)
 	return hex.EncodeToString(sum[:]), nil
 }
 
 // CAKey returns the SHA-256 of the public key of the root of the server's CA: it stays
 // when the CA is signed anew. While k3s has not made it yet, the error is fs.ErrNotExist.
 func (f Files) CAKey() (sum [sha256.Size]byte, err error) {
-	rest, err := readSmall(f.ServerCA())
+	_, root, err := f.serverCA()
 	if err != nil {
 		return sum, fmt.Errorf("read the server's CA: %w", err)
-	}
-	var root *pem.Block // the last one: what comes before was signed by it
-	for b, rest := pem.Decode(rest); b != nil; b, rest = pem.Decode(rest) {
-		root = b
-	}
-	if root == nil {
-		return sum, fmt.Errorf("read the server's CA: %s holds no certificate", f.ServerCA())
 	}
 	cert, err := x509.ParseCertificate(root.Bytes)
 	if err != nil {
 		return sum, fmt.Errorf("read the server's CA: %w", err)
 	}
 	return sha256.Sum256(cert.RawSubjectPublicKeyInfo), nil
+}
+
+// serverCA returns the file of the server's CA, and the last certificate in it: what comes
+// before was signed by that.
+func (f Files) serverCA() (bundle []byte, root *pem.Block, err error) {
+	if bundle, err = readSmall(f.ServerCA()); err != nil {
+		return nil, nil, err
+	}
+	for b, rest := pem.Decode(bundle); b != nil; b, rest = pem.Decode(rest) {
+		root = b
+	}
+	if root == nil {
+		return nil, nil, fmt.Errorf("%s holds no certificate", f.ServerCA())
+	}
+	return bundle, root, nil
 }
 
 // joinFile is what is kept beside the join token; nothing in it is secret.
