@@ -160,11 +160,17 @@ func (c *core) moved(id identity.ID) {
 	if p == nil {
 		return
 	}
+	p.broken, p.retry = 0, time.Time{}
+	c.lost(p)
+	c.wake(p)
+}
+
+// lost has p told again what nobody but this node may tell it, and compare the rest.
+func (c *core) lost(p *peer) {
 	if !c.published.IsZero() {
 		p.mark(c.self)
 	}
-	p.summary, p.asked, p.broken, p.retry = true, request{}, 0, time.Time{}
-	c.wake(p)
+	p.summary, p.asked = true, request{}
 }
 
 // down ends with a peer.
@@ -247,9 +253,16 @@ func (c *core) sent(p *peer, b batch, err error, now time.Time) {
 	p.busy = false
 	switch {
 	case err != nil:
-		// Nobody knows what was lost with the stream; a comparison tells.
+		// Nobody knows what was lost with the stream; a comparison tells, but for those
+		// who are gone.
+		c.lost(p)
+		for _, s := range b.delta {
+			if id, _, ok := s.Head(); ok {
+				p.mark(id)
+			}
+		}
 		p.broken = min(max(2*p.broken, reopenAfter), reopenMost)
-		p.retry, p.summary, p.asked = now.Add(p.broken), true, request{}
+		p.retry = now.Add(p.broken)
 		c.exchange.retries[p] = struct{}{}
 	case b.last && p.leaving != nil:
 		close(p.leaving)

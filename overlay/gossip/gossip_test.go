@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -222,9 +223,7 @@ func TestStreamBreaks(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.out = <-b.mesh.opened
-		if m, ok := b.next().(wire.Summary); !ok {
-			t.Fatalf("%+v after a broken stream, want a summary", m)
-		}
+		b.hello()
 		b.say(wire.Digest{})
 		if d := b.next().(wire.Delta); len(d) != 1 {
 			t.Errorf("%d records", len(d))
@@ -284,6 +283,84 @@ func TestLeave(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A goodbye is in no comparison of tables: one that was lost with its stream, or
+// with the stream after it, is said again, the node's own and another's.
+func TestGoodbyeIsLost(t *testing.T) {
+	for name, lose := range map[string]func(b *bench){
+		"reset before it was read": func(b *bench) { _ = b.out.Reset() },
+		"reset when it was read": func(b *bench) {
+			b.nextRecord()
+			_ = b.out.Reset()
+		},
+		"read halfway": func(b *bench) {
+			_, _ = b.out.Read(make([]byte, 1))
+			_ = b.out.Reset()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, nil, func(b *bench) {
+				b.hello()
+				b.running.Go(func() {
+					lose(b)
+					b.out = <-b.mesh.opened
+					if got := b.nextRecord(); got != b.key.ID() {
+						t.Errorf("the record of %s, want the goodbye", got.Short())
+					}
+					_, _ = io.Copy(io.Discard, b.out)
+					_ = b.out.Close()
+				})
+				ctx, cancel := context.WithTimeout(b.t.Context(), 3*time.Second)
+				defer cancel()
+				if err := b.g.Leave(ctx); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+func TestGoodbyeOfAnotherIsLost(t *testing.T) {
+	inBubble(t, nil, func(b *bench) {
+		b.hello()
+		b.mesh.events <- link.Event{Kind: link.PeerUp, Peer: testKey(t, 4).ID()}
+		first, third := <-b.mesh.opened, testKey(t, 3)
+		b.running.Go(func() { _, _ = io.Copy(io.Discard, first) })
+		b.say(wire.Delta{seal(t, third, wire.Record{Seq: 1})})
+		synctest.Wait()
+		_ = first.Reset()
+		b.say(wire.Delta{seal(t, third, wire.Record{Seq: 2, Left: true})})
+		second := <-b.mesh.opened
+		m, err := wire.NewMessageReader(second, nil).Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, _ := m.(wire.Delta)
+		if !slices.ContainsFunc(d, func(s wire.Signed) bool {
+			id, seq, _ := s.Head()
+			return id == third.ID() && seq == 2
+		}) {
+			t.Errorf("after a broken stream it heard %T of %d, want another's goodbye in it", m, len(d))
+		}
+		_ = second.Close()
+	})
+}
+
+// Two connections may come up at once, and their streams in either order: what is
+// written to the one that the peer keeps is read.
+func TestStreamsCross(t *testing.T) {
+	inBubble(t, nil, func(b *bench) {
+		b.hello()
+		newer := b.in
+		older := b.mesh.accept(&b.running, b.peer.ID()) // opened before, and handed over after
+		b.in = newer
+		b.say(wire.Delta{seal(t, testKey(t, 3), wire.Record{Seq: 1})})
+		if !b.knows(testKey(t, 3)) {
+			t.Error("the peer's stream was given up for one that it had left")
+		}
+		_ = older.Close()
+	})
 }
 
 // Publish, sweeps, events, what is heard and what the mesh does meanwhile never wait

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,17 +21,54 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// pipe is a stream in memory. CloseWrite only tells: both ends close it when they
-// have seen it, as the real one does.
-type pipe struct{ net.Conn }
+// pipe is one end of a stream in memory, a net.Pipe for each direction.
+type pipe struct {
+	net.Conn          // what is read, and the rest
+	write    net.Conn // what is written
+	broken   *atomic.Bool
+}
 
-func (p pipe) CloseWrite() error { return p.Close() }
-func (p pipe) Reset() error      { return p.Close() }
+var errReset = errors.New("stream reset")
+
+// pipes returns the two ends of a stream.
+func pipes() (ours, theirs pipe) {
+	r1, w1 := net.Pipe()
+	r2, w2 := net.Pipe()
+	broken := new(atomic.Bool)
+	return pipe{r1, w2, broken}, pipe{r2, w1, broken}
+}
+
+func (p pipe) Read(b []byte) (int, error) {
+	n, err := p.Conn.Read(b)
+	return n, p.told(err)
+}
+
+func (p pipe) Write(b []byte) (int, error) {
+	n, err := p.write.Write(b)
+	return n, p.told(err)
+}
+
+// told makes a reset of an end.
+func (p pipe) told(err error) error {
+	if err != nil && p.broken.Load() {
+		return errReset
+	}
+	return err
+}
+
+func (p pipe) SetWriteDeadline(t time.Time) error { return p.write.SetWriteDeadline(t) }
+func (p pipe) CloseWrite() error                  { return p.write.Close() }
+func (p pipe) Close() error                       { return errors.Join(p.write.Close(), p.Conn.Close()) }
+
+func (p pipe) Reset() error {
+	p.broken.Store(true)
+	return p.Close()
+}
 
 // fakeMesh has one peer, played by the test.
 type fakeMesh struct {
 	events chan link.Event
-	opened chan net.Conn // the test's ends of the streams that gossip opened
+	opened chan pipe // the test's ends of the streams that gossip opened
 
 	mu      sync.Mutex
 	handler func(identity.ID, link.Stream)
@@ -41,16 +79,16 @@ type fakeMesh struct {
 
 func newFakeMesh() *fakeMesh {
 	return &fakeMesh{
-		events: make(chan link.Event), opened: make(chan net.Conn, 8),
+		events: make(chan link.Event), opened: make(chan pipe, 8),
 		learned: make(map[identity.ID][]netip.AddrPort), called: func() {},
 	}
 }
 
 func (m *fakeMesh) Open(ctx context.Context, _ identity.ID, _ string) (link.Stream, error) {
-	ours, theirs := net.Pipe()
+	ours, theirs := pipes()
 	select {
 	case m.opened <- theirs:
-		return pipe{ours}, nil
+		return ours, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -79,12 +117,12 @@ func (m *fakeMesh) Forget(id identity.ID) {
 }
 
 // accept hands a stream of the peer to gossip, and returns the peer's end.
-func (m *fakeMesh) accept(running *sync.WaitGroup, peer identity.ID) net.Conn {
-	ours, theirs := net.Pipe()
+func (m *fakeMesh) accept(running *sync.WaitGroup, peer identity.ID) pipe {
+	ours, theirs := pipes()
 	m.mu.Lock()
 	handler := m.handler
 	m.mu.Unlock()
-	running.Go(func() { handler(peer, pipe{ours}) })
+	running.Go(func() { handler(peer, ours) })
 	return theirs
 }
 
@@ -96,8 +134,8 @@ type bench struct {
 	mesh    *fakeMesh
 	key     identity.Key
 	peer    identity.Key
-	out     net.Conn // what gossip writes to the peer
-	in      net.Conn // what the peer writes to gossip
+	out     pipe // what gossip writes to the peer
+	in      pipe // what the peer writes to gossip
 	running sync.WaitGroup
 	cancel  context.CancelFunc
 }
@@ -207,7 +245,7 @@ func (b *bench) say(m wire.Message) {
 
 func (b *bench) write(raw []byte) {
 	b.t.Helper()
-	if _, err := b.in.Write(raw); err != nil && !errors.Is(err, io.ErrClosedPipe) {
+	if _, err := b.in.Write(raw); err != nil && !errors.Is(err, io.ErrClosedPipe) && !errors.Is(err, errReset) {
 		b.t.Fatal(err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -50,7 +51,13 @@ func newPace() pace {
 	}
 }
 
-// inbound knows of each peer the one stream that is read. Its lock is held for
+// maxStreams are read of one peer. It writes to one; others are those that it has
+// given up and closed, since another connection took their place. Which of two that
+// come over two connections at once is the newer nobody here can tell, so that none
+// may be cut off for the other.
+const maxStreams = 4
+
+// inbound knows of each peer the streams that are read. Its lock is held for
 // looking up only.
 type inbound struct {
 	verifies *rate.Limiter
@@ -62,9 +69,9 @@ type inbound struct {
 // reader is what is read from one peer.
 type reader struct {
 	pace    pace
-	stream  link.Stream // the newest; nil: none
-	waiting int         // streams that are handled
-	idle    time.Time   // since when there is none
+	streams []link.Stream // that are read, as they came
+	waiting int           // streams that are handled
+	idle    time.Time     // since when there is none
 }
 
 func newInbound() inbound {
@@ -84,21 +91,23 @@ func (in *inbound) enter(id identity.ID) *reader {
 	return r
 }
 
-// adopt makes s the stream that is read, and returns the one before, which is to
-// be reset.
+// adopt makes s one of the streams that are read, and returns the one that is too
+// many and to be reset, or nil.
 func (in *inbound) adopt(r *reader, s link.Stream) (old link.Stream) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	old, r.stream = r.stream, s
+	if len(r.streams) == maxStreams {
+		old = r.streams[0]
+		r.streams = slices.Delete(r.streams, 0, 1)
+	}
+	r.streams = append(r.streams, s)
 	return old
 }
 
 func (in *inbound) leave(r *reader, s link.Stream, now time.Time) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if r.stream == s {
-		r.stream = nil
-	}
+	r.streams = slices.DeleteFunc(r.streams, func(o link.Stream) bool { return o == s })
 	r.waiting--
 	r.idle = now
 }

@@ -3,6 +3,8 @@ package gossip
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"time"
 
 	"github.com/kairos-io/kairos/overlay/identity"
@@ -63,7 +65,7 @@ func (g *Gossip) send(o *owned, p *peer) {
 func (g *Gossip) deliver(s *sender, b batch) {
 	err := g.write(s, b)
 	if err == nil && b.last {
-		s.drain()
+		err = s.drain()
 	}
 	if s.ctx.Err() != nil {
 		if s.stream != nil {
@@ -141,16 +143,21 @@ func (g *Gossip) count(m wire.Message, size int) {
 
 // drain ends the stream and waits for the peer to do the same, which it does
 // when it has read everything: a connection that is closed earlier drops what
-// is still on its way.
-func (s *sender) drain() {
+// is still on its way, and so does a stream that ends in any other way.
+func (s *sender) drain() error {
 	stream := s.stream
-	if stream == nil || stream.CloseWrite() != nil || stream.SetReadDeadline(time.Now().Add(writeTimeout)) != nil {
-		return
+	if stream == nil {
+		return nil
+	}
+	if err := errors.Join(stream.CloseWrite(), stream.SetReadDeadline(time.Now().Add(writeTimeout))); err != nil {
+		return err
 	}
 	stop := context.AfterFunc(s.ctx, func() { _ = stream.Reset() })
 	defer stop()
-	// The end of the stream comes as an error in any case.
-	_, _ = stream.Read(make([]byte, 1))
+	if _, err := stream.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("wait until all is read: %w", err)
+	}
 	_ = stream.Close()
 	s.stream = nil
+	return nil
 }
