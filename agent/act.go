@@ -333,6 +333,7 @@ func (a *agent) spec(ctx context.Context, r k3s.Role, uid string) (k3s.Spec, err
 		Role: r, NodeName: w.status.Name, Address: w.address(), DNSName: w.status.Name + ".kairos.internal",
 		Socket: a.opt.Containerd, Files: a.opt.Files, Extra: a.cfg.K3s.Args,
 	}
+	ca := ""
 	if r == k3s.Agent {
 		join, err := a.opt.Files.ReadJoin()
 		if err != nil {
@@ -341,13 +342,13 @@ func (a *agent) spec(ctx context.Context, r k3s.Role, uid string) (k3s.Spec, err
 		if join.UID != uid || !join.Server.IsValid() {
 			return k3s.Spec{}, &health.Pending{Reason: "join information from the server"}
 		}
-		flags.Server = join.Server
+		flags.Server, ca = join.Server, join.CA.Hash()
 	}
 	env := map[string]string{}
 	for k, v := range a.cfg.K3s.Env {
 		env[k] = v.Reveal()
 	}
-	return k3s.Spec{Role: r, UID: uid, Image: a.puller.Image(), Digest: digest, Args: flags.Args(), Env: env}, nil
+	return k3s.Spec{Role: r, UID: uid, Image: a.puller.Image(), Digest: digest, Args: flags.Args(), Env: env, CA: ca}, nil
 }
 
 // joinRequest and joinAnswer are the bodies of joinPath.
@@ -356,7 +357,7 @@ type joinRequest struct {
 }
 
 type joinAnswer struct {
-	CAHash string     `json:"ca_hash"`
+	CA     string     `json:"ca"`    // PEM
 	Token  string     `json:"token"` // secret
 	Server netip.Addr `json:"server"`
 	// What only another server of the cluster is given.
@@ -384,12 +385,16 @@ func (a *agent) fetchJoin(ctx context.Context, s role.FetchJoin) error {
 	if owner, ok := a.ownerOf(ans.Server); !ok || owner != s.From {
 		return fmt.Errorf("join: the server named an address that is not its own: %s", ans.Server)
 	}
-	// What was trusted first must not be overwritten: the right server may come back.
-	if pinned := a.store.State().CAHash; pinned != "" && ans.CAHash != pinned {
-		return &health.Problem{Code: health.CodeNeedsOperator, Err: errors.New("join: the server shows another certificate authority than the one this machine joined"),
-			Hint: "see whether the server was made anew; a machine that is to join the new one needs its /var/lib/kairos and /var/lib/rancher moved away"}
+	ca, err := k3s.ParseAuthority([]byte(ans.CA))
+	if err != nil {
+		return fmt.Errorf("join: read the server's certificate authority: %w", err)
 	}
-	return a.opt.Files.SaveJoin(k3s.Join{UID: s.UID, CAHash: ans.CAHash, Token: ans.Token, Server: ans.Server})
+	err = a.opt.Files.SaveJoin(k3s.Join{UID: s.UID, CA: ca, Token: ans.Token, Server: ans.Server})
+	if errors.Is(err, k3s.ErrOtherAuthority) {
+		return &health.Problem{Code: health.CodeNeedsOperator, Err: fmt.Errorf("join: %w", err),
+			Hint: "see whether the server was made anew, or its authority replaced by one that the old one did not sign; a machine that is to trust the new one joins again after `kairos reset --keep-identity`"}
+	}
+	return err
 }
 
 func (a *agent) ownerOf(addr netip.Addr) (id identity.ID, ok bool) {

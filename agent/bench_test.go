@@ -82,9 +82,7 @@ func prepare(t *testing.T, m *machine, r store.Role) {
 	if r == store.Server {
 		err = errors.Join(err, files.EnsureTokens(), m.runtime.becomeServer())
 	} else {
-		st.CAHash = strings.Repeat("c", 64)
-		err = errors.Join(err, files.SaveJoin(k3s.Join{UID: testUID, CAHash: st.CAHash, Token: "K10" + st.CAHash + "::node:s",
-			Server: netip.MustParseAddr("127.0.0.2")}))
+		err = errors.Join(err, files.SaveJoin(joinOf(fakeCA(), netip.MustParseAddr("127.0.0.2"))))
 	}
 	if err != nil {
 		t.Fatal(err)

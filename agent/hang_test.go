@@ -2,7 +2,7 @@ package agent
 
 import (
 	"errors"
-	"strings"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -28,7 +28,7 @@ func (b *bench) addServer(t *testing.T) {
 	id := identity.ID{9}
 	b.mesh.edit(func() {
 		b.mesh.nodes = append(b.mesh.nodes, api.Node{ID: id, Name: "server-" + id.Short(), Kind: api.KindNode, NetworkID: "home", Annotations: map[string]string{
-			api.NoteClusterUID: testUID, api.NoteServer: "127.0.0.2:6443", api.NoteCA: strings.Repeat("c", 64)}})
+			api.NoteClusterUID: testUID, api.NoteServer: "127.0.0.2:6443", api.NoteCA: joinOf(fakeCA(), netip.Addr{}).CA.Hash()}})
 	})
 	if err := b.store.Update(func(s *store.State) error { s.Servers = []identity.ID{id}; return nil }); err != nil {
 		t.Fatal(err)

@@ -40,17 +40,13 @@ func newTrio(t *testing.T) *trio {
 	c.server.kube = c.kube
 	prepare(t, c.server, store.Server)
 	prepare(t, c.worker, store.Worker)
-	ca, err := c.server.runtime.files.CAHash()
-	if err != nil {
-		t.Fatal(err)
-	}
 	files, named := c.worker.runtime.files, []identity.ID{m.nodes[0].ID}
-	err = errors.Join(files.WriteMarker(k3s.Marker{UID: testUID, Epoch: 1, Role: store.Worker, Servers: named}),
-		files.SaveJoin(k3s.Join{UID: testUID, CAHash: ca, Token: "K10" + ca + "::node:s", Server: c.server.daemon.addr}))
+	err := errors.Join(files.WriteMarker(k3s.Marker{UID: testUID, Epoch: 1, Role: store.Worker, Servers: named}),
+		files.SaveJoin(joinOf(fakeCA(), c.server.daemon.addr)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	saveState(t, c.worker, store.State{NetworkID: "home", Phase: store.Running, Role: store.Worker, ClusterUID: testUID, Epoch: 1, CAHash: ca, Servers: named})
+	saveState(t, c.worker, store.State{NetworkID: "home", Phase: store.Running, Role: store.Worker, ClusterUID: testUID, Epoch: 1, Servers: named})
 	for _, n := range m.nodes {
 		c.kube.Nodes[n.Name] = &kubetest.Node{Address: n.Addresses[0].String()}
 	}

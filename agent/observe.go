@@ -114,7 +114,7 @@ func (a *agent) observeDisk(f *role.Facts) {
 	there, derr := a.opt.Files.HasDatastore()
 	f.Datastore = role.PresenceOf(there, derr)
 	join, jerr := a.opt.Files.ReadJoin()
-	f.JoinUID, f.JoinCAHash = join.UID, join.CAHash
+	f.JoinUID, f.JoinCAHash = join.UID, join.CA.Hash()
 	if join.Server.IsValid() {
 		f.JoinEndpoint = netip.AddrPortFrom(join.Server, k3s.APIPort).String()
 	}
@@ -199,12 +199,12 @@ func (a *agent) addSelf(f *role.Facts, w snapshot) {
 	if f.State.Role != store.Server || !f.K3s.Running || f.K3s.Role != store.Server || f.K3s.UID != f.State.ClusterUID {
 		return
 	}
-	ca, err := a.opt.Files.CAHash()
+	ca, err := a.opt.Files.Authority()
 	if err != nil {
 		return // k3s has not made it yet
 	}
 	f.Servers = append(f.Servers, role.Server{
-		ID: f.Self, Name: w.status.Name, UID: f.State.ClusterUID, CAHash: ca, Connected: true,
+		ID: f.Self, Name: w.status.Name, UID: f.State.ClusterUID, CAHash: ca.Hash(), Connected: true,
 		Endpoint: netip.AddrPortFrom(w.address(), k3s.APIPort).String(),
 	})
 }

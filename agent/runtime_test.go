@@ -2,19 +2,15 @@ package agent
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
-	"math/big"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 
 	"github.com/kairos-io/kairos/agent/k3s"
+	"github.com/kairos-io/kairos/agent/k3s/k3stest"
 )
 
 // fakeRuntime is containerd with k3s in it. What is in it outlives an agent.
@@ -84,22 +80,20 @@ func (f *fakeRuntime) becomeServer() error {
 		return err
 	}
 	return errors.Join(os.WriteFile(filepath.Join(db, "state.db"), nil, 0o600),
-		os.WriteFile(f.files.ServerCA(), fakeCA(), 0o600))
+		os.WriteFile(f.files.ServerCA(), fakeCA().File, 0o600))
 }
 
 // fakeCA is a certificate authority as k3s makes one, the same in each call.
-var fakeCA = sync.OnceValue(func() []byte {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+var fakeCA = sync.OnceValue(k3stest.NewAuthority)
+
+// joinOf is what a worker of testUID has on its disk that joined the server at addr.
+func joinOf(ca k3stest.Authority, addr netip.Addr) k3s.Join {
+	a, err := k3s.ParseAuthority(ca.File)
 	if err != nil {
 		panic(err)
 	}
-	ca := &x509.Certificate{SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true}
-	raw, err := x509.CreateCertificate(rand.Reader, ca, ca, key.Public(), key)
-	if err != nil {
-		panic(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: raw})
-})
+	return k3s.Join{UID: testUID, CA: a, Token: "K10" + a.Hash() + "::node:s", Server: addr}
+}
 
 func (f *fakeRuntime) Stop(context.Context) error {
 	f.mu.Lock()

@@ -1,12 +1,14 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -15,6 +17,8 @@ import (
 
 	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/health"
+	"github.com/kairos-io/kairos/agent/k3s"
+	"github.com/kairos-io/kairos/agent/k3s/k3stest"
 	"github.com/kairos-io/kairos/agent/kubeconfig"
 	"github.com/kairos-io/kairos/agent/role"
 	"github.com/kairos-io/kairos/agent/store"
@@ -69,8 +73,8 @@ func TestFetchJoin(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := p.asker.opt.Files.ReadJoin()
-	ca, cerr := p.server.runtime.files.CAHash()
-	if err != nil || cerr != nil || got.UID != testUID || got.CAHash != ca || got.Server != p.server.daemon.addr {
+	ca, cerr := p.server.runtime.files.Authority()
+	if err != nil || cerr != nil || got.UID != testUID || got.CA.Hash() != ca.Hash() || got.Server != p.server.daemon.addr {
 		t.Errorf("got %+v, %v, %v", got, err, cerr)
 	}
 }
@@ -78,8 +82,8 @@ func TestFetchJoin(t *testing.T) {
 // The server was made anew: what this worker trusted first stays on its disk.
 func TestFetchJoinFromAServerWithAnotherCA(t *testing.T) {
 	p := newPair(t)
-	if err := p.asker.store.Save(store.State{NetworkID: "home", Phase: store.Running, Role: store.Worker, ClusterUID: testUID, Epoch: 1,
-		CAHash: strings.Repeat("d", 64)}); err != nil {
+	first := joinOf(k3stest.NewAuthority(), p.server.daemon.addr)
+	if err := p.asker.opt.Files.SaveJoin(first); err != nil {
 		t.Fatal(err)
 	}
 	err := p.join(t)
@@ -87,8 +91,35 @@ func TestFetchJoinFromAServerWithAnotherCA(t *testing.T) {
 	if !errors.As(err, &problem) || problem.Hint == "" || !strings.Contains(err.Error(), "another certificate authority") {
 		t.Errorf("got %v", err)
 	}
-	if got, err := p.asker.opt.Files.ReadJoin(); err != nil || got.UID != "" {
+	if got, err := p.asker.opt.Files.ReadJoin(); err != nil || got.CA.Hash() != first.CA.Hash() {
 		t.Errorf("saved %v, %v", got, err)
+	}
+}
+
+// The server's authority was rotated: the worker trusts the new one, and has its k3s
+// read it.
+func TestFetchJoinAfterARotation(t *testing.T) {
+	p := newPair(t)
+	if err := p.join(t); err != nil {
+		t.Fatal(err)
+	}
+	before, err := p.asker.spec(t.Context(), k3s.Agent, testUID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rotated := fakeCA().Rotated()
+	if err := os.WriteFile(p.server.runtime.files.ServerCA(), rotated.File, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.join(t); err != nil {
+		t.Fatal(err)
+	}
+	got, err := p.asker.opt.Files.ReadJoin()
+	if err != nil || !bytes.Equal(got.CA.PEM(), rotated.File) {
+		t.Errorf("got %v, %v", got, err)
+	}
+	if after, err := p.asker.spec(t.Context(), k3s.Agent, testUID); err != nil || after.Hash() == before.Hash() {
+		t.Errorf("k3s is not started anew: %v", err)
 	}
 }
 

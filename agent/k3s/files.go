@@ -3,10 +3,8 @@ package k3s
 import (
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -37,6 +35,9 @@ func (f Files) dir() string {
 	}
 	return f.Dir
 }
+
+// joinName is the file beside the join token.
+const joinName = "join.json"
 
 func (f Files) own(name string) string { return filepath.Join(f.dir(), "kairos", name) }
 
@@ -122,8 +123,8 @@ func (f Files) EnsureTokens() error {
 // Join is what a worker needs to join: Token is secret.
 type Join struct {
 	UID    string
-	CAHash string     // hex SHA-256 of the server's CA file
-	Token  string     // K10<CAHash>::node:<secret>; ReadJoin leaves it empty
+	CA     Authority  // of the server
+	Token  string     // K10<hash of CA>::node:<secret>; ReadJoin leaves it empty
 	Server netip.Addr // overlay address of the server that gave it
 }
 
@@ -139,89 +140,98 @@ func (f Files) JoinInfo(uid string) (Join, error) {
 	if err != nil {
 		return Join{}, fmt.Errorf("read the agent token: %w", err)
 	}
-	ca, err := f.CAHash()
+	ca, err := f.Authority()
 	if err != nil {
 		return Join{}, err
 	}
-	return Join{UID: uid, CAHash: ca, Token: "K10" + ca + "::node:" + strings.TrimSpace(string(secret))}, nil
+	return Join{UID: uid, CA: ca, Token: "K10" + ca.Hash() + "::node:" + strings.TrimSpace(string(secret))}, nil
 }
 
-// CAHash returns the hex SHA-256 of the server's CA as k3s' tokens have it.
-// While k3s has not made it yet, the error is fs.ErrNotExist.
-func (f Files) CAHash() (string, error) {
-	bundle, _, err := f.serverCA()
+// Authority returns the server's CA. While k3s has not made it yet, the error is
+// fs.ErrNotExist.
+func (f Files) Authority() (Authority, error) {
+	file, err := readSmall(f.ServerCA())
 	if err != nil {
-		return "", fmt.Errorf("read the server's CA: %w", err)
+		return Authority{}, fmt.Errorf("read the server's CA: %w", err)
 	}
-	sum := sha256.Sum256(bundle)
-	return hex.EncodeToString(sum[:]), nil
+	ca, err := ParseAuthority(file)
+	if err != nil {
+		return Authority{}, fmt.Errorf("read the server's CA in %s: %w", f.ServerCA(), err)
+	}
+	return ca, nil
 }
 
 // CAKey returns the SHA-256 of the public key of the root of the server's CA: it stays
 // when the CA is signed anew. While k3s has not made it yet, the error is fs.ErrNotExist.
 func (f Files) CAKey() (sum [sha256.Size]byte, err error) {
-	_, root, err := f.serverCA()
+	ca, err := f.Authority()
 	if err != nil {
-		return sum, fmt.Errorf("read the server's CA: %w", err)
+		return sum, err
 	}
-	cert, err := x509.ParseCertificate(root.Bytes)
-	if err != nil {
-		return sum, fmt.Errorf("read the server's CA: %w", err)
-	}
-	return sha256.Sum256(cert.RawSubjectPublicKeyInfo), nil
-}
-
-// serverCA returns the file of the server's CA, and the last certificate in it: what comes
-// before was signed by that.
-func (f Files) serverCA() (bundle []byte, root *pem.Block, err error) {
-	if bundle, err = readSmall(f.ServerCA()); err != nil {
-		return nil, nil, err
-	}
-	for b, rest := pem.Decode(bundle); b != nil; b, rest = pem.Decode(rest) {
-		root = b
-	}
+	root := ca.root()
 	if root == nil {
-		return nil, nil, fmt.Errorf("%s holds no certificate", f.ServerCA())
+		return sum, fmt.Errorf("read the server's CA in %s: its certificates lead to no root", f.ServerCA())
 	}
-	return bundle, root, nil
+	return sha256.Sum256(root.RawSubjectPublicKeyInfo), nil
 }
 
 // joinFile is what is kept beside the join token; nothing in it is secret.
 type joinFile struct {
 	UID    string     `json:"uid"`
-	CAHash string     `json:"ca_hash"`
+	CA     string     `json:"ca"` // PEM
 	Server netip.Addr `json:"server"`
 }
 
-// SaveJoin keeps join information; the token's file is written first and
-// ReadJoin compares the two, so that a crash between them leaves nothing wrong.
+// SaveJoin keeps join information; the token's file is written first and ReadJoin
+// compares the two, so that a crash between them leaves nothing wrong. The CA that came
+// first is trusted, and after it only what it vouches for: ErrOtherAuthority.
 func (f Files) SaveJoin(j Join) error {
-	if !strings.HasPrefix(j.Token, "K10"+j.CAHash+"::node:") || len(j.CAHash) != 2*sha256.Size {
-		return errors.New("save join information: the token does not carry the cluster's CA hash")
+	if j.CA.Hash() == "" || !strings.HasPrefix(j.Token, "K10"+j.CA.Hash()+"::node:") {
+		return errors.New("save join information: the token does not carry the hash of the cluster's CA")
 	}
-	raw, err := json.Marshal(joinFile{UID: j.UID, CAHash: j.CAHash, Server: j.Server})
+	old, err := f.readJoin()
+	if err != nil {
+		return fmt.Errorf("save join information: %w", err)
+	}
+	if old.UID == j.UID && !old.CA.VouchesFor(j.CA) {
+		return fmt.Errorf("save join information: %w", ErrOtherAuthority)
+	}
+	raw, err := json.Marshal(joinFile{UID: j.UID, CA: string(j.CA.file), Server: j.Server})
 	if err != nil {
 		return fmt.Errorf("encode join information: %w", err)
 	}
 	if err := f.write(f.JoinToken(), []byte(j.Token+"\n")); err != nil {
 		return fmt.Errorf("write the join token: %w", err)
 	}
-	return f.write(f.own("join.json"), append(raw, '\n'))
+	return f.write(f.own(joinName), append(raw, '\n'))
 }
 
 // ReadJoin returns the join information that is at hand, without its token;
 // the zero Join when there is none.
 func (f Files) ReadJoin() (Join, error) {
-	var j joinFile
-	found, err := readJSON(f.own("join.json"), &j)
-	if err != nil || !found {
+	j, err := f.readJoin()
+	if err != nil || j.UID == "" {
 		return Join{}, err
 	}
 	token, err := readSmall(f.JoinToken())
-	if errors.Is(err, fs.ErrNotExist) || (err == nil && !strings.HasPrefix(string(token), "K10"+j.CAHash+"::")) {
+	if errors.Is(err, fs.ErrNotExist) || (err == nil && !strings.HasPrefix(string(token), "K10"+j.CA.Hash()+"::")) {
 		return Join{}, nil // interrupted between the two files: to be fetched again
 	}
-	return Join{UID: j.UID, CAHash: j.CAHash, Server: j.Server}, err
+	return j, err
+}
+
+// readJoin reads the file beside the token.
+func (f Files) readJoin() (Join, error) {
+	var j joinFile
+	found, err := readJSON(f.own(joinName), &j)
+	if err != nil || !found {
+		return Join{}, err
+	}
+	ca, err := ParseAuthority([]byte(j.CA))
+	if err != nil {
+		return Join{}, fmt.Errorf("read the CA in %s: %w", f.own(joinName), err)
+	}
+	return Join{UID: j.UID, CA: ca, Server: j.Server}, nil
 }
 
 // HasTokens reports whether the server's secrets are there.

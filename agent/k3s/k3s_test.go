@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kairos-io/kairos/agent/k3s/k3stest"
 	"github.com/kairos-io/kairos/agent/store"
 )
 
@@ -53,12 +54,12 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-func writeCA(t *testing.T, f Files) {
+func writeCA(t *testing.T, f Files, ca k3stest.Authority) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(f.ServerCA()), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(f.ServerCA(), []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), 0o600); err != nil {
+	if err := os.WriteFile(f.ServerCA(), ca.File, 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -71,12 +72,13 @@ func TestJoin(t *testing.T) {
 	if _, err := server.JoinInfo("u"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("without a CA: %v", err)
 	}
-	writeCA(t, server)
+	born := k3stest.NewAuthority()
+	writeCA(t, server, born)
 	j, err := server.JoinInfo("u")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.HasPrefix(j.Token, "K10"+j.CAHash+"::node:") || len(j.Token) != 3+64+7+64 {
+	if !strings.HasPrefix(j.Token, "K10"+j.CA.Hash()+"::node:") || len(j.Token) != 3+64+7+64 {
 		t.Errorf("the token has a wrong form (%d characters)", len(j.Token))
 	}
 	if strings.Contains(j.String(), j.Token) {
@@ -87,7 +89,7 @@ func TestJoin(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := worker.ReadJoin()
-	if err != nil || got.UID != "u" || got.CAHash != j.CAHash || got.Server != j.Server || got.Token != "" {
+	if err != nil || got.UID != "u" || got.CA.Hash() != j.CA.Hash() || got.Server != j.Server || got.Token != "" {
 		t.Errorf("got %v, %v", got, err)
 	}
 	if m := mode(t, worker.JoinToken()); m != 0o600 {
@@ -99,9 +101,33 @@ func TestJoin(t *testing.T) {
 	if got, err := worker.ReadJoin(); err != nil || got.UID != "" {
 		t.Errorf("files that do not match were taken: %v, %v", got, err)
 	}
-	j.CAHash = strings.Repeat("0", 64)
-	if err := worker.SaveJoin(j); err == nil {
+	other := j
+	other.Token = "K10" + strings.Repeat("0", 64) + "::node:x"
+	if err := worker.SaveJoin(other); err == nil {
 		t.Error("a token of another CA was saved")
+	}
+
+	// What was trusted first says what is trusted next, whatever became of the token.
+	writeCA(t, server, k3stest.NewAuthority())
+	if other, err = server.JoinInfo("u"); err != nil {
+		t.Fatal(err)
+	}
+	if err := worker.SaveJoin(other); !errors.Is(err, ErrOtherAuthority) {
+		t.Errorf("another CA: %v", err)
+	}
+	writeCA(t, server, born.Rotated())
+	if other, err = server.JoinInfo("u"); err != nil {
+		t.Fatal(err)
+	}
+	if err := worker.SaveJoin(other); err != nil {
+		t.Errorf("the rotated CA: %v", err)
+	}
+	if got, err := worker.ReadJoin(); err != nil || got.CA.Hash() != other.CA.Hash() || got.CA.Hash() == j.CA.Hash() {
+		t.Errorf("got %v, %v", got, err)
+	}
+	other.UID, other.CA, other.Token = "another cluster", j.CA, j.Token
+	if err := worker.SaveJoin(other); err != nil {
+		t.Errorf("another cluster's: %v", err)
 	}
 }
 
@@ -190,18 +216,22 @@ func TestUnreadableIsNotAbsent(t *testing.T) {
 	if there, err := f.HasDatastore(); err == nil || there {
 		t.Errorf("datastore: %v, %v", there, err)
 	}
-	if _, err := f.CAHash(); err == nil || errors.Is(err, fs.ErrNotExist) {
+	if _, err := f.Authority(); err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("CA: %v", err)
 	}
 }
 
-func TestCAHashWantsACertificate(t *testing.T) {
+// The names of the files are in what is said of them.
+func TestFilesOfDamagedAuthorities(t *testing.T) {
 	f := Files{Dir: t.TempDir()}
-	writeCA(t, f)
-	if err := os.WriteFile(f.ServerCA(), []byte("half writ"), 0o600); err != nil {
+	writeCA(t, f, k3stest.Authority{File: []byte("half writ")})
+	if _, err := f.Authority(); err == nil || !strings.Contains(err.Error(), f.ServerCA()) {
+		t.Errorf("got %v", err)
+	}
+	if err := f.write(f.own(joinName), []byte(`{"uid":"u","ca":"half writ"}`)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.CAHash(); err == nil || !strings.Contains(err.Error(), "holds no certificate") {
+	if _, err := f.ReadJoin(); err == nil || !strings.Contains(err.Error(), f.own(joinName)) {
 		t.Errorf("got %v", err)
 	}
 }

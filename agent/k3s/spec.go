@@ -24,10 +24,11 @@ type Spec struct {
 	Digest string // of the manifest, where the reference fixes it; "" otherwise
 	Args   []string
 	Env    map[string]string
+	CA     string `json:",omitempty"` // hash of the CA that a worker trusts: k3s looks at it, and at its token, once
 }
 
-// Hash tells two wanted containers apart: another flag, environment or image is
-// a reason to restart k3s, anything else is not.
+// Hash tells two wanted containers apart: another flag, environment, image or
+// CA is a reason to restart k3s, anything else is not.
 func (s Spec) Hash() string {
 	raw, err := json.Marshal(s) // maps are written in key order
 	if err != nil {

@@ -163,14 +163,14 @@ func (p *planner) firstWorker(d *Decision) {
 		return
 	}
 	p.mark(store.Worker)
-	p.save(func(s *store.State) { s.Phase, s.CAHash = store.Starting, p.f.JoinCAHash })
+	p.save(func(s *store.State) { s.Phase = store.Starting })
 	p.startWorker()
 	p.wait("", "starting k3s", "")
 }
 
 // fetchJoin gets the join information, once there is a server to ask.
 func (p *planner) fetchJoin() {
-	s := p.server(func(s Server) bool { return s.Connected && s.ID != p.f.Self && p.caFits(s.CAHash) })
+	s := p.server(func(s Server) bool { return s.Connected && s.ID != p.f.Self })
 	if s == nil {
 		name := "the cluster's server"
 		if known := p.server(func(Server) bool { return true }); known != nil {
@@ -185,12 +185,9 @@ func (p *planner) fetchJoin() {
 	p.wait("", "asking server "+s.Name+" to let this machine join", "")
 }
 
-// caFits reports whether a server's CA is the one that this node trusted first.
-func (p *planner) caFits(hash string) bool { return p.st.CAHash == "" || hash == p.st.CAHash }
-
 func (p *planner) startWorker() {
 	a := StartWorker{UID: p.st.ClusterUID}
-	if s := p.server(func(s Server) bool { return s.Connected && p.caFits(s.CAHash) }); s != nil {
+	if s := p.server(func(s Server) bool { return s.Connected }); s != nil {
 		a.Server = s.ID
 	}
 	p.do(a)

@@ -17,6 +17,16 @@ func (p *planner) operate() {
 	if !p.f.Pinned {
 		p.do(Pin{})
 	}
+	p.run()
+	if p.changed != nil {
+		// Last, and not waited for by what runs: a server that does not answer keeps
+		// nothing else from being done.
+		p.do(FetchJoin{From: p.changed.ID, UID: p.changed.UID})
+	}
+}
+
+// run keeps k3s running, and what depends on it.
+func (p *planner) run() {
 	var ok bool
 	if p.st.Role == store.Server {
 		ok = p.control()
@@ -114,12 +124,6 @@ func (p *planner) worker() bool {
 	if !p.ownData(store.Worker) {
 		return false
 	}
-	if f.JoinUID == p.st.ClusterUID && p.st.CAHash == "" && f.JoinCAHash != "" {
-		p.save(func(s *store.State) { s.CAHash = f.JoinCAHash }) // lost with the state, trusted anew
-	}
-	if !p.sameCA() {
-		return false
-	}
 	if p.server(func(s Server) bool { return s.Connected }) == nil {
 		const reason = "the cluster's server to be reachable again; pods here keep running"
 		p.note(health.CodeServerLost, reason, "see to the server and to the network between")
@@ -132,9 +136,9 @@ func (p *planner) worker() bool {
 		p.fetchJoin()
 		return false
 	}
-	if s := p.movedServer(); s != nil {
-		// Not waited for: what runs goes on, and is restarted when the new place is known.
-		p.do(FetchJoin{From: s.ID, UID: s.UID})
+	if p.changed = p.changedServer(); p.changed != nil && !p.caFits(*p.changed) && !f.K3s.Running {
+		p.wait("", "server "+p.changed.Name+" shows another certificate authority: asking for what vouches for it", "")
+		return false
 	}
 	if !p.imageReady() {
 		return false
@@ -150,16 +154,25 @@ func (p *planner) worker() bool {
 	return true
 }
 
-// movedServer returns a server to ask for join information anew, because none
-// is at the address that this worker joined at any more (overlay.cidr was
-// changed, say); nil when there is nothing to do.
-func (p *planner) movedServer() *Server {
+// changedServer returns a server to ask for join information anew; nil when there is
+// nothing to do. Either none is at the address that this worker joined at any more
+// (overlay.cidr was changed, say), or its CA was rotated: whether the new one may be
+// trusted is for who saves it to say.
+func (p *planner) changedServer() *Server {
+	here := func(s Server) bool { return s.Connected && s.ID != p.f.Self }
+	if s := p.server(func(s Server) bool { return here(s) && !p.caFits(s) }); s != nil {
+		return s
+	}
 	at := func(s Server) bool { return s.Endpoint == p.f.JoinEndpoint }
 	if p.f.JoinEndpoint == "" || p.server(at) != nil {
 		return nil
 	}
-	return p.server(func(s Server) bool { return s.Connected && s.ID != p.f.Self && p.caFits(s.CAHash) })
+	return p.server(here)
 }
+
+// caFits reports whether a server's CA, as far as it shows one, is the one that this
+// worker's k3s trusts.
+func (p *planner) caFits(s Server) bool { return s.CAHash == "" || s.CAHash == p.f.JoinCAHash }
 
 // ownData makes sure that data directory and container are this cluster's.
 func (p *planner) ownData(r store.Role) bool {
@@ -176,24 +189,6 @@ func (p *planner) ownData(r store.Role) bool {
 	default:
 		return true
 	}
-	return false
-}
-
-// sameCA refuses a server that shows another CA than the one trusted first.
-func (p *planner) sameCA() bool {
-	f := &p.f
-	shown := ""
-	if f.JoinUID == p.st.ClusterUID {
-		shown = f.JoinCAHash
-	}
-	if s := p.server(func(s Server) bool { return s.CAHash != "" && !p.caFits(s.CAHash) }); s != nil {
-		shown = s.CAHash
-	}
-	if shown == "" || p.caFits(shown) {
-		return true
-	}
-	p.ask(health.CodeNeedsOperator, "the server shows another certificate authority than the one this machine joined: it was made anew or is not the same cluster",
-		resetHint)
 	return false
 }
 

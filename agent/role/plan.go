@@ -24,8 +24,9 @@ type planner struct {
 	f       Facts
 	st      store.State // f.State with the saves planned so far
 	actions []Action
-	waiting string // the first reason why nothing more is done
-	votes   bool   // RunGenesis is planned
+	waiting string  // the first reason why nothing more is done
+	votes   bool    // RunGenesis is planned
+	changed *Server // to be asked for join information anew; nil: nobody
 }
 
 // Plan says what to do next. A Publish comes first where the annotations have

@@ -88,7 +88,7 @@ func running(r store.Role) Facts {
 		f.Datastore = Present
 		f.Servers = []Server{{ID: self, Name: "box-1", UID: uidA, Endpoint: "10.9.0.1:6443", CAHash: "ca-a", Connected: true}}
 	} else {
-		f.JoinUID, f.JoinCAHash, f.State.CAHash = uidA, "ca-a", "ca-a"
+		f.JoinUID, f.JoinCAHash = uidA, "ca-a"
 		f.JoinEndpoint = serverOfA.Endpoint
 		f.Servers = []Server{serverOfA}
 	}
@@ -297,17 +297,28 @@ func TestPlan(t *testing.T) {
 		{"worker whose server is away", running(store.Worker), func(f *Facts) { f.Servers[0].Connected = false }, []string{"genesis", "note ServerLost"}},
 		{"worker whose join information is gone", running(store.Worker), func(f *Facts) { f.JoinUID = "" }, []string{"genesis", "fetch join", "wait Waiting"}},
 		{"server's address changed", running(store.Worker), func(f *Facts) { f.Servers[0].Endpoint = "10.99.0.2:6443" }, []string{"genesis", "fetch join"}},
+		{"server's address changed, and k3s is to be restarted: that does not wait", running(store.Worker), func(f *Facts) {
+			f.Servers[0].Endpoint, f.K3s.Stale = "10.99.0.2:6443", true
+		}, []string{"genesis", "start worker", "fetch join"}},
 		{"server's address changed, agent not connected", running(store.Worker), func(f *Facts) {
 			f.Servers[0].Endpoint, f.Servers[0].Connected = "10.99.0.2:6443", false
 		}, []string{"genesis", "note ServerLost"}},
 		{"somebody else shows another address", running(store.Worker), func(f *Facts) { f.Servers = append([]Server{impostor}, f.Servers...) }, []string{"genesis"}},
 		{"this machine's address changed: k3s is restarted", running(store.Worker), func(f *Facts) { f.K3s.Stale = true }, []string{"genesis", "start worker"}},
-		{"worker restored from its marker", booted(store.Worker), func(f *Facts) { f.State.CAHash, f.State.Phase = "", store.Starting },
-			[]string{"genesis", "save starting worker", "note ServerLost", "network 10.42.3.0/24", "start worker", "wait Waiting"}},
-		{"server shows another CA", running(store.Worker), func(f *Facts) { f.Servers[0].CAHash = "ca-x" }, []string{"genesis", "ask NeedsOperator"}},
+		{"worker restored from its marker", booted(store.Worker), func(f *Facts) { f.State.Phase = store.Starting },
+			[]string{"genesis", "note ServerLost", "network 10.42.3.0/24", "start worker", "wait Waiting"}},
+		{"server shows another CA", running(store.Worker), func(f *Facts) { f.Servers[0].CAHash = "ca-x" }, []string{"genesis", "fetch join"}},
+		{"server shows another CA, k3s is down", booted(store.Worker), func(f *Facts) {
+			s := serverOfA
+			s.CAHash = "ca-x"
+			f.Servers = []Server{s}
+		}, []string{"genesis", "wait Waiting", "fetch join"}},
+		{"server shows another CA, agent not connected", running(store.Worker), func(f *Facts) {
+			f.Servers[0].CAHash, f.Servers[0].Connected = "ca-x", false
+		}, []string{"genesis", "note ServerLost"}},
+		{"server's k3s has not made its CA", running(store.Worker), func(f *Facts) { f.Servers[0].CAHash = "" }, []string{"genesis"}},
 		{"somebody else shows another CA", running(store.Worker), func(f *Facts) { f.Servers = append([]Server{impostor}, f.Servers...) }, []string{"genesis"}},
 		{"restored without the servers' names", running(store.Worker), func(f *Facts) { f.State.Servers, f.Servers = nil, []Server{impostor, serverOfA} }, []string{"genesis"}},
-		{"join information with another CA", running(store.Worker), func(f *Facts) { f.JoinCAHash = "ca-x" }, []string{"genesis", "ask NeedsOperator"}},
 		{"worker that found a server's data", running(store.Worker), func(f *Facts) { f.Datastore = Present }, []string{"genesis", "ask NeedsOperator"}},
 	}
 	for _, tt := range tests {

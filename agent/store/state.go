@@ -56,7 +56,6 @@ type State struct {
 	ClusterUID string        `json:"cluster_uid,omitempty"` // 32 hex digits, set when Phase >= Decided
 	Epoch      uint64        `json:"epoch,omitempty"`       // epoch of ClusterUID
 	Servers    []identity.ID `json:"servers,omitempty"`     // servers named by the decision
-	CAHash     string        `json:"ca_hash,omitempty"`     // hex SHA-256 of the cluster's CA, pinned by a worker's first join
 	PodCIDR    netip.Prefix  `json:"pod_cidr,omitzero"`     // pod range of this node, once Kubernetes gave it one
 	// Genesis is what package genesis must remember; only that package reads or writes it.
 	Genesis json.RawMessage `json:"genesis,omitempty"`

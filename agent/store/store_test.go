@@ -17,7 +17,7 @@ import (
 
 func sample() State {
 	return State{NetworkID: "home", Phase: Running, Role: Server, ClusterUID: strings.Repeat("a", 32), Epoch: 2,
-		Servers: []identity.ID{{1}}, CAHash: "beef", PodCIDR: netip.MustParsePrefix("10.42.1.0/24"), Genesis: json.RawMessage(`{"epoch":2}`)}
+		Servers: []identity.ID{{1}}, PodCIDR: netip.MustParsePrefix("10.42.1.0/24"), Genesis: json.RawMessage(`{"epoch":2}`)}
 }
 
 func open(t *testing.T, dir string, fsys FS) *Store {
@@ -202,7 +202,7 @@ func TestForget(t *testing.T) {
 			if _, _, err := s.Load(); err != nil {
 				t.Fatal(err)
 			}
-			old := State{NetworkID: "home", Phase: Running, Role: Worker, ClusterUID: "a", Epoch: 1, CAHash: "c", Genesis: votes}
+			old := State{NetworkID: "home", Phase: Running, Role: Worker, ClusterUID: "a", Epoch: 1, Genesis: votes}
 			if err := errors.Join(s.Save(old), s.Forget(), s.Close()); err != nil {
 				t.Fatal(err)
 			}

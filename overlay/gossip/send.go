@@ -149,7 +149,7 @@ func (s *sender) drain() error {
 	if stream == nil {
 		return nil
 	}
-	if err := errors.Join(stream.CloseWrite(), stream.SetReadDeadline(time.Now().Add(writeTimeout))); err != nil {
+	if err := errors.Join(stream.SetReadDeadline(time.Now().Add(writeTimeout)), stream.CloseWrite()); err != nil {
 		return err
 	}
 	stop := context.AfterFunc(s.ctx, func() { _ = stream.Reset() })
