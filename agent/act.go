@@ -427,16 +427,19 @@ func (a *agent) applyNetwork(ctx context.Context, cidr netip.Prefix) error {
 	return a.endStrays(ctx)
 }
 
+const restartedPods = "pods are started anew, since their addresses were of a range that this machine had before"
+
 // endStrays ends the pods whose addresses are of another range than this node's. The
 // kubelet starts them anew, with addresses of the present one.
 func (a *agent) endStrays(ctx context.Context) error {
 	strays, err := a.opt.PodNet.Strays(a.applied.cidr)
+	a.applied.ended = 0
 	if err != nil || len(strays) == 0 {
 		return err
 	}
-	ended, err := a.runtime.EndPods(ctx, strays)
-	if ended > 0 {
-		a.log.Warn("pods are started anew: their addresses were of a range that this machine had before", "pods", ended, "range", a.applied.cidr)
+	a.applied.ended, err = a.runtime.EndPods(ctx, strays)
+	if a.applied.ended > 0 {
+		a.log.Warn(restartedPods, "pods", a.applied.ended, "range", a.applied.cidr)
 	}
 	if err != nil {
 		return fmt.Errorf("end pods with addresses of an earlier range: %w", err)
@@ -454,6 +457,9 @@ func (a *agent) setUpNetwork(ctx context.Context, cidr netip.Prefix, w snapshot)
 // keepNetwork sets the machine's part of the pod network up once more now and
 // then: whoever reloads a firewall (nftables.service does) flushes our rules too.
 func (a *agent) keepNetwork(ctx context.Context, out *outcome) {
+	if n := a.applied.ended; n > 0 {
+		out.raise(health.Condition{Severity: health.Warning, Text: fmt.Sprintf("%s: %d", restartedPods, n)}, health.CodePodNetwork)
+	}
 	if !a.applied.cidr.IsValid() || time.Since(a.applied.at) < networkRefresh {
 		return
 	}

@@ -274,8 +274,15 @@ func TestPodRangeChanges(t *testing.T) {
 	if got := b.machine.runtime.ended; !slices.Equal(got, []string{"old"}) {
 		t.Errorf("ended %q", got)
 	}
+	mustContain(t, "condition", b.condition(health.CodePodNetwork), "warning: pods are started anew, ", "before: 1")
 	if got := b.mesh.nodes[0].Prefixes; !slices.Equal(got, []netip.Prefix{netip.MustParsePrefix("10.42.7.0/24")}) {
 		t.Errorf("announces %v", got)
+	}
+	mustRemove(t, filepath.Join(reservations, "10.42.0.5")) // as the plugin does for a pod that ended
+	b.applied.at = b.applied.at.Add(-networkRefresh)
+	b.turns(t, 2)
+	if c := b.condition(health.CodePodNetwork); c != "" {
+		t.Errorf("started anew, and still told: %s", c)
 	}
 }
 

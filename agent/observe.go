@@ -22,6 +22,8 @@ type appliedNet struct {
 	addr netip.Addr
 	mtu  int
 	at   time.Time // when it was set up last
+
+	ended int // pods that had addresses of another range then
 }
 
 // observe collects the facts of this turn.
