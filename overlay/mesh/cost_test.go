@@ -39,17 +39,18 @@ func TestCostOfAPeer(t *testing.T) {
 		}
 		return true
 	})
+	// What lost a race is still on its way out, on a busy machine for a while.
+	ends := int64(n * (n - 1))
+	until(t, "8 goroutines for one end of a connection", func() bool {
+		return int64(runtime.NumGoroutine()-routines0) <= 8*ends
+	})
 	heap1, routines1 := atRest(t)
 	var ms runtime.MemStats
 	runtime.ReadMemStats(&ms)
-	ends := int64(n * (n - 1))
 	dials := uint64(0)
 	for _, m := range nodes {
 		dials += m.Stats().Dials
 	}
 	t.Logf("RESULT a node: %d KiB, %d goroutines; an end of a connection: %d KiB of heap, %.1f goroutines; stacks %d KiB; %d dials for %d connections",
 		(heap0-heap)>>10/n, (routines0-routines)/n, (heap1-heap0)>>10/ends, float64(routines1-routines0)/float64(ends), ms.StackInuse>>10, dials, ends/2)
-	if perEnd := float64(routines1-routines0) / float64(ends); perEnd > 8 {
-		t.Errorf("%.1f goroutines for one end of a connection", perEnd)
-	}
 }
