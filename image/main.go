@@ -101,7 +101,7 @@ func runOS(ctx context.Context, args []string) error {
 	refresh := fs.Bool("refresh", false, "run mmdebstrap even if the base layer is in the cache")
 	mirror := fs.String("mirror", "", "Debian archive (default: $KAIROS_MIRROR, this machine's apt sources, "+builder.Mirror+")")
 	security := fs.String("security-mirror", "", "Debian security archive, or none (default: $KAIROS_SECURITY_MIRROR, apt sources, "+builder.SecurityMirror+")")
-	bin := fs.String("bin-dir", "", "take kairos and kairos-agent from here instead of building them")
+	bin := fs.String("bin-dir", "", "take the programs (kairos, kairos-agent, containerd, containerd-shim-runc-v2, ctr) from here instead of building them")
 	var images []builder.Baked
 	fs.Func("with-images", "carry an image for machines without a registry: [NAME=]REFERENCE, where oci:/DIR is a layout on disk; may be repeated", func(s string) error {
 		image, err := builder.ParseBaked(s)

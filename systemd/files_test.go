@@ -22,6 +22,7 @@ func TestLinks(t *testing.T) {
 		"etc/systemd/system/kairos.target.wants/kairos-overlay-config.path":          "/usr/lib/systemd/system/kairos-overlay-config.path",
 		"etc/systemd/system/kairos.target.wants/kairos-fetch.service":                "/usr/lib/systemd/system/kairos-fetch.service",
 		"etc/systemd/system/kairos.target.wants/kairos-hostname.service":             "/usr/lib/systemd/system/kairos-hostname.service",
+		"etc/systemd/system/multi-user.target.wants/containerd.service":              "/usr/lib/systemd/system/containerd.service",
 		"etc/systemd/system/multi-user.target.wants/kairos-console.service":          "/usr/lib/systemd/system/kairos-console.service",
 		"etc/systemd/system/multi-user.target.wants/kairos-installer.service":        "/usr/lib/systemd/system/kairos-installer.service",
 		"etc/systemd/system/multi-user.target.wants/kairos.target":                   "/usr/lib/systemd/system/kairos.target",

@@ -109,7 +109,10 @@ func TestOSContent(t *testing.T) {
 		{"usr/lib/os-release", "IMAGE_VERSION=v1.2.3\n"},
 		{"usr/lib/systemd/system/kairos-overlay.service", "LoadCredential="},
 		{"etc/systemd/system/multi-user.target.wants/../../../../usr/lib/systemd/system/kairos.target", "WantedBy=multi-user.target"},
-		{"etc/containerd/config.toml", `sandbox_image = "` + Pause + `"`},
+		{"etc/containerd/config.toml", `sandbox = "` + Pause + `"`},
+		{"usr/bin/containerd", "/cmd/containerd v1.2.3 amd64"},
+		{"usr/bin/containerd-shim-runc-v2", "/cmd/containerd-shim-runc-v2 v1.2.3 amd64"},
+		{"etc/systemd/system/multi-user.target.wants/containerd.service", "ExecStart=/usr/bin/containerd\n"},
 		{"etc/cloud/ds-identify.cfg", "notfound=disabled"},
 		{"etc/ssh/sshd_config.d/10-kairos.conf", "PasswordAuthentication no"},
 	}

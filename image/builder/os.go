@@ -88,11 +88,19 @@ func osParts(ctx context.Context, o OSOptions, basePath string) (parts []part, c
 	if err != nil {
 		return nil, c, err
 	}
-	if c.Programs, err = (programs{o.Source, o.Base.Arch, o.Compiler}).build(ctx, CLI, Agent); err != nil {
+	build := programs{o.Source, o.Base.Arch, o.Compiler}
+	if c.Programs, err = build.build(ctx, CLI, Agent); err != nil {
+		return nil, c, err
+	}
+	if c.Runtime, err = build.build(ctx, Containerd...); err != nil {
+		return nil, c, err
+	}
+	runtime, err := layerOf(c.Runtime)
+	if err != nil {
 		return nil, c, err
 	}
 	c.Images, err = fetch(ctx, o.Images, o.Base)
-	return []part{{base, "Debian " + Suite}, {files, "units and configuration"}}, c, err
+	return []part{{base, "Debian " + Suite}, {runtime, "containerd"}, {files, "units and configuration"}}, c, err
 }
 
 // commandsLayer is our programs, and the bill of materials of the whole image.
@@ -174,7 +182,7 @@ HOME_URL="https://github.com/kairos-io/kairos"
 `, version, Suite)
 }
 
-// programs builds our own commands for one architecture.
+// programs builds commands for one architecture.
 type programs struct {
 	source  Source
 	arch    string

@@ -35,7 +35,7 @@ var packages = []string{
 	// the network
 	"iproute2", "iputils-ping", "nftables", "iptables", "ipset", "conntrack", "ethtool",
 	// containers
-	"containerd", "runc", "containernetworking-plugins",
+	"runc", "containernetworking-plugins", // containerd: see Containerd
 	// how a machine is told who it is, and reached
 	"cloud-init", "openssh-server",
 	// the disk: what the initrd is made with and of, the boot loader, the installer

@@ -59,17 +59,31 @@ func git(ctx context.Context, dir string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// Program is one of our commands in an image.
+// Program is a command that an image has and that is built from Go source.
 type Program struct {
-	Package string // relative to the module, for example cmd/kairos
-	Path    string // in the image, without the leading slash
+	Package string   // relative to the module, for example ./cmd/kairos, or an import path
+	Path    string   // in the image, without the leading slash
+	Module  string   // directory of the module that it is built in, relative to ours; empty: ours
+	Tags    []string // build tags
 }
 
 // Programs of the project.
 var (
-	CLI   = Program{"cmd/kairos", "usr/bin/kairos"}
-	Agent = Program{"cmd/kairos-agent", "usr/bin/kairos-agent"}
+	CLI   = Program{Package: "./cmd/kairos", Path: "usr/bin/kairos"}
+	Agent = Program{Package: "./cmd/kairos-agent", Path: "usr/bin/kairos-agent"}
 )
+
+// Containerd is the container runtime: newer than Debian's, which Kubernetes will leave
+// behind before Debian does, and one that is looked after as long (LTS, to April 2028).
+// The version is in the module's go.mod.
+var Containerd = []Program{containerd("containerd"), containerd("containerd-shim-runc-v2"), containerd("ctr")}
+
+func containerd(name string) Program {
+	return Program{
+		Package: "github.com/containerd/containerd/v2/cmd/" + name, Path: "usr/bin/" + name, Module: "image/builder/containerd",
+		Tags: []string{"no_btrfs", "no_devmapper", "no_zfs"}, // snapshotters that need more than Debian's base
+	}
+}
 
 // Compiler turns a program of source into the bytes of a static executable.
 // Tests have one that is quicker than Go's.
@@ -84,10 +98,10 @@ func GoBuild(ctx context.Context, s Source, p Program, arch string) ([]byte, err
 	}
 	defer func() { _ = os.RemoveAll(tmp) }()
 	out := filepath.Join(tmp, "program")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false",
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-tags", strings.Join(p.Tags, ","),
 		"-ldflags", "-s -w -buildid= -X github.com/kairos-io/kairos/cmd/internal/cli.Version="+s.Version,
-		"-o", out, "./"+p.Package)
-	cmd.Dir = s.Dir
+		"-o", out, p.Package)
+	cmd.Dir = filepath.Join(s.Dir, p.Module)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
 	if text, err := cmd.CombinedOutput(); err != nil {
 		if errors.Is(err, exec.ErrNotFound) {

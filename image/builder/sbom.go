@@ -35,6 +35,7 @@ type Contents struct {
 	Time                     time.Time
 	Debian                   []DebianPackage
 	Programs, Files          []*entry // ours
+	Runtime                  []*entry // containerd's programs
 	Images                   []fetched
 }
 
@@ -57,7 +58,7 @@ func SBOM(c Contents) ([]byte, error) {
 			b.relate(imageID, "CONTAINS", b.file(e))
 		}
 	}
-	for _, e := range c.Programs {
+	for _, e := range slices.Concat(c.Programs, c.Runtime) {
 		if err := b.program(e); err != nil {
 			return nil, err
 		}
