@@ -86,6 +86,7 @@ lint:
 
 vulncheck:
 	go tool govulncheck $(if $(VULNDB),-db $(VULNDB)) ./...
+	go tool govulncheck $(if $(VULNDB),-db $(VULNDB)) -C image/builder/containerd github.com/containerd/containerd/v2/cmd/...
 
 start-time: install
 	@$(LAB) start-time

@@ -36,6 +36,7 @@ func TestCluster(t *testing.T) {
 	part("a node that was deleted comes back", (*rig).testDeletedNode)
 	part("a fourth machine joins", (*rig).testFourth)
 	part("a worker gives up a system under which it is not ready", (*rig).testNeverReady)
+	part("an older containerd, and back", (*rig).testOlderContainerd)
 	part("a bridge from a fifth place", (*rig).testBridge)
 	part("servers are upgraded one after the other", (*rig).testUpgradeLock)
 	part("a machine leaves and comes back", (*rig).testLeave)
@@ -253,10 +254,13 @@ func (r *rig) testDeletedNode() {
 }
 
 func (r *rig) testFourth() {
-	r.addBare("node4", r.Built.RootFS, map[string]map[string]string{neverReady: impatient(map[string]string{
-		// k3s ends again and again: its kubelet does not understand its own arguments.
-		"etc/kairos/91-test.yaml": "#cloud-config\nkairos:\n  k3s:\n    args: [\"--kubelet-arg=feature-gates=NoSuchGate=true\"]\n",
-	})})
+	r.addBare("node4", r.Built.RootFS, map[string]map[string]string{
+		neverReady: impatient(map[string]string{
+			// k3s ends again and again: its kubelet does not understand its own arguments.
+			"etc/kairos/91-test.yaml": "#cloud-config\nkairos:\n  k3s:\n    args: [\"--kubelet-arg=feature-gates=NoSuchGate=true\"]\n",
+		}),
+		debians: r.debiansContainerd(),
+	})
 	r.cutOff()
 	r.await()
 	if v := cluster.Look(r.ctx, r.machine("node4")); v.Role != "worker" {

@@ -85,7 +85,11 @@ func withLoader(c lab.NspawnConfig, systems map[string]map[string]string) lab.Ns
 		lab.File{Path: units + "kairos-boot-check.service.d/90-lab.conf", Text: "[Service]\nBindReadOnlyPaths=" + loaderDir + "/cmdline:/proc/cmdline\n"})
 	for name, files := range systems {
 		for file, text := range files {
-			c.Files = append(c.Files, lab.File{Path: path.Join(loaderDir, "systems", name, file), Text: text})
+			f := lab.File{Path: path.Join(loaderDir, "systems", name, file), Text: text}
+			if strings.HasPrefix(text, "\x7fELF") {
+				f.Mode = 0o755
+			}
+			c.Files = append(c.Files, f)
 		}
 	}
 	return c
