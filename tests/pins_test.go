@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/mod/modfile"
 
@@ -88,6 +89,48 @@ func TestPinsAgree(t *testing.T) {
 		image, ok := strings.CutPrefix(strings.TrimSpace(line), "FROM ")
 		if ok && !strings.HasPrefix(image, "+") && image != "golang:"+minor+"-"+builder.Suite {
 			t.Errorf("Earthfile builds from %s; go.mod and %s say Go %s on %s", image, pinsFile, minor, builder.Suite)
+		}
+	}
+}
+
+// lines are the releases that the images have of others', and the day on which nobody
+// looks after them any more, as those who make them have said.
+var lines = []struct {
+	what, pinned, line string
+	ends               time.Time
+}{
+	{"k3s", builder.K3s[strings.LastIndexByte(builder.K3s, ':')+1:], "v1.35.", time.Date(2027, time.February, 28, 0, 0, 0, 0, time.UTC)},
+	{"containerd", containerdVersion(), "v2.3.", time.Date(2028, time.April, 30, 0, 0, 0, 0, time.UTC)},
+}
+
+// containerdVersion is what the module beside the builder asks for.
+func containerdVersion() string {
+	const file = "../image/builder/containerd/go.mod"
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return err.Error()
+	}
+	mod, err := modfile.ParseLax(file, raw, nil)
+	if err != nil {
+		return err.Error()
+	}
+	for _, r := range mod.Require {
+		if r.Mod.Path == "github.com/containerd/containerd/v2" {
+			return r.Mod.Version
+		}
+	}
+	return "none in " + file
+}
+
+// Two months are left to move to the next line. This is the one test that depends on the
+// date: it is there to fail in time.
+func TestPinnedLinesAreLookedAfter(t *testing.T) {
+	for _, l := range lines {
+		if !strings.HasPrefix(l.pinned, l.line) {
+			t.Errorf("%s is %s, and the end of %sx is known: say here when the new line ends", l.what, l.pinned, l.line)
+		}
+		if left := time.Until(l.ends); left < 60*24*time.Hour {
+			t.Errorf("%s %s ends on %s: pin the next line", l.what, l.pinned, l.ends.Format(time.DateOnly))
 		}
 	}
 }

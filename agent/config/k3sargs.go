@@ -66,6 +66,12 @@ var ownedFlags = map[string]string{
 	"docker":                     whyRuntime,
 	"rootless":                   whyRuntime,
 	"default-runtime":            whyRuntime,
+	"snapshotter":                whyRuntime,
+	"image-service-endpoint":     whyRuntime,
+	"nonroot-devices":            whyRuntime,
+	"pause-image":                whyPause,
+	"private-registry":           whyRegistry,
+	"embedded-registry":          whyImages,
 	"etcd-s3-access-key":         whySecret,
 	"etcd-s3-secret-key":         whySecret,
 	"etcd-s3-session-token":      whySecret,
@@ -79,7 +85,10 @@ const (
 	whyNetwork   = "the overlay is the pod network"
 	whyName      = "the node name follows from the hostname and the node's key"
 	whyFiles     = "Kairos keeps k3s' files and output"
-	whyRuntime   = "pods run in the machine's containerd"
+	whyRuntime   = "pods run in the machine's containerd, which /etc/containerd/conf.d configures"
+	whyPause     = "pods run in the machine's containerd: set pinned_images.sandbox in /etc/containerd/conf.d"
+	whyRegistry  = "pods run in the machine's containerd: put registries and mirrors into /etc/containerd/certs.d/HOST/hosts.toml"
+	whyImages    = "the machines give each other what their OS carries; others come from the mirrors in /etc/containerd/certs.d"
 	whySecret    = "arguments are readable by everybody on the machine: put it into k3s.env as AWS_..."
 )
 
@@ -87,7 +96,7 @@ const (
 var ownedKubelet = map[string]string{
 	"node-ip": whyAddress, "address": whyAddress, "hostname-override": whyName,
 	"container-runtime-endpoint": whyRuntime, "image-service-endpoint": whyRuntime,
-	"kubeconfig": whyFiles, "root-dir": whyFiles, "config": whyFiles, "pod-cidr": whyNetwork,
+	"cgroup-driver": whyRuntime, "kubeconfig": whyFiles, "root-dir": whyFiles, "config": whyFiles, "pod-cidr": whyNetwork,
 }
 
 // checkArg refuses arguments that Kairos owns. Only the flag's name is quoted:

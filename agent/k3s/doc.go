@@ -17,9 +17,9 @@ package k3s
 
 import "errors"
 
-// DefaultImage is the k3s that this version of Kairos was made for. Kubernetes
-// 1.35 is the newest that works with containerd 1.7.
-const DefaultImage = "docker.io/rancher/k3s:v1.35.5-k3s1"
+// DefaultImage is the k3s that this version of Kairos was made for: the newest patch of
+// a minor that is looked after until the end of February 2027.
+const DefaultImage = "docker.io/rancher/k3s:v1.35.8-k3s1"
 
 // APIPort is where the control plane listens on the overlay address.
 const APIPort = 6443

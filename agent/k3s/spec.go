@@ -46,13 +46,15 @@ const DefaultCgroup = "/kairos/k3s"
 // k3s calls iptables, mount and modprobe.
 var hostPath = []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"}
 
-// sharedDirs are the host's directories that k3s works in. They arrive with
-// what is mounted below, and follow later mounts of the host, so that nothing
-// stays busy because of k3s.
+// sharedDirs are the host's directories that k3s and its kubelet see as they are: what a
+// machine keeps, and where it mounts. The kubelet looks at paths that pods name, and binds
+// parts of them, in its own root: whatever is not shown there is missing, or another
+// thing. They arrive with what is mounted below, and follow later mounts of the host, so
+// that nothing stays busy because of k3s.
 var sharedDirs = []string{
-	"/proc", "/sys", "/dev", "/run",
-	"/var/lib/rancher", "/etc/rancher", "/var/log",
-	"/var/lib/containerd", // kubelet measures the disk of images and containers there
+	"/proc", "/sys", "/dev", "/run", "/tmp",
+	"/var", "/home", "/root", "/opt", "/srv", "/mnt", "/media", "/usr/local",
+	"/etc/rancher",
 }
 
 // kubeletDir is the one directory whose mounts must reach the host: containerd starts pods with them.
@@ -133,8 +135,10 @@ func prepareDirs() error {
 	return nil
 }
 
+// environment is the image's, with the user's over it. The image's own search for the
+// firewall's kind chooses the old one where there are no rules yet, beside ours.
 func environment(image []string, user map[string]string) []string {
-	env := map[string]string{}
+	env := map[string]string{"IPTABLES_MODE": "nft"}
 	for _, kv := range image {
 		k, v, _ := strings.Cut(kv, "=")
 		env[k] = v

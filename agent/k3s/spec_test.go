@@ -40,6 +40,7 @@ func TestRuntimeSpec(t *testing.T) {
    "A=image",
    "B=user",
    "HTTP_PROXY=p",
+   "IPTABLES_MODE=nft",
    "PATH=/image/bin:/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin"
   ],
   "cwd": "/",

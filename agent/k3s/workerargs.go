@@ -5,10 +5,9 @@ import "strings"
 // agentFlags are the flags that `k3s agent` has besides those that Flags sets.
 // One configuration file serves all machines, so that a worker meets flags that
 // only a server understands; k3s would refuse to start with them.
-var agentFlags = flagSet("airgap-extra-registry", "alsologtostderr", "debug", "default-runtime", "disable-apiserver-lb",
-	"disable-default-registry-endpoint", "enable-pprof", "image-credential-provider-bin-dir", "image-credential-provider-config",
-	"image-service-endpoint", "kube-proxy-arg", "kubelet-arg", "node-label", "node-taint", "nonroot-devices", "pause-image",
-	"prefer-bundled-bin", "private-registry", "protect-kernel-defaults", "resolv-conf", "selinux", "snapshotter", "v", "vmodule")
+var agentFlags = flagSet("airgap-extra-registry", "debug", "disable-apiserver-lb", "disable-default-registry-endpoint", "enable-pprof",
+	"image-credential-provider-bin-dir", "image-credential-provider-config", "kube-proxy-arg", "kubelet-arg", "node-label", "node-taint",
+	"prefer-bundled-bin", "protect-kernel-defaults", "resolv-conf", "selinux", "v", "vmodule")
 
 func flagSet(names ...string) map[string]bool {
 	m := map[string]bool{}

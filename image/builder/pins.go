@@ -17,7 +17,7 @@ const (
 	SecurityMirror = "http://deb.debian.org/debian-security"
 	// K3s is what machines run when nothing else is configured. It is the agent that
 	// says so, and why this one; a test holds the two together.
-	K3s = "docker.io/rancher/k3s:v1.35.5-k3s1"
+	K3s = "docker.io/rancher/k3s:v1.35.8-k3s1"
 	// Pause is the sandbox image of pods, as containerd is told to name it.
 	Pause = "registry.k8s.io/pause:3.10"
 )

@@ -5,6 +5,8 @@
 //	echo                serve on :8080, one log line per request
 //	echo get URL        print the body of URL
 //	echo post URL SIZE  send SIZE bytes, print the answer (their SHA-256)
+//	echo read FILE      print a file
+//	echo write FILE TEXT
 package main
 
 import (
@@ -39,8 +41,17 @@ func run(args []string) error {
 			return fmt.Errorf("read SIZE: %w", err)
 		}
 		return show(client().Post(args[1], "application/octet-stream", strings.NewReader(strings.Repeat("kairos..", int(size/8)))))
+	case len(args) == 2 && args[0] == "read":
+		text, err := os.ReadFile(args[1])
+		if err != nil {
+			return err
+		}
+		_, err = os.Stdout.Write(text)
+		return err
+	case len(args) == 3 && args[0] == "write":
+		return os.WriteFile(args[1], []byte(args[2]), 0o644)
 	default:
-		return errors.New("usage: echo [get URL | post URL SIZE]")
+		return errors.New("usage: echo [get URL | post URL SIZE | read FILE | write FILE TEXT]")
 	}
 }
 
