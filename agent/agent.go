@@ -119,6 +119,8 @@ type agent struct {
 	lastTurn atomic.Int64  // nanoseconds after started: the wall clock may jump
 	pace     pace
 	ready    bool // systemd was told
+
+	kubernetes string // version, as this machine's Node object said last
 }
 
 // Run is the node's agent. It returns nil when ctx ends or the configuration has

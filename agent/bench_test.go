@@ -221,7 +221,7 @@ func (p fakeProbe) Do(ctx context.Context, method, path string, body []byte) (in
 func (fakeProbe) Ready(context.Context) error { return nil }
 
 func (p fakeProbe) Node(context.Context, string) (k3s.Node, error) {
-	return k3s.Node{PodCIDR: p.cidr, Ready: true}, nil
+	return k3s.Node{PodCIDR: p.cidr, Ready: true, Version: "v1.35.8+k3s1"}, nil
 }
 
 // sick is a k3s that runs and answers nothing.
@@ -237,7 +237,7 @@ func (b *bench) settled(t *testing.T) {
 	b.turns(t, 3)
 	// A worker of the bench has no server in sight, and works all the same.
 	waiting := strings.Contains(b.waiting(), "server to be reachable")
-	if b.starts() != 1 || b.notes()["ready"] != "true" || waiting != (b.notes()["role"] == "worker") || !waiting && b.waiting() != "" {
+	if b.starts() != 1 || b.notes()["ready"] != "true" || b.notes()["kubernetes"] != "v1.35.8+k3s1" || waiting != (b.notes()["role"] == "worker") || !waiting && b.waiting() != "" {
 		t.Fatalf("not settled: %d starts, %v, %q", b.starts(), b.notes(), b.waiting())
 	}
 }

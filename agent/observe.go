@@ -176,6 +176,7 @@ func (a *agent) observeK3s(ctx context.Context, f *role.Facts, w snapshot) {
 	}
 	if f.K3s.Running {
 		a.probe(ctx, f, w, st.Role)
+		f.K3s.Version = a.kubernetes
 	}
 	f.AppliedPodCIDR = a.stillApplied(w)
 	a.addSelf(f, w)
@@ -233,6 +234,7 @@ func (a *agent) probe(ctx context.Context, f *role.Facts, w snapshot, r k3s.Role
 	switch {
 	case err == nil:
 		f.K3s.Node, f.PodCIDR = role.Present, n.PodCIDR
+		a.kubernetes = n.Version
 	case errors.Is(err, k3s.ErrNoNode):
 		f.K3s.Node = role.Absent
 	}

@@ -36,6 +36,7 @@ type Probe struct {
 type Node struct {
 	PodCIDR netip.Prefix // invalid until Kubernetes gave one
 	Ready   bool
+	Version string // of its kubelet: v1.35.8+k3s1
 }
 
 // Ready returns nil when k3s works: on a server the API answers /readyz, on a
@@ -65,12 +66,15 @@ func parseNode(raw []byte) (Node, error) {
 		} `json:"spec"`
 		Status struct {
 			Conditions []struct{ Type, Status string } `json:"conditions"`
+			NodeInfo   struct {
+				KubeletVersion string `json:"kubeletVersion"`
+			} `json:"nodeInfo"`
 		} `json:"status"`
 	}
 	if err := json.Unmarshal(raw, &n); err != nil {
 		return Node{}, fmt.Errorf("decode the node: %w", err)
 	}
-	var out Node
+	out := Node{Version: n.Status.NodeInfo.KubeletVersion}
 	for _, c := range n.Status.Conditions {
 		out.Ready = out.Ready || (c.Type == "Ready" && c.Status == "True")
 	}

@@ -204,7 +204,7 @@ func TestParseNode(t *testing.T) {
 		fail     bool
 	}{
 		{"new", `{"spec":{},"status":{"conditions":[{"type":"Ready","status":"False"}]}}`, "", false, false},
-		{"ready", `{"spec":{"podCIDR":"10.42.3.0/24"},"status":{"conditions":[{"type":"MemoryPressure","status":"True"},{"type":"Ready","status":"True"}]}}`, "10.42.3.0/24", true, false},
+		{"ready", `{"spec":{"podCIDR":"10.42.3.0/24"},"status":{"conditions":[{"type":"MemoryPressure","status":"True"},{"type":"Ready","status":"True"}],"nodeInfo":{"kubeletVersion":"v1.35.8+k3s1"}}}`, "10.42.3.0/24", true, false},
 		{"host bits in the range", `{"spec":{"podCIDR":"10.42.3.1/24"}}`, "10.42.3.0/24", false, false},
 		{"not JSON", `<html>`, "", false, true},
 		{"nonsense", `{"spec":{"podCIDR":"x"}}`, "", false, true},
@@ -213,6 +213,9 @@ func TestParseNode(t *testing.T) {
 			n, err := parseNode([]byte(tc.in))
 			if (err != nil) != tc.fail || n.Ready != tc.ready {
 				t.Fatalf("got %+v, %v", n, err)
+			}
+			if n.Ready && n.Version != "v1.35.8+k3s1" {
+				t.Errorf("version %q", n.Version)
 			}
 			if tc.cidr != "" && n.PodCIDR != netip.MustParsePrefix(tc.cidr) {
 				t.Errorf("got %s", n.PodCIDR)

@@ -92,6 +92,7 @@ type K3s struct {
 	Silence   Silence    // since when it does not; see Watch
 	Node      Presence   // this machine's Node object, while k3s is Ready
 	Missing   Missing    // since when there is none; see Watch
+	Version   string     // of Kubernetes, as its Node object said last; "" while it does not run
 	Stale     bool       // runs with other flags or another image than the present configuration asks for
 }
 

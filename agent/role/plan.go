@@ -217,6 +217,7 @@ func (p *planner) annotations() map[string]string {
 	if st.Phase != store.Running || f.Store == StoreUnusable {
 		return out
 	}
+	set(rights.NoteKubernetes, f.K3s.Version)
 	if f.K3s.Ready && f.AppliedPodCIDR.IsValid() {
 		out[rights.NoteReady] = "true"
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -65,12 +66,18 @@ type Program struct {
 	Path    string   // in the image, without the leading slash
 	Module  string   // directory of the module that it is built in, relative to ours; empty: ours
 	Tags    []string // build tags
+	Version string   // variable that says its version: the source's in our module, else that of the module with the variable
 }
 
 // Programs of the project.
 var (
-	CLI   = Program{Package: "./cmd/kairos", Path: "usr/bin/kairos"}
-	Agent = Program{Package: "./cmd/kairos-agent", Path: "usr/bin/kairos-agent"}
+	CLI   = Program{Package: "./cmd/kairos", Path: "usr/bin/kairos", Version: ownVersion}
+	Agent = Program{Package: "./cmd/kairos-agent", Path: "usr/bin/kairos-agent", Version: ownVersion}
+)
+
+const (
+	ownVersion       = "github.com/kairos-io/kairos/cmd/internal/cli.Version"
+	containerdModule = "github.com/containerd/containerd/v2"
 )
 
 // Containerd is the container runtime: newer than Debian's, which Kubernetes will leave
@@ -80,8 +87,9 @@ var Containerd = []Program{containerd("containerd"), containerd("containerd-shim
 
 func containerd(name string) Program {
 	return Program{
-		Package: "github.com/containerd/containerd/v2/cmd/" + name, Path: "usr/bin/" + name, Module: "image/builder/containerd",
-		Tags: []string{"no_btrfs", "no_devmapper", "no_zfs"}, // snapshotters that need more than Debian's base
+		Package: containerdModule + "/cmd/" + name, Path: "usr/bin/" + name, Module: "image/builder/containerd",
+		Tags:    []string{"no_btrfs", "no_devmapper", "no_zfs"}, // snapshotters that need more than Debian's base
+		Version: containerdModule + "/version.Version",
 	}
 }
 
@@ -98,8 +106,14 @@ func GoBuild(ctx context.Context, s Source, p Program, arch string) ([]byte, err
 	}
 	defer func() { _ = os.RemoveAll(tmp) }()
 	out := filepath.Join(tmp, "program")
+	version := s.Version
+	if p.Module != "" {
+		if version, err = moduleVersion(ctx, filepath.Join(s.Dir, p.Module), p.Version); err != nil {
+			return nil, err
+		}
+	}
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-tags", strings.Join(p.Tags, ","),
-		"-ldflags", "-s -w -buildid= -X github.com/kairos-io/kairos/cmd/internal/cli.Version="+s.Version,
+		"-ldflags", "-s -w -buildid= -X "+p.Version+"="+version,
 		"-o", out, p.Package)
 	cmd.Dir = filepath.Join(s.Dir, p.Module)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
@@ -110,6 +124,18 @@ func GoBuild(ctx context.Context, s Source, p Program, arch string) ([]byte, err
 		return nil, fmt.Errorf("build %s for %s: %w\n%s", p.Package, arch, err, text)
 	}
 	return os.ReadFile(out)
+}
+
+// moduleVersion is the version that the module in dir asks for of the one with the package
+// of a variable.
+func moduleVersion(ctx context.Context, dir, variable string) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", "list", "-f", "{{.Module.Version}}", strings.TrimSuffix(variable, path.Ext(variable)))
+	cmd.Dir = dir
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("find the version of %s: %w", variable, err)
+	}
+	return strings.TrimSpace(string(out)), nil
 }
 
 // Prebuilt returns a Compiler that takes executables from a directory, by the

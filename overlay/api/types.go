@@ -168,6 +168,7 @@ const (
 	NoteVotes      = rights.NoteVotes
 	NoteWaiting    = rights.NoteWaiting
 	NoteReady      = rights.NoteReady
+	NoteKubernetes = rights.NoteKubernetes
 	NoteImages     = rights.NoteImages
 )
 

@@ -193,14 +193,14 @@ func writeTable(env *Env, r statusReport, wide bool) {
 	w := tabwriter.NewWriter(env.Result(), 0, 0, 3, ' ', 0)
 	head := []string{"NAME", "ROLE", "ADDRESS", "PATH", "RTT", "LOSS", "MTU", "WHY"}
 	if wide {
-		head = append(head, "NETWORK", "ADDRESS6", "ENDPOINT", "SEEN", "VERSION", "ID")
+		head = append(head, "NETWORK", "ADDRESS6", "ENDPOINT", "SEEN", "KUBERNETES", "VERSION", "ID")
 	}
 	row := func(cells []string) { _, _ = fmt.Fprintln(w, strings.Join(cells, "\t")) } // into memory
 	row(head)
 	for _, n := range r.Nodes {
 		cells := []string{agentapi.Printable(n.Name), role(n), address(n, 0), path(n), rtt(n), loss(n), mtu(n), why(n)}
 		if wide {
-			cells = append(cells, agentapi.Printable(n.NetworkID), address(n, 1), OrDash(n.Endpoint), seen(n), agentapi.Printable(n.Version), n.ID.String())
+			cells = append(cells, agentapi.Printable(n.NetworkID), address(n, 1), OrDash(n.Endpoint), seen(n), kubernetes(n), agentapi.Printable(n.Version), n.ID.String())
 		}
 		row(cells)
 	}
@@ -267,6 +267,11 @@ func role(n api.Node) string {
 		return "bridge"
 	}
 	return OrDash(agentapi.Printable(n.Annotations[api.NoteRole]))
+}
+
+// kubernetes is the version that a node runs.
+func kubernetes(n api.Node) string {
+	return OrDash(agentapi.Printable(n.Annotations[api.NoteKubernetes]))
 }
 
 func address(n api.Node, i int) string {

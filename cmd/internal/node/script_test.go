@@ -172,7 +172,7 @@ func scenes() map[string]*scene {
 	server := api.Node{
 		ID: identity.ID{2}, Name: "alpha-aiaaaa", Kind: api.KindNode, NetworkID: "kairos", Version: "v1", Connected: true, Path: "quic",
 		Endpoint: "192.0.2.7:4171", RTT: api.Duration(1234 * time.Microsecond), Addresses: []netip.Addr{netip.MustParseAddr("10.77.0.1")},
-		Annotations: map[string]string{api.NoteRole: "server", api.NoteReady: "true"},
+		Annotations: map[string]string{api.NoteRole: "server", api.NoteReady: "true", api.NoteKubernetes: "v1.35.8+k3s1"},
 	}
 	near, narrow := server, server
 	near.ID, near.Name, near.Path, near.Why, near.MTU = identity.ID{4}, "delta-aqaaaa", "direct", "udp probe answered", 1420
