@@ -224,7 +224,7 @@ func (f Files) ReadJoin() (Join, error) {
 func (f Files) readJoin() (Join, error) {
 	var j joinFile
 	found, err := readJSON(f.own(joinName), &j)
-	if err != nil || !found {
+	if err != nil || !found || j.CA == "" { // an earlier version kept the hash only
 		return Join{}, err
 	}
 	ca, err := ParseAuthority([]byte(j.CA))

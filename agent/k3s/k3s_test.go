@@ -234,6 +234,12 @@ func TestFilesOfDamagedAuthorities(t *testing.T) {
 	if _, err := f.ReadJoin(); err == nil || !strings.Contains(err.Error(), f.own(joinName)) {
 		t.Errorf("got %v", err)
 	}
+	if err := f.write(f.own(joinName), []byte(`{"uid":"u","ca_hash":"beef"}`)); err != nil {
+		t.Fatal(err)
+	}
+	if j, err := f.ReadJoin(); err != nil || j.UID != "" {
+		t.Errorf("an earlier version's is fetched anew: %v, %v", j, err)
+	}
 }
 
 func TestFilesOfTheMachine(t *testing.T) {
