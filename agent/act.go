@@ -357,9 +357,9 @@ type joinRequest struct {
 }
 
 type joinAnswer struct {
-	CA     string     `json:"ca"`    // PEM
-	Token  string     `json:"token"` // secret
-	Server netip.Addr `json:"server"`
+	CA     k3s.Authority `json:"ca"`
+	Token  string        `json:"token"` // secret
+	Server netip.Addr    `json:"server"`
 	// What only another server of the cluster is given.
 	Founder []byte `json:"founder,omitempty"`
 	Issuer  []byte `json:"issuer,omitempty"` // secret
@@ -385,11 +385,7 @@ func (a *agent) fetchJoin(ctx context.Context, s role.FetchJoin) error {
 	if owner, ok := a.ownerOf(ans.Server); !ok || owner != s.From {
 		return fmt.Errorf("join: the server named an address that is not its own: %s", ans.Server)
 	}
-	ca, err := k3s.ParseAuthority([]byte(ans.CA))
-	if err != nil {
-		return fmt.Errorf("join: read the server's certificate authority: %w", err)
-	}
-	err = a.opt.Files.SaveJoin(k3s.Join{UID: s.UID, CA: ca, Token: ans.Token, Server: ans.Server})
+	err = a.opt.Files.SaveJoin(k3s.Join{UID: s.UID, CA: ans.CA, Token: ans.Token, Server: ans.Server})
 	if errors.Is(err, k3s.ErrOtherAuthority) {
 		return &health.Problem{Code: health.CodeNeedsOperator, Err: fmt.Errorf("join: %w", err),
 			Hint: "see whether the server was made anew, or its authority replaced by one that the old one did not sign; a machine that is to trust the new one joins again after `kairos reset --keep-identity`"}

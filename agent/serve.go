@@ -92,7 +92,7 @@ func (a *agent) handleJoin(w http.ResponseWriter, r *http.Request) {
 		api.WriteError(w, err)
 		return
 	}
-	answer := joinAnswer{CA: string(join.CA.PEM()), Token: join.Token, Server: a.world.get().address()}
+	answer := joinAnswer{CA: join.CA, Token: join.Token, Server: a.world.get().address()}
 	if c, _ := peer.CallerOf(r); slices.Contains(a.store.State().Servers, c.ID) {
 		if answer.Founder, answer.Issuer, err = a.issuance(); err != nil {
 			api.WriteError(w, err)

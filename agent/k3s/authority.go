@@ -41,8 +41,14 @@ func ParseAuthority(file []byte) (Authority, error) {
 	return a, nil
 }
 
-// PEM returns the file.
-func (a Authority) PEM() []byte { return bytes.Clone(a.file) }
+// MarshalText implements encoding.TextMarshaler: the file.
+func (a Authority) MarshalText() ([]byte, error) { return bytes.Clone(a.file), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (a *Authority) UnmarshalText(file []byte) (err error) {
+	*a, err = ParseAuthority(file)
+	return err
+}
 
 // Hash returns the hex SHA-256 by which k3s' tokens name the authority: of the file, or,
 // where that holds several certificates, of the root that they lead to, so that it

@@ -178,7 +178,7 @@ func (f Files) CAKey() (sum [sha256.Size]byte, err error) {
 // joinFile is what is kept beside the join token; nothing in it is secret.
 type joinFile struct {
 	UID    string     `json:"uid"`
-	CA     string     `json:"ca"` // PEM
+	CA     Authority  `json:"ca"`
 	Server netip.Addr `json:"server"`
 }
 
@@ -196,7 +196,7 @@ func (f Files) SaveJoin(j Join) error {
 	if old.UID == j.UID && !old.CA.VouchesFor(j.CA) {
 		return fmt.Errorf("save join information: %w", ErrOtherAuthority)
 	}
-	raw, err := json.Marshal(joinFile{UID: j.UID, CA: string(j.CA.file), Server: j.Server})
+	raw, err := json.Marshal(joinFile{UID: j.UID, CA: j.CA, Server: j.Server})
 	if err != nil {
 		return fmt.Errorf("encode join information: %w", err)
 	}
@@ -224,14 +224,10 @@ func (f Files) ReadJoin() (Join, error) {
 func (f Files) readJoin() (Join, error) {
 	var j joinFile
 	found, err := readJSON(f.own(joinName), &j)
-	if err != nil || !found || j.CA == "" { // an earlier version kept the hash only
+	if err != nil || !found || j.CA.Hash() == "" { // an earlier version kept the hash only
 		return Join{}, err
 	}
-	ca, err := ParseAuthority([]byte(j.CA))
-	if err != nil {
-		return Join{}, fmt.Errorf("read the CA in %s: %w", f.own(joinName), err)
-	}
-	return Join{UID: j.UID, CA: ca, Server: j.Server}, nil
+	return Join{UID: j.UID, CA: j.CA, Server: j.Server}, nil
 }
 
 // HasTokens reports whether the server's secrets are there.

@@ -75,10 +75,7 @@ type (
 		UID  string
 	}
 	// StartWorker runs k3s agent, or adopts or restarts the container of this cluster.
-	StartWorker struct {
-		UID    string
-		Server identity.ID // the server to reach first; zero when none is known now (restart with kept data)
-	}
+	StartWorker struct{ UID string }
 	// ApplyNetwork configures the pod network for this node's range and announces it.
 	ApplyNetwork struct{ PodCIDR netip.Prefix }
 	// WithdrawNetwork announces and accepts no pod ranges any more.

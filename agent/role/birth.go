@@ -185,13 +185,7 @@ func (p *planner) fetchJoin() {
 	p.wait("", "asking server "+s.Name+" to let this machine join", "")
 }
 
-func (p *planner) startWorker() {
-	a := StartWorker{UID: p.st.ClusterUID}
-	if s := p.server(func(s Server) bool { return s.Connected }); s != nil {
-		a.Server = s.ID
-	}
-	p.do(a)
-}
+func (p *planner) startWorker() { p.do(StartWorker{p.st.ClusterUID}) }
 
 // disputed reports whether the turn ends here because this machine, which is in
 // no cluster yet, cannot tell which of two is meant. A certificate alone does not
