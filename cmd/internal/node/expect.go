@@ -21,12 +21,6 @@ const maxProbes = 16
 // refuse. Either is an answer.
 const gatewayPort = 53
 
-// Patience with a daemon that a person has just restarted; tests have less.
-var (
-	expectPoll = time.Second
-	expectWait = 30 * time.Second
-)
-
 // onDisk is what is written on the machine's disk of what it does when nothing
 // is wrong: it is known whoever answers at the moment.
 type onDisk struct {
@@ -51,7 +45,7 @@ func readDisk(root string) onDisk {
 // it notes once, and takes up to ten seconds where some do not answer, and half a
 // minute where a daemon does not that should. network is host.Look's.
 func noteExpect(ctx context.Context, s sockets, network host.Network, disk onDisk) (assess.Expect, error) {
-	n, err := askBoth(ctx, s, disk)
+	n, err := askUntil(ctx, s, disk, func(n *localNode) bool { return known(n.overlayErr) && known(n.agentErr) })
 	if err != nil {
 		return assess.Expect{}, err
 	}
@@ -69,28 +63,6 @@ func noteExpect(ctx context.Context, s sockets, network host.Network, disk onDis
 		e.Probes = append(e.Probes, h.Probe)
 	}
 	return e.Recall(disk.earlier, n.silence()), nil
-}
-
-// askBoth asks the daemons, again and again for a while where the disk says that
-// they have something to do.
-func askBoth(ctx context.Context, s sockets, disk onDisk) (localNode, error) {
-	limit := time.NewTimer(expectWait)
-	defer limit.Stop()
-	poll := time.NewTicker(expectPoll)
-	defer poll.Stop()
-	for {
-		n := askLocal(ctx, s)
-		if !disk.configured || n.silence() == (assess.Silence{}) {
-			return n, nil
-		}
-		select {
-		case <-ctx.Done():
-			return n, ctx.Err()
-		case <-limit.C:
-			return n, nil
-		case <-poll.C:
-		}
-	}
 }
 
 func (n *localNode) silence() assess.Silence {

@@ -16,6 +16,13 @@ import (
 // localTimeout bounds one question to a daemon of this machine that may hang.
 const localTimeout = 5 * time.Second
 
+// Patience with a daemon that has just been started, with the machine or by a
+// person; tests have less.
+var (
+	askPoll = time.Second
+	askWait = 30 * time.Second
+)
+
 // sockets are where the two daemons of a node are reached.
 type sockets struct{ overlay, agent string }
 
@@ -44,6 +51,33 @@ func askLocal(ctx context.Context, s sockets) localNode {
 	n.agent, n.agentErr = askAgent(actx, own)
 	return n
 }
+
+// askUntil asks both daemons until enough is known, for a while where the disk says
+// that they have something to do: a command that is given as soon as somebody can log
+// in meets daemons that are being started. The error is the context's.
+func askUntil(ctx context.Context, s sockets, disk onDisk, enough func(*localNode) bool) (localNode, error) {
+	limit := time.NewTimer(askWait)
+	defer limit.Stop()
+	poll := time.NewTicker(askPoll)
+	defer poll.Stop()
+	for {
+		n := askLocal(ctx, s)
+		if !disk.configured || enough(&n) {
+			return n, nil
+		}
+		select {
+		case <-ctx.Done():
+			return n, ctx.Err()
+		case <-limit.C:
+			return n, nil
+		case <-poll.C:
+		}
+	}
+}
+
+// known reports whether asking again would bring nothing new: a daemon answered, or
+// refused to.
+func known(err error) bool { return err == nil || answered(err) }
 
 func (n *localNode) askOverlay(ctx context.Context, c *api.Client) (err error) {
 	if n.status, err = c.Status(ctx); err != nil {

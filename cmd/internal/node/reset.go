@@ -88,7 +88,9 @@ func (r *resetter) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.node = askLocal(ctx, r.f.sockets)
+	if err := r.look(ctx); err != nil {
+		return err
+	}
 	if r.name = r.node.status.Name; r.name == "" {
 		if r.name, err = os.Hostname(); err != nil {
 			return fmt.Errorf("read the host name: %w", err)
@@ -106,6 +108,23 @@ func (r *resetter) run(ctx context.Context) error {
 		return err
 	}
 	return r.commit(ctx)
+}
+
+// look asks the daemons what this machine is. Without the agent it cannot leave its
+// cluster, so one that is being started is waited for.
+func (r *resetter) look(ctx context.Context) (err error) {
+	told := false
+	r.node, err = askUntil(ctx, r.f.sockets, readDisk(r.f.root), func(n *localNode) bool {
+		if known(n.agentErr) {
+			return true
+		}
+		if !told {
+			told = true
+			r.env.Say("waiting for the agent, which does not answer yet: %v", n.agentErr)
+		}
+		return false
+	})
+	return err
 }
 
 // survivors returns the paths that the image's rules keep, and refuses a machine

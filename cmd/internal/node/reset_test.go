@@ -2,10 +2,13 @@ package node
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -119,6 +122,61 @@ func TestResetWaitsForTheAgent(t *testing.T) {
 			}
 			if got := errorText(<-done); !strings.HasPrefix(got, tt.want) || (got == "") != (tt.want == "") {
 				t.Errorf("got %q, want %q; said %s", got, tt.want, said)
+			}
+		})
+	}
+}
+
+// Whoever resets a machine as soon as a login is there meets an agent that is being
+// started: it is waited for where the machine is configured, and told when it stays away.
+func TestResetWaitsForTheStart(t *testing.T) {
+	const starting, worker = `{}`, `{"cluster":{"phase":"running","role":"worker"}}`
+	for _, tt := range []struct {
+		name    string
+		config  bool
+		answers []string // the last one again and again
+		want    string   // why nothing is known of the agent
+		told    bool     // that it is waited for
+	}{
+		{"it answers", true, []string{worker}, "", false},
+		{"it has just started", true, []string{starting, starting, worker}, "", true},
+		{"it gets no further", true, []string{starting}, "it has just started", true},
+		{"it refuses", true, []string{`{"error":"no"}`}, "no", false},
+		{"nothing is configured", false, []string{starting, worker}, "it has just started", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			root := t.TempDir()
+			if tt.config {
+				config := filepath.Join(root, "oem", "config.yaml")
+				if err := errors.Join(os.MkdirAll(filepath.Dir(config), 0o755), os.WriteFile(config, []byte(freshConfig(t)), 0o600)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s := sockets{overlay: filepath.Join(root, "none.sock"), agent: filepath.Join(root, "agent.sock")}
+			l, err := api.ListenUnix(s.agent, -1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var asked atomic.Int32
+			server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				answer := tt.answers[min(int(asked.Add(1)), len(tt.answers))-1]
+				if strings.Contains(answer, "error") {
+					w.WriteHeader(http.StatusConflict)
+				}
+				_, _ = w.Write([]byte(answer)) // the caller may be gone
+			})}
+			go func() { _ = server.Serve(l) }() // until it is closed
+			t.Cleanup(func() { _ = server.Close() })
+			env, said := person("", false)
+			r := &resetter{env: env, f: resetFlags{sockets: s, root: root}}
+			if err := r.look(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if got := errorText(r.node.agentErr); got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+			if got := strings.Contains(said.String(), "waiting for the agent"); got != tt.told {
+				t.Errorf("said %q", said)
 			}
 		})
 	}

@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) {
 	bootPoll, bootSettle, leavePoll = 20*time.Millisecond, 60*time.Millisecond, time.Millisecond
-	expectPoll, expectWait = 10*time.Millisecond, 200*time.Millisecond
+	askPoll, askWait = 10*time.Millisecond, 200*time.Millisecond
 	osSystem.DevOf, osNetwork = fakeDevices, fakeNetwork
 	testscript.Main(m, map[string]func(){
 		"kairos":       func() { os.Exit(cli.Main(cli.Kairos)) },
