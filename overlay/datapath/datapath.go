@@ -59,11 +59,11 @@ type Datapath struct {
 	receivers receivers
 }
 
-// account is a member with a connection, an inbound stream, or both.
+// account is a member with a connection, inbound streams, or both.
 type account struct {
 	id      identity.ID
 	peer    atomic.Pointer[peer] // nil without a connection
-	inbound Stream               // guarded by Datapath.mu
+	inbound []Stream             // as they came; guarded by Datapath.mu
 	count   counters
 }
 
@@ -204,7 +204,7 @@ func (d *Datapath) ensure(id identity.ID) *account {
 
 // prune forgets a member that has neither connection nor stream. The caller holds mu.
 func (d *Datapath) prune(a *account) {
-	if a.peer.Load() != nil || a.inbound != nil {
+	if a.peer.Load() != nil || len(a.inbound) > 0 {
 		return
 	}
 	next := maps.Clone(*d.accounts.Load())
@@ -220,8 +220,8 @@ func (d *Datapath) shutdown() {
 		if p := a.peer.Swap(nil); p != nil {
 			p.stop()
 		}
-		if a.inbound != nil {
-			_ = a.inbound.Reset()
+		for _, s := range a.inbound {
+			_ = s.Reset()
 		}
 	}
 	d.mu.Unlock()

@@ -237,22 +237,6 @@ func TestBrokenStreamIsReplaced(t *testing.T) {
 	}
 }
 
-func TestNewerInboundStreamEndsOlder(t *testing.T) {
-	n := newNetwork(t, 2).start()
-	from, to := n.members[0], n.members[1]
-	first := n.raw(from, to)
-	if _, err := first.Write(wire.AppendFrame(nil, packet(from.v4, to.v4, 1, 0), 0)); err != nil {
-		t.Fatal(err)
-	}
-	to.wantNumber(1)
-	second := n.raw(from, to)
-	wantEnded(t, first)
-	if _, err := second.Write(wire.AppendFrame(nil, packet(from.v4, to.v4, 2, 0), 0)); err != nil {
-		t.Fatal(err)
-	}
-	to.wantNumber(2)
-}
-
 func TestUndeliverable(t *testing.T) {
 	nobody := netip.AddrFrom4([4]byte{10, 1, 1, 1})
 	for name, c := range map[string]struct {
@@ -342,6 +326,36 @@ func TestUpAndDownUnderTraffic(t *testing.T) {
 	before := c.dp.Stats().Peers[a.id].RxPackets
 	waitFor(t, func() bool { return c.dp.Stats().Peers[a.id].RxPackets > before })
 	close(stop)
+}
+
+// Two connections that come up at once carry a stream each, and which is the newer the
+// far end cannot tell: both are read. Whoever opens more and more has the first ended.
+func TestStreamsOfAPeer(t *testing.T) {
+	n := newNetwork(t, 2).start()
+	from, to := n.members[0], n.members[1]
+	number := 0
+	var streams []Stream
+	send := func(s Stream) {
+		t.Helper()
+		if _, err := s.Write(wire.AppendFrame(nil, packet(from.v4, to.v4, number, 40), 0)); err != nil {
+			t.Fatal(err)
+		}
+		to.wantNumber(number)
+		number++
+	}
+	for range maxInbound {
+		s := n.raw(from, to)
+		send(s)
+		streams = append(streams, s)
+	}
+	for _, s := range streams {
+		send(s)
+	}
+	send(n.raw(from, to))
+	wantEnded(t, streams[0])
+	for _, s := range streams[1:] {
+		send(s)
+	}
 }
 
 // brokenDevice fails as a deleted interface does.

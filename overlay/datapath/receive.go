@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/kairos-io/kairos/overlay/identity"
@@ -51,9 +52,15 @@ func (r *receiver) take(data []byte, shape offload.Shape) bool {
 	return ok
 }
 
+// maxInbound are the streams of one peer that are read. It writes to one; others are
+// those that it has finished, since another connection took their place. Which of two
+// that come over two connections at once is the newer nobody here can tell, so that
+// none may be cut off for the other.
+const maxInbound = 4
+
 // HandleStream delivers what the authenticated peer id sends on a stream of
-// Protocol, until the stream ends; it then closes it. A newer stream of the
-// same peer ends the older one.
+// Protocol, until the stream ends; it then closes it. Of more than a few streams of
+// the same peer it resets the one that came first.
 func (d *Datapath) HandleStream(id identity.ID, s Stream) {
 	d.mu.Lock()
 	if d.closed {
@@ -64,8 +71,12 @@ func (d *Datapath) HandleStream(id identity.ID, s Stream) {
 	d.running.Add(1)
 	defer d.running.Done()
 	a := d.ensure(id)
-	old := a.inbound
-	a.inbound = s
+	var old Stream
+	if len(a.inbound) == maxInbound {
+		old = a.inbound[0]
+		a.inbound = slices.Delete(a.inbound, 0, 1)
+	}
+	a.inbound = append(a.inbound, s)
 	d.mu.Unlock()
 	if old != nil {
 		_ = old.Reset()
@@ -78,8 +89,8 @@ func (d *Datapath) HandleStream(id identity.ID, s Stream) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if a.inbound == s {
-		a.inbound = nil
+	if i := slices.Index(a.inbound, s); i >= 0 {
+		a.inbound = slices.Delete(a.inbound, i, i+1)
 		d.prune(a)
 	}
 }

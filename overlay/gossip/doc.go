@@ -1,7 +1,7 @@
 // Package gossip keeps the member tables of a mesh alike.
 //
 // Each node writes to every connected peer on one stream of its own, and reads
-// one from each. Four kinds of messages travel (package wire):
+// those of each. Four kinds of messages travel (package wire):
 //
 //	summary  a hash of the live records I know   on connect; now and then; at the end of an answer
 //	digest   which versions of them I know       when the peer's summary is another one
