@@ -66,7 +66,7 @@ func (r *Runtime) ImageDigest(ctx context.Context, name string) (string, error) 
 type Fill func(ctx context.Context, s Store) (api.Blob, error)
 
 // ImportImage calls fill with a place to store an image's blobs in, and then
-// names and unpacks what fill returns. What is stored is protected from garbage
+// unpacks and names what fill returns. What is stored is protected from garbage
 // collection meanwhile, and kept for a while when fill fails, so that the next
 // try goes on from there.
 func (r *Runtime) ImportImage(ctx context.Context, name string, fill Fill) error {
@@ -75,18 +75,19 @@ func (r *Runtime) ImportImage(ctx context.Context, name string, fill Fill) error
 		if err != nil {
 			return err
 		}
-		img, err := r.nameImage(ctx, images.Image{Name: name, Target: descriptorOf(root)})
-		if err != nil {
-			return err
-		}
 		snapshotter, err := r.snapshotter(ctx)
 		if err != nil {
 			return err
 		}
+		// Unpacked first and named then: a layer that the image under this name has too
+		// is not unpacked again, and is protected by that name alone until the new
+		// image's content refers to it.
+		img := images.Image{Name: name, Target: descriptorOf(root)}
 		if err := containerd.NewImage(r.client, img).Unpack(ctx, snapshotter); err != nil {
 			return explain("unpack the k3s image", err)
 		}
-		return nil
+		_, err = r.nameImage(ctx, img)
+		return err
 	})
 }
 
