@@ -3,6 +3,7 @@ package netns
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"os/exec"
 	"regexp"
 	"strconv"
@@ -48,6 +49,33 @@ func (p *pinging) stop() {
 	}
 }
 
+// lost is how many of those that were answered or passed over have no reply.
+func (p *pinging) lost() int {
+	all := reply.FindAllStringSubmatch(p.out.String(), -1)
+	if len(all) == 0 {
+		return 0
+	}
+	last, _ := strconv.Atoi(all[len(all)-1][2]) // digits
+	return last - len(all)
+}
+
+// pressure is what the kernel says of how long something on this machine has waited for
+// processors, memory and disk since it was started.
+func pressure() string {
+	var out []string
+	for _, what := range []string{"cpu", "memory", "io"} {
+		text, err := os.ReadFile("/proc/pressure/" + what)
+		if err != nil {
+			return err.Error()
+		}
+		for line := range strings.Lines(string(text)) {
+			f := strings.Fields(line)
+			out = append(out, what+" "+f[0]+" "+strings.TrimPrefix(f[len(f)-1], "total=")+" us")
+		}
+	}
+	return strings.Join(out, ", ")
+}
+
 var reply = regexp.MustCompile(`(?m)^\[(\d+\.\d+)\] .* icmp_seq=(\d+) `)
 
 // replies is when each of them came.
@@ -88,14 +116,15 @@ func (w *wide) wantGap(what string, most time.Duration, happen func(), args ...s
 	defer back.stop()
 	defer itself.stop()
 	happen()
-	began := time.Now()
+	began, before := time.Now(), pressure()
 	wait := most + 3*time.Second
 	stalled := itself.gap(began, wait)
 	for name, p := range map[string]*pinging{"a pings b": there, "b pings a": back} {
 		gap := p.gap(began, wait)
 		w.Logf("RESULT %s, %s: %v without an answer (to itself: %v)", what, name, gap, stalled)
 		if gap > most+stalled {
-			w.Errorf("%s, %s: %v without an answer, at most %v and the %v of its own", what, name, gap, most, stalled)
+			w.Errorf("%s, %s: %v without an answer, at most %v and the %v of its own; %d replies never came\nwaited for before: %s\nand afterwards:    %s",
+				what, name, gap, most, stalled, p.lost(), before, pressure())
 		}
 	}
 }
