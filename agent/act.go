@@ -176,6 +176,14 @@ func (a *agent) do(ctx context.Context, f role.Facts, step role.Action) error {
 		return a.opt.Files.WriteMarker(k3s.Marker{UID: s.UID, Epoch: s.Epoch, Role: s.Role, Servers: s.Servers})
 	case role.StartServer:
 		return a.startServer(ctx, s)
+	case role.KeepDatastore:
+		a.log.Info("copying the cluster's data before another minor version gets it", "of", s.Of.String())
+		return noData(a.opt.Files.KeepDatastore(a.life, s.Of, a.beat))
+	case role.RestoreDatastore:
+		a.log.Warn("putting the cluster's data back as an earlier version of Kubernetes had it")
+		return noData(a.opt.Files.RestoreDatastore())
+	case role.DropKept:
+		return noData(a.opt.Files.DropKept())
 	case role.Found:
 		return a.found(s.UID)
 	case role.FetchJoin:
@@ -252,6 +260,14 @@ func (a *agent) proposeStarted(ctx context.Context, cluster string) error {
 	return err
 }
 
+// noData explains why the cluster's data could not be copied or put back.
+func noData(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &health.Problem{Code: health.CodeVersion, Err: err, Hint: "see to the disk of /var: free space on it, or repair it"}
+}
+
 func (a *agent) startServer(ctx context.Context, s role.StartServer) error {
 	if s.First {
 		if err := a.opt.Files.EnsureTokens(); err != nil {
@@ -263,6 +279,11 @@ func (a *agent) startServer(ctx context.Context, s role.StartServer) error {
 	}
 	if err := a.opt.Files.WriteManifest(kubeconfig.ManifestName, []byte(kubeconfig.Manifest)); err != nil {
 		return fmt.Errorf("write a manifest: %w", err)
+	}
+	if wanted := a.wantedK3s(ctx); wanted != (agentapi.K3s{}) {
+		if err := a.opt.Files.SetRan(wanted); err != nil {
+			return noData(fmt.Errorf("write down which k3s gets the cluster's data: %w", err))
+		}
 	}
 	return a.start(ctx, k3s.Server, s.UID)
 }

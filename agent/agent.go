@@ -58,7 +58,10 @@ type Options struct {
 	Disk       func() (free, size uint64, err error)
 	Stall      time.Duration   // of a member that gives an image; 0: seed's
 	LeaveTimes departure.Times // zero: those of people
-	Notify     Notifier
+	// Trial reports whether the OS that runs is on trial, so that another one may be
+	// back soon; nil: it never is.
+	Trial  func() bool
+	Notify Notifier
 	// Watchdog runs beside the loop, calling alive now and then; nil: none.
 	Watchdog func(ctx context.Context, alive func() error) error
 	Log      *slog.Logger
@@ -158,6 +161,9 @@ func (a *agent) assemble(rt containers) (err error) {
 	a.started, a.patience = time.Now(), patience
 	if a.opt.Disk == nil {
 		a.opt.Disk = images.DiskOf(a.opt.StateDir)
+	}
+	if a.opt.Trial == nil {
+		a.opt.Trial = func() bool { return false }
 	}
 	at := images.Places{Hosts: a.opt.HostsDir, Baked: a.opt.Baked}
 	if a.puller, err = images.NewPuller(a.cfg.K3s.Image, at, rt); err != nil {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/genesis"
 	"github.com/kairos-io/kairos/agent/k3s"
 	"github.com/kairos-io/kairos/agent/role"
@@ -45,7 +46,7 @@ func (a *agent) observe(ctx context.Context) role.Facts {
 		Servers:        servers(w, a.cfg.NetworkID),
 	}
 	f.Published = w.published()
-	a.observeDisk(&f)
+	a.observeDisk(ctx, &f)
 	if !f.ClusterEnabled || f.Leaving {
 		a.observeRetired(ctx, &f, w)
 		return f
@@ -105,7 +106,7 @@ func abstention(f role.Facts) uint64 {
 	return 0
 }
 
-func (a *agent) observeDisk(f *role.Facts) {
+func (a *agent) observeDisk(ctx context.Context, f *role.Facts) {
 	m, found, err := a.opt.Files.ReadMarker()
 	f.Marker = role.Marker{Presence: role.PresenceOf(found, err), UID: m.UID, Epoch: m.Epoch, Role: m.Role, Servers: m.Servers}
 	var ferr error
@@ -114,13 +115,24 @@ func (a *agent) observeDisk(f *role.Facts) {
 		f.Founder = role.PresenceOf(ferr == nil, notMissing(ferr))
 	}
 	there, derr := a.opt.Files.HasDatastore()
-	f.Datastore = role.PresenceOf(there, derr)
+	v, verr := a.opt.Files.Versions()
+	f.Datastore = role.PresenceOf(there || v.Restoring, errors.Join(derr, verr))
+	f.Versions = role.Versions{Wanted: a.wantedK3s(ctx), Ran: v.Ran, Kept: v.Kept, Restoring: v.Restoring, Trial: a.opt.Trial()}
 	join, jerr := a.opt.Files.ReadJoin()
 	f.JoinUID, f.JoinCAHash = join.UID, join.CA.Hash()
 	if join.Server.IsValid() {
 		f.JoinEndpoint = netip.AddrPortFrom(join.Server, k3s.APIPort).String()
 	}
-	a.report.diskProblem = errors.Join(err, notMissing(ferr), derr, jerr)
+	a.report.diskProblem = errors.Join(err, notMissing(ferr), derr, verr, jerr)
+}
+
+// wantedK3s is what this machine shall run; zero while that cannot be found out.
+func (a *agent) wantedK3s(ctx context.Context) agentapi.K3s {
+	digest, err := a.puller.Wanted(ctx)
+	if err != nil {
+		return agentapi.K3s{} // told by whoever needs it
+	}
+	return agentapi.K3sOf(a.puller.Image(), digest)
 }
 
 // notMissing is an error other than that a file is not there.
@@ -263,7 +275,7 @@ func servers(w snapshot, networkID string) []role.Server {
 		}
 		out = append(out, role.Server{
 			ID: n.ID, Name: n.Name, UID: claim.UID, Endpoint: claim.Server,
-			CAHash: claim.CA, Connected: n.Connected || n.Self,
+			CAHash: claim.CA, Connected: n.Connected || n.Self, Kubernetes: claim.Kubernetes,
 		})
 	}
 	return out

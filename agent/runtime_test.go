@@ -79,8 +79,11 @@ func (f *fakeRuntime) becomeServer() error {
 	if err := errors.Join(os.MkdirAll(db, 0o700), os.MkdirAll(filepath.Dir(f.files.ServerCA()), 0o700)); err != nil {
 		return err
 	}
-	return errors.Join(os.WriteFile(filepath.Join(db, "state.db"), nil, 0o600),
-		os.WriteFile(f.files.ServerCA(), fakeCA().File, 0o600))
+	data, err := os.OpenFile(filepath.Join(db, "state.db"), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(data.Close(), os.WriteFile(f.files.ServerCA(), fakeCA().File, 0o600))
 }
 
 // fakeCA is a certificate authority as k3s makes one, the same in each call.

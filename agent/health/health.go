@@ -24,19 +24,20 @@ var rank = map[Severity]int{Info: 0, Warning: 1, Error: 2}
 // Codes of the conditions that the agent raises. A code is stable: people
 // search for it and programs match it.
 const (
-	CodeWaiting        = "Waiting"         // something normal has not happened yet
-	CodeOverlayDown    = "OverlayDown"     // the overlay daemon does not answer
-	CodeStateUnusable  = "StateUnusable"   // the state file cannot be read; it is not taken for empty
-	CodeNeedsOperator  = "NeedsOperator"   // going on could destroy or fork a cluster; a person must decide
-	CodeConflict       = "Conflict"        // two clusters claim one network_id
-	CodeRoleNotGranted = "RoleNotGranted"  // the configured role cannot be had
-	CodeServerLost     = "ServerLost"      // the cluster's server is not reachable
-	CodeNetworkChanged = "NetworkChanged"  // network_id differs from the one this node belongs to
-	CodeConfig         = "ConfigRefused"   // the files are refused; the last good configuration goes on
-	CodeImage          = "ImageUnavail"    // the k3s image cannot be had
-	CodePodImages      = "PodImages"       // images that came with the network are missing
-	CodeK3sFailing     = "K3sFailing"      // k3s does not stay up, or does not answer
-	CodePodNetwork     = "PodNetworkError" // the pod network could not be applied
+	CodeWaiting        = "Waiting"           // something normal has not happened yet
+	CodeOverlayDown    = "OverlayDown"       // the overlay daemon does not answer
+	CodeStateUnusable  = "StateUnusable"     // the state file cannot be read; it is not taken for empty
+	CodeNeedsOperator  = "NeedsOperator"     // going on could destroy or fork a cluster; a person must decide
+	CodeConflict       = "Conflict"          // two clusters claim one network_id
+	CodeRoleNotGranted = "RoleNotGranted"    // the configured role cannot be had
+	CodeServerLost     = "ServerLost"        // the cluster's server is not reachable
+	CodeNetworkChanged = "NetworkChanged"    // network_id differs from the one this node belongs to
+	CodeConfig         = "ConfigRefused"     // the files are refused; the last good configuration goes on
+	CodeImage          = "ImageUnavail"      // the k3s image cannot be had
+	CodeVersion        = "KubernetesVersion" // k3s that is wanted does not fit the cluster's data, or its servers
+	CodePodImages      = "PodImages"         // images that came with the network are missing
+	CodeK3sFailing     = "K3sFailing"        // k3s does not stay up, or does not answer
+	CodePodNetwork     = "PodNetworkError"   // the pod network could not be applied
 )
 
 // Condition is one named thing a person should know. It never holds a secret.

@@ -3,6 +3,7 @@ package role
 import (
 	"net/netip"
 
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/store"
 	"github.com/kairos-io/kairos/overlay/identity"
 )
@@ -67,6 +68,12 @@ type (
 		UID   string
 		First bool
 	}
+	// KeepDatastore copies the server's data, which is Of's, before another k3s gets it. k3s is stopped.
+	KeepDatastore struct{ Of agentapi.K3s }
+	// RestoreDatastore puts that copy back, or goes on with it. k3s is stopped.
+	RestoreDatastore struct{}
+	// DropKept deletes the copy.
+	DropKept struct{}
 	// Found makes the issuer's key of cluster UID and the founder record, on its server.
 	Found struct{ UID string }
 	// FetchJoin gets the agent token and CA hash of cluster UID from a server's agent.
@@ -92,23 +99,26 @@ type (
 	Stop struct{ Reason string }
 )
 
-func (Wait) isAction()            {}
-func (Ask) isAction()             {}
-func (Note) isAction()            {}
-func (Save) isAction()            {}
-func (RunGenesis) isAction()      {}
-func (Abstain) isAction()         {}
-func (Pin) isAction()             {}
-func (FetchImage) isAction()      {}
-func (PrepareImage) isAction()    {}
-func (ProposeStarted) isAction()  {}
-func (WriteMarker) isAction()     {}
-func (StartServer) isAction()     {}
-func (Found) isAction()           {}
-func (FetchJoin) isAction()       {}
-func (StartWorker) isAction()     {}
-func (ApplyNetwork) isAction()    {}
-func (WithdrawNetwork) isAction() {}
-func (Publish) isAction()         {}
-func (Restart) isAction()         {}
-func (Stop) isAction()            {}
+func (Wait) isAction()             {}
+func (Ask) isAction()              {}
+func (Note) isAction()             {}
+func (Save) isAction()             {}
+func (RunGenesis) isAction()       {}
+func (Abstain) isAction()          {}
+func (Pin) isAction()              {}
+func (FetchImage) isAction()       {}
+func (PrepareImage) isAction()     {}
+func (ProposeStarted) isAction()   {}
+func (WriteMarker) isAction()      {}
+func (StartServer) isAction()      {}
+func (KeepDatastore) isAction()    {}
+func (RestoreDatastore) isAction() {}
+func (DropKept) isAction()         {}
+func (Found) isAction()            {}
+func (FetchJoin) isAction()        {}
+func (StartWorker) isAction()      {}
+func (ApplyNetwork) isAction()     {}
+func (WithdrawNetwork) isAction()  {}
+func (Publish) isAction()          {}
+func (Restart) isAction()          {}
+func (Stop) isAction()             {}

@@ -96,6 +96,15 @@ type K3s struct {
 	Stale     bool       // runs with other flags or another image than the present configuration asks for
 }
 
+// Versions is which k3s this machine has, and has had.
+type Versions struct {
+	Wanted    agentapi.K3s  // of the configuration or the OS; zero: it could not be found out
+	Ran       agentapi.K3s  // had the server's data last; zero: not known
+	Kept      *agentapi.K3s // has left a copy of the server's data; nil: none
+	Restoring bool          // that copy is being put back
+	Trial     bool          // the OS that runs is on trial: another one may be back soon
+}
+
 // Server is a control plane as a member publishes it (or as this node itself does).
 type Server struct {
 	ID        identity.ID
@@ -104,6 +113,8 @@ type Server struct {
 	Endpoint  string // <overlay address>:6443
 	CAHash    string // hex SHA-256
 	Connected bool
+
+	Kubernetes string // version that it runs; "" while nothing says
 }
 
 // Facts is everything the policy looks at. Everything in it was observed in this turn.
@@ -132,6 +143,7 @@ type Facts struct {
 	Datastore Presence // server data (etcd or SQLite) in k3s' data directory
 	K3s       K3s
 	Image     Presence // the k3s image is in containerd
+	Versions  Versions
 
 	// Servers is every member that publishes a cluster UID and an endpoint, in any
 	// order. On a server it holds the node itself too, as soon as its k3s has a CA.

@@ -40,6 +40,9 @@ func (p *planner) run() {
 	if p.f.K3s.Ready && p.st.Phase == store.Starting {
 		p.save(func(s *store.State) { s.Phase = store.Running })
 	}
+	if v := &p.f.Versions; p.st.Role == store.Server && v.Kept != nil && !v.Trial && !p.f.K3s.Stale {
+		p.do(DropKept{})
+	}
 	if p.st.Role == store.Server && p.f.Founder == Absent {
 		p.do(Found{p.st.ClusterUID})
 	}
@@ -104,8 +107,14 @@ func (p *planner) control() bool {
 		return false
 	}
 	if !f.K3s.Running || f.K3s.Stale {
-		p.earlyNetwork()
-		p.do(StartServer{UID: p.st.ClusterUID, First: first})
+		fit, ok := p.dataFits(first)
+		if !ok {
+			return false
+		}
+		if fit {
+			p.earlyNetwork()
+			p.do(StartServer{UID: p.st.ClusterUID, First: first})
+		}
 	}
 	if !f.K3s.Ready {
 		p.awaitK3s("waiting for the Kubernetes API of this machine to answer")
@@ -144,8 +153,14 @@ func (p *planner) worker() bool {
 		return false
 	}
 	if !f.K3s.Running || f.K3s.Stale {
-		p.earlyNetwork()
-		p.startWorker()
+		fit, ok := p.serversFit()
+		if !ok {
+			return false
+		}
+		if fit {
+			p.earlyNetwork()
+			p.startWorker()
+		}
 	}
 	if !f.K3s.Ready {
 		p.awaitK3s("waiting for k3s on this machine to join the cluster")

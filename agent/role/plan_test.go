@@ -46,6 +46,12 @@ func brief(a Action) string {
 			return "start server first"
 		}
 		return "start server"
+	case KeepDatastore:
+		return "keep " + minorOf(a.Of)
+	case RestoreDatastore:
+		return "restore"
+	case DropKept:
+		return "drop"
 	case ApplyNetwork:
 		return "network " + a.PodCIDR.String()
 	default:

@@ -153,14 +153,15 @@ func (r Rights) Name() string {
 // Claim is what a machine says of itself in its cluster. It proves nothing:
 // who acts on it compares it with what the agreement decided.
 type Claim struct {
-	Wanted  string // the configured role: "", master or worker
-	Role    string // the one that it has: "", server or worker
-	UID     string // of the cluster that it is in; "" for none
-	Epoch   uint64
-	Server  string // address:port of the Kubernetes API that runs there; "" for none
-	CA      string // hex SHA-256 of that API's authority
-	Waiting string // one line: what it waits for
-	Images  string // tag of what it can give to others; "" for nothing
+	Wanted     string // the configured role: "", master or worker
+	Role       string // the one that it has: "", server or worker
+	UID        string // of the cluster that it is in; "" for none
+	Epoch      uint64
+	Server     string // address:port of the Kubernetes API that runs there; "" for none
+	CA         string // hex SHA-256 of that API's authority
+	Kubernetes string // version of the kubelet there; "" while none runs
+	Waiting    string // one line: what it waits for
+	Images     string // tag of what it can give to others; "" for nothing
 	// Abstains: it votes for nothing at present, because it is not sure of its memory.
 	Abstains bool
 }
@@ -174,7 +175,8 @@ func (r Rights) Claim(cluster string) (c Claim, ok bool) {
 	c = Claim{
 		Wanted: r.notes[NoteRoleWanted], Role: r.notes[NoteRole], UID: r.notes[NoteClusterUID],
 		Server: r.notes[NoteServer], CA: r.notes[NoteCA], Waiting: r.notes[NoteWaiting], Images: r.notes[NoteImages],
-		Abstains: r.notes[NoteVotes] == VotesNo,
+		Kubernetes: r.notes[NoteKubernetes],
+		Abstains:   r.notes[NoteVotes] == VotesNo,
 	}
 	if e, err := strconv.ParseUint(r.notes[NoteEpoch], 10, 64); err == nil {
 		c.Epoch = e // words that make no sense say nothing

@@ -136,6 +136,14 @@ func (b *bootJudge) open() {
 	b.record.BootID = strings.TrimSpace(string(id))
 }
 
+// onTrial reports whether the boot of the machine below the root is counted and was not
+// found good yet. One that cannot be looked at may be.
+func onTrial(root string) bool {
+	counted, err := exists(filepath.Join(root, bootCounter))
+	good, err2 := exists(filepath.Join(root, bootGood))
+	return err != nil || counted && (err2 != nil || !good)
+}
+
 func exists(path string) (bool, error) {
 	_, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {

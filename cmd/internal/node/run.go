@@ -63,6 +63,7 @@ func (f *runFlags) options(env *cli.Env) (agent.Options, error) {
 		Containerd:    f.containerd,
 		LogFile:       f.logFile,
 		Files:         k3s.Files{Dir: f.dataDir},
+		Trial:         func() bool { return onTrial("/") },
 		Notify:        systemd.Notifier{},
 		Watchdog:      systemd.Watchdog,
 		Log:           log,
