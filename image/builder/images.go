@@ -81,6 +81,15 @@ func fetch(ctx context.Context, list []Baked, o BaseOptions) ([]fetched, error) 
 	return out, nil
 }
 
+// k3s is the image that machines run, with its digest where it is baked in.
+func (c Contents) k3s() string {
+	i := slices.IndexFunc(c.Images, func(f fetched) bool { return f.Name == K3s })
+	if i < 0 {
+		return K3s
+	}
+	return K3s + "@" + c.Images[i].Digest
+}
+
 // blobCache keeps blobs by their digest, like the blobs of a layout. It implements oci.Store.
 type blobCache string
 

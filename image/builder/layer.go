@@ -95,6 +95,7 @@ func writeEntry(tw *tar.Writer, e *entry) error {
 type describe struct {
 	title, version, revision string
 	flavour                  Flavour // of the OS image only
+	k3s                      string  // likewise: image that machines run, with its digest where it was resolved
 	created                  time.Time
 	arch                     string
 	config                   v1.Config
@@ -102,6 +103,9 @@ type describe struct {
 
 // FlavourLabel is the label of an OS image that says its flavour.
 const FlavourLabel = "io.kairos.flavour"
+
+// K3sLabel is the label of an OS image that says which k3s image machines run.
+const K3sLabel = "io.kairos.k3s"
 
 // labels follow the OCI image spec's pre-defined annotation keys.
 func (d describe) labels() map[string]string {
@@ -114,6 +118,9 @@ func (d describe) labels() map[string]string {
 	}
 	if d.flavour != "" {
 		l[FlavourLabel] = string(d.flavour)
+	}
+	if d.k3s != "" {
+		l[K3sLabel] = d.k3s
 	}
 	if d.revision != "" {
 		l["org.opencontainers.image.revision"] = d.revision

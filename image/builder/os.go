@@ -49,6 +49,7 @@ func OS(ctx context.Context, o OSOptions) (v1.Hash, error) {
 	if err != nil {
 		return v1.Hash{}, err
 	}
+	what.k3s = contents.k3s()
 	commands, bill, err := commandsLayer(contents, what)
 	if err != nil {
 		return v1.Hash{}, err

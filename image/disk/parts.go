@@ -87,7 +87,7 @@ const firstGeneration = 1
 // records is the ESP's note of what is in slot A.
 func (p parts) records() ([]byte, error) {
 	return slots.EncodeRecords(slots.Records{A: &slots.Record{
-		Digest: p.digest.String(), Version: p.config.Version, Created: p.config.Created, Flavour: p.config.Flavour,
+		Digest: p.digest.String(), Version: p.config.Version, Created: p.config.Created, Flavour: p.config.Flavour, K3s: p.config.K3s,
 		RootHash: p.config.RootHash, Generation: firstGeneration,
 	}})
 }

@@ -84,6 +84,7 @@ func describe(image v1.Image, o ReleaseOptions) (release.Config, time.Time, erro
 	c := release.Config{
 		Version: labels["org.opencontainers.image.version"], Arch: o.Arch,
 		Flavour: labels[builder.FlavourLabel], Revision: labels["org.opencontainers.image.revision"],
+		K3s:     labels[builder.K3sLabel],
 		Created: file.Created.UTC(),
 	}
 	if o.Version != "" {

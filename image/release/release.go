@@ -64,6 +64,7 @@ type Config struct {
 	Arch     string `json:"arch"`               // one of Arches
 	Flavour  string `json:"flavour"`            // "generic" or "cloud": which kernel
 	Revision string `json:"revision,omitempty"` // commit that it was built from
+	K3s      string `json:"k3s,omitempty"`      // image of the k3s that it starts where nothing else is configured
 	RootHash string `json:"root_hash"`          // of the dm-verity tree: 64 lower-case hexadecimal digits
 	// Created is the commit's time, as in the container image. Compared among
 	// releases only, and never with a machine's clock.
@@ -92,8 +93,9 @@ func (c Config) Validate() error {
 		{"version", c.Version, ".+~_-", 128},
 		{"flavour", c.Flavour, "-", 32},
 		{"revision", c.Revision, ".+~_-", 128},
+		{"k3s", c.K3s, ".+~_-/:@", 512},
 	} {
-		if t.value == "" && t.name != "revision" {
+		if t.value == "" && t.name != "revision" && t.name != "k3s" {
 			return invalid("it has no %s", t.name)
 		}
 		if len(t.value) > t.limit || strings.ContainsFunc(t.value, func(r rune) bool { return !plain(r, t.more) }) {

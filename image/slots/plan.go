@@ -126,7 +126,7 @@ func planWrite(f Facts, to View, w write) (Plan, error) {
 	}
 	generation := nextGeneration(f)
 	p := Plan{Slot: to, RootHash: w.rel.Config.RootHash, Records: f.Records.With(to.Slot, &Record{
-		Image: w.rel.Image, Digest: w.rel.Digest, Version: w.rel.Config.Version, Flavour: w.rel.Config.Flavour,
+		Image: w.rel.Image, Digest: w.rel.Digest, Version: w.rel.Config.Version, Flavour: w.rel.Config.Flavour, K3s: w.rel.Config.K3s,
 		RootHash: w.rel.Config.RootHash, Created: w.rel.Config.Created, Generation: generation, StagedAt: w.rel.At,
 	})}
 	file := FileName(generation, w.tries)

@@ -57,6 +57,7 @@ type Record struct {
 	Digest     string    `json:"digest"` // of the index that the reference meant
 	Version    string    `json:"version"`
 	Flavour    string    `json:"flavour,omitempty"`
+	K3s        string    `json:"k3s,omitempty"` // as the release says
 	RootHash   string    `json:"root_hash"`
 	Created    time.Time `json:"created,omitzero"` // of the release, as it says
 	Generation uint64    `json:"generation"`

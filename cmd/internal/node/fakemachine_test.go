@@ -99,12 +99,16 @@ func (s flashed) Fetch(_ context.Context, p slots.Part, write func(io.Reader) er
 
 // makeRelease writes a release into a layout: see TestScripts.
 func makeRelease(ts *testscript.TestScript, _ bool, args []string) {
-	if len(args) != 2 {
-		ts.Fatalf("usage: make-release layout version")
+	if len(args) != 2 && len(args) != 3 {
+		ts.Fatalf("usage: make-release layout version [k3s]")
 	}
 	dir := ts.MkAbs(args[0])
 	ts.Check(os.MkdirAll(dir, 0o755))
-	_, err := upgradetest.Layout(dir, args[1], upgradetest.New(slotstest.New(args[1], runtime.GOARCH)))
+	draft := upgradetest.New(slotstest.New(args[1], runtime.GOARCH))
+	if len(args) == 3 {
+		draft.Config["k3s"] = args[2]
+	}
+	_, err := upgradetest.Layout(dir, args[1], draft)
 	ts.Check(err)
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/cmd/internal/cli"
 	"github.com/kairos-io/kairos/image/slots"
 )
@@ -71,6 +72,11 @@ func (m *osMachine) unstage(ctx context.Context, f rollbackFlags) error {
 // rollback makes the other slot boot next, unless it does already, and reboots.
 func (m *osMachine) rollback(ctx context.Context, f rollbackFlags) error {
 	from, to := nameOf(m.status.Booted), nameOf(m.status.Other)
+	if r := m.status.Other.Record; r != nil && configuredK3s(f.root) == "" {
+		if err := dataSkew(f.root, agentapi.K3sOf(r.K3s, "")); err != nil {
+			return err
+		}
+	}
 	question := fmt.Sprintf("go back from %s to %s and reboot now?", from, to)
 	if f.noReboot {
 		question = fmt.Sprintf("boot %s next instead of %s?", to, from)

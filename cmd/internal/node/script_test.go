@@ -57,7 +57,7 @@ func talker(env *cli.Env) *cobra.Command {
 //	                            answers (a path with _ for /, such as GET_api_v1_agent),
 //	                            and what is asked is appended to DIR/asked
 //	fake-machine DIR VERSION    makes DIR the root of a machine that was flashed
-//	make-release LAYOUT VERSION writes a release into an OCI layout
+//	make-release LAYOUT VERSION [K3S] writes a release into an OCI layout
 //	sign-release LAYOUT VERSION FILE   signs it; the public key goes into FILE
 //	serve-layout LAYOUT         serves it as a registry and sets $REGISTRY to its host
 //	take-port                   listens on a loopback port and sets $PORT to it

@@ -26,6 +26,7 @@ type osSlot struct {
 	Slot       string     `json:"slot"`
 	State      string     `json:"state"` // booted, staged, rollback, failed or empty
 	Version    string     `json:"version,omitempty"`
+	Kubernetes string     `json:"kubernetes,omitempty"` // that it starts where nothing else is configured
 	Flavour    string     `json:"flavour,omitempty"`
 	Digest     string     `json:"digest,omitempty"`
 	Image      string     `json:"image,omitempty"`
@@ -65,6 +66,7 @@ func osSlotOf(v slots.View, log assess.Log) osSlot {
 	}
 	if r := v.Record; r != nil {
 		s.Version, s.Flavour, s.Digest, s.Image = r.Version, r.Flavour, r.Digest, r.Image
+		s.Kubernetes = agentapi.K3sOf(r.K3s, "").Kubernetes
 		if !r.StagedAt.IsZero() {
 			s.StagedAt = &r.StagedAt
 		}
@@ -85,7 +87,7 @@ func osSlotOf(v slots.View, log assess.Log) osSlot {
 
 func writeOSTable(env *cli.Env, r osReport, wide bool) {
 	w := tabwriter.NewWriter(env.Result(), 0, 0, 3, ' ', 0)
-	head := []string{"SLOT", "STATE", "VERSION", "DIGEST", "TRIES"}
+	head := []string{"SLOT", "STATE", "VERSION", "KUBERNETES", "DIGEST", "TRIES"}
 	if wide {
 		head = append(head, "FLAVOUR", "IMAGE", "STAGED", "GENERATION", "ROOT HASH")
 	}
@@ -96,9 +98,9 @@ func writeOSTable(env *cli.Env, r osReport, wide bool) {
 		if !wide {
 			digest = digest[:min(len(digest), len("sha256:")+12)]
 		}
-		cells := []string{s.Slot, s.State, cli.OrDash(s.Version), cli.OrDash(digest), "-"}
+		cells := []string{s.Slot, s.State, cli.OrDash(s.Version), cli.OrDash(s.Kubernetes), cli.OrDash(digest), "-"}
 		if s.Trial {
-			cells[4] = strconv.Itoa(s.TriesLeft)
+			cells[5] = strconv.Itoa(s.TriesLeft)
 		}
 		if wide {
 			staged, generation := "-", "-"

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	agentapi "github.com/kairos-io/kairos/agent/api"
 	"github.com/kairos-io/kairos/agent/config"
 	"github.com/kairos-io/kairos/agent/oci"
 	"github.com/kairos-io/kairos/cmd/internal/cli"
@@ -79,6 +80,7 @@ type upgrader struct {
 	f   upgradeFlags
 	m   *osMachine
 	cfg config.OS // zero where the configuration cannot be used
+	k3s string    // k3s.image; likewise
 }
 
 func (u *upgrader) run(ctx context.Context) error {
@@ -152,7 +154,7 @@ func (u *upgrader) trust() (key config.PublicKey, err error) {
 	c, err := ownConfig(u.f.root, u.f.config)
 	switch {
 	case err == nil:
-		u.cfg = c.OS
+		u.cfg, u.k3s = c.OS, c.K3s.Image
 	case key.IsZero():
 		u.env.Say("not upgrading: the configuration cannot be used, and may ask for signed releases")
 		return key, cli.WithHint(configError(err), "mend it: `kairos-agent config --check FILE` says what is wrong; or name the key with --verify-key FILE")
@@ -201,8 +203,15 @@ func (u *upgrader) take(ctx context.Context, offer *upgrade.Offer) error {
 		st.Booted.Record = &slots.Record{Version: cli.RunningVersion()}
 	}
 	news, named := offer.NewsOf(st), fmt.Sprintf("%s (%s)", offer.Config.Version, offer.Digest)
+	unfit := u.skew(ctx, offer.Config.K3s)
+	if k := agentapi.K3sOf(offer.Config.K3s, "").Kubernetes; k != "" {
+		named += " with Kubernetes " + k
+	}
 	if u.f.check {
 		u.report(news, named)
+		if news == upgrade.New && unfit != nil {
+			u.env.Say("it cannot be put on this machine yet: %v", unfit)
+		}
 		return nil
 	}
 	if news != upgrade.Current && news != upgrade.Waiting && !u.f.downgrade && offer.OlderThanRuns(st) {
@@ -221,6 +230,9 @@ func (u *upgrader) take(ctx context.Context, offer *upgrade.Offer) error {
 		}
 		fallthrough
 	default:
+		if unfit != nil {
+			return unfit
+		}
 		if err := u.write(ctx, offer); err != nil {
 			return err
 		}
