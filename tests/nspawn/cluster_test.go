@@ -40,6 +40,7 @@ func TestCluster(t *testing.T) {
 	part("an older containerd, and back", (*rig).testOlderContainerd)
 	part("a bridge from a fifth place", (*rig).testBridge)
 	part("servers are upgraded one after the other", (*rig).testUpgradeLock)
+	part("the next minor version of Kubernetes, and back", (*rig).testMinorVersion)
 	part("a machine leaves and comes back", (*rig).testLeave)
 	part("a boot check that cannot start", (*rig).testBadBoot)
 	part("a bridge in a container of Docker", (*rig).testDocker)

@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
@@ -26,11 +28,25 @@ func (b Built) SeedFS(ctx context.Context, root string, log io.Writer) (string, 
 	return rootFS(ctx, root, "seed", flags...)
 }
 
+// NextK3s is the name under which machines find the next minor version of Kubernetes. It is
+// the very same k3s: what matters is what a name says.
+func NextK3s() string {
+	repository, tag, _ := strings.Cut(k3s.DefaultImage, ":v1.")
+	minor, err := strconv.Atoi(strings.SplitN(tag, ".", 2)[0])
+	if err != nil {
+		panic("cluster: the default image has a tag like v1.35.8-k3s1: " + k3s.DefaultImage)
+	}
+	return fmt.Sprintf("%s:v1.%d.0-k3s1", repository, minor+1)
+}
+
 // SeedFlags are the flags of `image os` for an image that carries k3s, under the
 // name that machines look for when nothing else is configured, and the images of
 // pods.
 func SeedFlags(root string, images k3simage.Images) ([]string, error) {
-	flags := []string{"--with-images", k3s.DefaultImage + "=oci:" + images.Layout}
+	var flags []string
+	for _, name := range []string{k3s.DefaultImage, NextK3s()} {
+		flags = append(flags, "--with-images", name+"=oci:"+images.Layout)
+	}
 	for i, name := range []string{k3simage.PauseName, k3simage.EchoName} { // in the order of the archives
 		dir := filepath.Join(root, "build", "pod-layouts", fmt.Sprint(i))
 		if err := toLayout(images.Archives[i], dir); err != nil {
