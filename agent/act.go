@@ -352,7 +352,7 @@ func (a *agent) spec(ctx context.Context, r k3s.Role, uid string) (k3s.Spec, err
 	}
 	flags := k3s.Flags{
 		Role: r, NodeName: w.status.Name, Address: w.address(), DNSName: w.status.Name + ".kairos.internal",
-		Socket: a.opt.Containerd, Files: a.opt.Files, Extra: a.cfg.K3s.Args,
+		Socket: a.opt.Containerd, Files: a.opt.Files, Resolv: k3s.ResolvConf(), Extra: a.cfg.K3s.Args,
 	}
 	ca := ""
 	if r == k3s.Agent {

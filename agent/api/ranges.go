@@ -8,3 +8,7 @@ var (
 	PodRange     = netip.MustParsePrefix("10.42.0.0/16")
 	ServiceRange = netip.MustParsePrefix("10.43.0.0/16")
 )
+
+// Resolver is where pods find the machine's resolver, in the OS image: an address of the
+// loopback interface, the same on every machine and none that it has for others.
+var Resolver = netip.MustParseAddr("169.254.53.53")

@@ -10,7 +10,7 @@ import (
 // testFlags is a node's command line; the user's part serves both roles.
 func testFlags(r Role) Flags {
 	return Flags{Role: r, NodeName: "n1-abcdef", Address: netip.MustParseAddr("10.77.1.2"), DNSName: "n1-abcdef.kairos.internal",
-		Server: netip.MustParseAddr("10.77.0.9"), Socket: "/run/containerd/containerd.sock", Files: Files{Dir: "/d"},
+		Server: netip.MustParseAddr("10.77.0.9"), Socket: "/run/containerd/containerd.sock", Resolv: "/run/kairos/resolv.conf", Files: Files{Dir: "/d"},
 		Extra: []string{"--disable=traefik", "--disable", "servicelb", "--kubelet-arg", "max-pods=50", "--node-label=a=b", "--debug"}}
 }
 
@@ -27,6 +27,7 @@ func TestArgs(t *testing.T) {
 --container-runtime-endpoint=/run/containerd/containerd.sock
 --kubelet-arg=address=10.77.1.2
 --kube-proxy-arg=healthz-bind-address=10.77.1.2
+--resolv-conf=/run/kairos/resolv.conf
 --bind-address=10.77.1.2
 --advertise-address=10.77.1.2
 --https-listen-port=6443
@@ -52,6 +53,7 @@ max-pods=50
 --container-runtime-endpoint=/run/containerd/containerd.sock
 --kubelet-arg=address=10.77.1.2
 --kube-proxy-arg=healthz-bind-address=10.77.1.2
+--resolv-conf=/run/kairos/resolv.conf
 --server=https://10.77.0.9:6443
 --token-file=/d/kairos/join-token
 --kubelet-arg

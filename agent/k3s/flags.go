@@ -2,6 +2,7 @@ package k3s
 
 import (
 	"net/netip"
+	"os"
 	"strconv"
 
 	"github.com/kairos-io/kairos/agent/api"
@@ -24,8 +25,21 @@ type Flags struct {
 	DNSName  string     // this node's name in the mesh, may be empty
 	Server   netip.Addr // Agent: overlay address of a server
 	Socket   string     // containerd's socket, used as CRI
+	Resolv   string     // resolv.conf of pods that want the machine's; "": k3s looks for one
 	Files    Files
 	Extra    []string // the user's, after ours; a worker gets those that it understands
+}
+
+// resolvConf is what the OS image has for pods. k3s itself looks for one once, when it
+// starts, and where there is no name server yet it takes a stranger's for good.
+const resolvConf = "/run/kairos/resolv.conf"
+
+// ResolvConf returns Flags.Resolv for this machine: "" where it does not run the OS image.
+func ResolvConf() string {
+	if _, err := os.Stat(resolvConf); err != nil {
+		return ""
+	}
+	return resolvConf
 }
 
 // Args returns k3s' arguments, without the program.
@@ -43,6 +57,9 @@ func (f Flags) Args() []string {
 		"--container-runtime-endpoint=" + f.Socket,
 		"--kubelet-arg=address=" + f.Address.String(),
 		"--kube-proxy-arg=healthz-bind-address=" + f.Address.String(),
+	}
+	if f.Resolv != "" {
+		args = append(args, "--resolv-conf="+f.Resolv)
 	}
 	if f.Role == Server {
 		args = append(args, f.serverArgs()...)

@@ -126,7 +126,7 @@ func TestConflist(t *testing.T) {
 func TestRuleset(t *testing.T) {
 	r := Ruleset(testConfig())
 	for _, want := range []string{
-		`oifname != "cni0" ip saddr 10.42.3.0/24 ip daddr != { 10.42.0.0/16, 10.43.0.0/16, 10.77.0.0/16 } masquerade`,
+		`oifname != "cni0" ip saddr 10.42.3.0/24 ip daddr != { 10.42.0.0/16, 10.43.0.0/16, 169.254.53.53, 10.77.0.0/16 } masquerade`,
 		`oifname "kairos0" ip saddr != { 10.77.1.2, 10.42.3.0/24 } snat to 10.77.1.2`,
 	} {
 		if !strings.Contains(r, want) {

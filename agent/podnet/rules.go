@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"os/exec"
 	"strings"
+
+	"github.com/kairos-io/kairos/agent/api"
 )
 
 // Ruleset returns an nft script that replaces the table "ip kairos" in one
@@ -18,7 +20,7 @@ import (
 // translated (NodePort, LoadBalancer) was published on purpose and passes.
 func Ruleset(c Config) string {
 	v4 := overlay4(c.Overlay)
-	inside := strings.Join(append([]string{c.Pods.String(), c.Services.String()}, v4...), ", ")
+	inside := strings.Join(append([]string{c.Pods.String(), c.Services.String(), api.Resolver.String()}, v4...), ", ")
 	r := strings.NewReplacer(
 		"$IFACE", `"`+c.Interface+`"`, "$BRIDGE", `"`+Bridge+`"`,
 		"$INSIDE", inside, "$PODCIDR", c.PodCIDR.String(), "$ADDRESS", c.Address.String())

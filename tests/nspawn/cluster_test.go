@@ -30,6 +30,7 @@ func TestCluster(t *testing.T) {
 	part("units are healthy", (*rig).testUnits)
 	part("boots are found good", (*rig).testBootCheck)
 	part("pods reach each other", (*rig).testPods)
+	part("pods know the names that the machine knows", (*rig).testNames)
 	part("volumes are the machine's own paths", (*rig).testVolumes)
 	part("workers give out no kubeconfig", (*rig).testWorkerKubeconfig)
 	part("a killed agent leaves everything running", (*rig).testKillAgent)

@@ -10,7 +10,6 @@ import (
 	"github.com/kairos-io/kairos/agent/k3s"
 	"github.com/kairos-io/kairos/agent/store"
 	"github.com/kairos-io/kairos/cmd/internal/cli"
-	"github.com/kairos-io/kairos/overlay/api"
 )
 
 // What another k3s may do on this machine, asked before anything is fetched or booted:
@@ -60,7 +59,8 @@ func (n *localNode) serverSkew(next agentapi.K3s) error {
 		if !n.isServer(o) {
 			continue
 		}
-		runs := agentapi.K3s{Kubernetes: o.Annotations[api.NoteKubernetes]}
+		claim, _ := o.Rights().Claim(n.agent.Cluster.NetworkID)
+		runs := agentapi.K3s{Kubernetes: claim.Kubernetes}
 		if step := runs.To(next); step == agentapi.StepUp || step == agentapi.StepFar {
 			return cli.WithHint(fmt.Errorf("it brings %s, and server %s runs %s: servers come first", next, agentapi.Printable(o.Name), agentapi.Printable(runs.String())),
 				"upgrade %s, and then this machine", agentapi.Printable(o.Name))

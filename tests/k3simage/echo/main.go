@@ -5,6 +5,7 @@
 //	echo                serve on :8080, one log line per request
 //	echo get URL        print the body of URL
 //	echo post URL SIZE  send SIZE bytes, print the answer (their SHA-256)
+//	echo lookup NAME    print the addresses of a name, by the pod's resolv.conf
 //	echo read FILE      print a file
 //	echo write FILE TEXT
 package main
@@ -15,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -41,6 +43,10 @@ func run(args []string) error {
 			return fmt.Errorf("read SIZE: %w", err)
 		}
 		return show(client().Post(args[1], "application/octet-stream", strings.NewReader(strings.Repeat("kairos..", int(size/8)))))
+	case len(args) == 2 && args[0] == "lookup":
+		addrs, err := net.LookupHost(args[1])
+		fmt.Println(strings.Join(addrs, " "))
+		return err
 	case len(args) == 2 && args[0] == "read":
 		text, err := os.ReadFile(args[1])
 		if err != nil {
@@ -51,7 +57,7 @@ func run(args []string) error {
 	case len(args) == 3 && args[0] == "write":
 		return os.WriteFile(args[1], []byte(args[2]), 0o644)
 	default:
-		return errors.New("usage: echo [get URL | post URL SIZE | read FILE | write FILE TEXT]")
+		return errors.New("usage: echo [get URL | post URL SIZE | lookup NAME | read FILE | write FILE TEXT]")
 	}
 }
 
