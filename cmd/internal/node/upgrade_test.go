@@ -119,7 +119,7 @@ func TestOneUpgradeAtATime(t *testing.T) {
 // What a slot's line says, and why a system failed.
 func TestOSSlot(t *testing.T) {
 	at := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
-	record := &slots.Record{Image: "r.example/os:v2", Digest: "sha256:" + strings.Repeat("ab", 32), Version: "v2", Flavour: "cloud", RootHash: "ff", Generation: 2, StagedAt: at}
+	record := &slots.Record{Image: "r.example/os:v2", Digest: "sha256:" + strings.Repeat("ab", 32), Version: "v2", K3s: "rancher/k3s:v1.36.0-k3s1", Flavour: "cloud", RootHash: "ff", Generation: 2, StagedAt: at}
 	log := func(verdict assess.Verdict, reason string) assess.Log {
 		return assess.Log{}.With(assess.Record{RootHash: "ff", Verdict: verdict, Reason: reason})
 	}
@@ -154,7 +154,7 @@ func TestOSSlot(t *testing.T) {
 	env := &cli.Env{Stdout: &out}
 	r := osReport{osSlotOf(booted, assess.Log{}), osSlotOf(staged, assess.Log{})}
 	writeOSTable(env, r, true)
-	for _, want := range []string{"b      staged   v2        sha256:" + strings.Repeat("ab", 32) + "   2       cloud     r.example/os:v2   2026-11-26   2            ff"} {
+	for _, want := range []string{"b      staged   v2        v1.36.0+k3s1   sha256:" + strings.Repeat("ab", 32) + "   2       cloud     r.example/os:v2   2026-11-26   2            ff"} {
 		if !strings.Contains(env.Result().String(), want) {
 			t.Errorf("the wide table lacks %q:\n%s", want, env.Result())
 		}
@@ -163,7 +163,7 @@ func TestOSSlot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := `{"slot":"b","state":"staged","version":"v2","flavour":"cloud","digest":"sha256:` + strings.Repeat("ab", 32) +
+	if want := `{"slot":"b","state":"staged","version":"v2","kubernetes":"v1.36.0+k3s1","flavour":"cloud","digest":"sha256:` + strings.Repeat("ab", 32) +
 		`","image":"r.example/os:v2","root_hash":"ff","generation":2,"trial":true,"tries_left":2,"staged_at":"2026-11-26T12:00:00Z"}`; string(raw) != want {
 		t.Errorf("got  %s\nwant %s", raw, want)
 	}
