@@ -108,9 +108,16 @@ func runOS(ctx context.Context, args []string) error {
 		images = append(images, image)
 		return err
 	})
+	addons := fs.Bool("with-k3s-addons", false, "carry all that a cluster without a registry needs: k3s, the sandbox image of pods, and the images of k3s' add-ons")
 	given := sourceFlags(fs)
 	if err := parse(fs, args, "out"); err != nil {
 		return err
+	}
+	if *addons {
+		var err error
+		if images, err = builder.WithAddons(images); err != nil {
+			return err
+		}
 	}
 	source, err := source(ctx, *given)
 	if err != nil {

@@ -53,6 +53,22 @@ func ParseBaked(s string) (Baked, error) {
 	return b, nil
 }
 
+// WithAddons adds what a cluster without a registry needs to be one: k3s, the sandbox of
+// pods and the add-ons of that k3s. What list has under the same name already stays.
+func WithAddons(list []Baked) ([]Baked, error) {
+	out := slices.Clone(list)
+	for _, ref := range slices.Concat([]string{K3s, Pause}, k3sAddons) {
+		b, err := ParseBaked(ref)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.ContainsFunc(list, func(have Baked) bool { return have.Name == b.Name }) {
+			out = append(out, b)
+		}
+	}
+	return out, nil
+}
+
 // bakedDir is where machines look for images, as it is called in a tar.
 var bakedDir = strings.TrimPrefix(oci.DefaultBaked, "/")
 

@@ -265,3 +265,36 @@ func TestBakedImagesFromTheCache(t *testing.T) {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
+
+// All that a cluster without a registry needs, and what was named for it counts.
+func TestWithAddons(t *testing.T) {
+	own, err := ParseBaked(K3s + "=oci:/mine")
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := WithAddons([]Baked{own})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(list) != 2+len(k3sAddons) || list[0] != own || list[1].Name != Pause {
+		t.Errorf("got %v", list)
+	}
+}
+
+// A k3s that is baked in is named by its digest, by which machines ask for nothing else.
+func TestImageSaysWhichK3s(t *testing.T) {
+	for _, tc := range []struct {
+		name, baked, want string
+	}{
+		{"none is baked in", "docker.io/library/x:v1", K3s},
+		{"the one that machines run", K3s, K3s + "@sha256:aa"},
+	} {
+		c := Contents{Images: []fetched{{Baked{Name: tc.baked}, oci.Image{Blob: oci.Blob{Digest: "sha256:aa"}}}}}
+		if got := c.k3s(); got != tc.want {
+			t.Errorf("%s: %s, want %s", tc.name, got, tc.want)
+		}
+	}
+	if got := (describe{k3s: K3s}).labels()[K3sLabel]; got != K3s {
+		t.Errorf("the label is %q", got)
+	}
+}

@@ -22,6 +22,20 @@ const (
 	Pause = "registry.k8s.io/pause:3.10"
 )
 
+// k3sAddons are the images of what K3s deploys when nothing of it is disabled: the
+// cluster's DNS, metrics, local volumes, load balancers and the ingress. They are those of
+// that very release, so they change with K3s: its k3s-images.txt, without its pause image,
+// which is containerd's own business here.
+var k3sAddons = []string{
+	"docker.io/rancher/klipper-helm:v0.13.3-build20260727",
+	"docker.io/rancher/klipper-lb:v0.4.17",
+	"docker.io/rancher/local-path-provisioner:v0.0.37",
+	"docker.io/rancher/mirrored-coredns-coredns:1.14.6",
+	"docker.io/rancher/mirrored-library-busybox:1.37.0",
+	"docker.io/rancher/mirrored-library-traefik:3.7.8",
+	"docker.io/rancher/mirrored-metrics-server:v0.9.0",
+}
+
 // baseEpoch is the release day of Debian 13. No file of the base layer is
 // younger: what the installation itself writes carries this time.
 var baseEpoch = time.Date(2025, time.August, 9, 0, 0, 0, 0, time.UTC)
