@@ -8,11 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -43,27 +41,60 @@ const (
 const (
 	suite = builder.Suite
 	// layoutVersion changes when the way the image is put together does.
-	layoutVersion = "1"
+	layoutVersion = "2"
 )
 
 // basePackages is what kube-proxy and kubelet call at run time.
-var basePackages = []string{
-	"base-files", "dash", "coreutils", "findutils", "grep", "sed", "mawk", "procps", "util-linux", "mount", "kmod",
-	"iproute2", "iptables", "ipset", "conntrack", "ethtool", "socat",
+var basePackages = []string{"busybox-static", "iptables", "ipset", "conntrack", "ethtool", "socat"}
+
+// The image is laid out like rancher/k3s: from scratch, with a static busybox, the packet
+// filter's programs in /bin/aux alone and behind a script that chooses between the old and
+// the new ones, a /var/run of its own and nothing that tells a distribution. What differs:
+// those programs are Debian's, which want their libraries.
+
+// places is where files of the packages go: a path, or all below a directory.
+var places = []struct{ from, to string }{
+	{"usr/bin/busybox", "bin/busybox"},
+	{"usr/sbin/xtables-legacy-multi", "bin/aux/xtables-legacy-multi"},
+	{"usr/sbin/xtables-nft-multi", "bin/aux/xtables-nft-multi"},
+	{"usr/sbin/ipset", "bin/ipset"},
+	{"usr/sbin/conntrack", "bin/conntrack"},
+	{"usr/sbin/ethtool", "bin/ethtool"},
+	{"usr/bin/socat", "bin/socat"},
+	{"usr/lib64/", "usr/lib64/"},
+	{"usr/lib/", "usr/lib/"},
 }
 
-// links is what the k3s image has beside the packages and k3s itself. The
-// packages are unpacked without their scripts, so the links that Debian's
-// alternatives would set are set here.
-var links = map[string]string{
-	"usr/bin/kubectl": "k3s", "usr/bin/crictl": "k3s", "usr/bin/ctr": "k3s",
-	"usr/bin/awk":                "mawk",
-	"usr/sbin/iptables":          "iptables-nft",
-	"usr/sbin/iptables-save":     "iptables-nft-save",
-	"usr/sbin/iptables-restore":  "iptables-nft-restore",
-	"usr/sbin/ip6tables":         "ip6tables-nft",
-	"usr/sbin/ip6tables-save":    "ip6tables-nft-save",
-	"usr/sbin/ip6tables-restore": "ip6tables-nft-restore",
+// applets are busybox's.
+var applets = strings.Fields("[ awk basename cat chmod cp cut date dirname echo env expr false find grep head hostname id ip kill ln ls lsmod mkdir mknod " +
+	"modprobe mount mv nsenter pidof ps readlink rm rmdir sed sh sleep sort stat sysctl tail tar test touch tr true umount uname uniq wc which xargs")
+
+// detect stands for the script that chooses the packet filter's kind by the rules that
+// there are, and takes the old one where there are none: unless it is told.
+const detect = `#!/bin/sh
+exec /bin/aux/xtables-${IPTABLES_MODE:-legacy}-multi "${0##*/}" "$@"
+`
+
+// ownFiles is what the image has beside the packages and k3s itself.
+func ownFiles() []tarFile {
+	files := []tarFile{
+		{name: "var/run/", dir: true}, {name: "tmp/", dir: true}, {name: "etc/", dir: true},
+		{name: "etc/nsswitch.conf", body: []byte("hosts: files dns\n")},
+		{name: "bin/aux/iptables-detect.sh", body: []byte(detect)},
+		{name: "lib", link: "usr/lib"}, {name: "lib64", link: "usr/lib64"},
+	}
+	for _, name := range []string{"kubectl", "crictl", "ctr"} {
+		files = append(files, tarFile{name: "bin/" + name, link: "k3s"})
+	}
+	for _, name := range applets {
+		files = append(files, tarFile{name: "bin/" + name, link: "busybox"})
+	}
+	for _, family := range []string{"iptables", "ip6tables"} {
+		for _, what := range []string{"", "-save", "-restore"} {
+			files = append(files, tarFile{name: "bin/aux/" + family + what, link: "iptables-detect.sh"})
+		}
+	}
+	return files
 }
 
 // Build makes whatever is not made yet and returns where it all is. Progress
@@ -77,7 +108,7 @@ func Build(ctx context.Context, root string, log io.Writer) (Images, error) {
 	if err != nil {
 		return Images{}, err
 	}
-	key, err := hashOf(nil, filepath.Base(binary), suite, strings.Join(basePackages, " "), fmt.Sprint(links), layoutVersion)
+	key, err := hashOf(nil, filepath.Base(binary), suite, strings.Join(basePackages, " "), fmt.Sprint(places, ownFiles()), layoutVersion)
 	if err != nil {
 		return Images{}, err
 	}
@@ -116,10 +147,16 @@ func pack(ctx context.Context, binary, dir string) error {
 	if err != nil {
 		return err
 	}
+	tools := filepath.Join(tmp, "tools.tar")
+	if err := rearrange(base, tools); err != nil {
+		return err
+	}
 	img, err := assemble(v1.Config{
 		Entrypoint: []string{"/bin/k3s"},
-		Env:        []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
-	}, func() (io.ReadCloser, error) { return os.Open(base) }, top)
+		Cmd:        []string{"agent"},
+		Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/bin/aux",
+			"CRI_CONFIG_FILE=/var/lib/rancher/k3s/agent/etc/crictl.yaml"},
+	}, func() (io.ReadCloser, error) { return os.Open(tools) }, top)
 	if err != nil {
 		return err
 	}
@@ -164,23 +201,77 @@ func assemble(config v1.Config, layers ...tarball.Opener) (v1.Image, error) {
 	return img, nil
 }
 
-// programLayer is k3s and the links, as a tar.
+// rearrange writes a tar with the files of another that have a place in the image.
+func rearrange(from, to string) (err error) {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	r, w := tar.NewReader(in), tar.NewWriter(out)
+	left := len(places)
+	for {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		name, once := placeOf(strings.TrimPrefix(h.Name, "./"))
+		if name == "" {
+			continue
+		}
+		if once {
+			left--
+		}
+		h.Name, h.Linkname = name, strings.TrimPrefix(h.Linkname, "./")
+		if err := w.WriteHeader(h); err != nil {
+			return err
+		}
+		if _, err := io.Copy(w, r); err != nil {
+			return err
+		}
+	}
+	if left != 2 { // the directories
+		return fmt.Errorf("%d files of %v are in no package", left-2, places)
+	}
+	return w.Close()
+}
+
+// placeOf is where a file of the packages goes in the image, "" for nowhere; once says
+// that it is one that is named.
+func placeOf(name string) (place string, once bool) {
+	for _, p := range places {
+		if name == p.from {
+			return p.to, !strings.HasSuffix(p.from, "/")
+		}
+		if rest, below := strings.CutPrefix(name, p.from); below && strings.HasSuffix(p.from, "/") {
+			return p.to + rest, false
+		}
+	}
+	return "", false
+}
+
+// programLayer is k3s and what else is ours, as a tar.
 func programLayer(binary string) (tarball.Opener, error) {
 	program, err := os.ReadFile(binary)
 	if err != nil {
 		return nil, err
 	}
-	files := []tarFile{{name: "usr/bin/k3s", body: program}}
-	for _, name := range slices.Sorted(maps.Keys(links)) {
-		files = append(files, tarFile{name: name, link: links[name]})
-	}
-	return tarOf(files)
+	return tarOf(append(ownFiles(), tarFile{name: "bin/k3s", body: program}))
 }
 
 type tarFile struct {
 	name string
 	body []byte
 	link string
+	dir  bool
 }
 
 func tarOf(files []tarFile) (tarball.Opener, error) {
@@ -188,8 +279,11 @@ func tarOf(files []tarFile) (tarball.Opener, error) {
 	w := tar.NewWriter(&buf)
 	for _, f := range files {
 		h := &tar.Header{Name: f.name, Mode: 0o755, Size: int64(len(f.body)), Typeflag: tar.TypeReg}
-		if f.link != "" {
-			h = &tar.Header{Name: f.name, Mode: 0o777, Linkname: f.link, Typeflag: tar.TypeSymlink}
+		switch {
+		case f.dir:
+			h.Typeflag = tar.TypeDir
+		case f.link != "":
+			h.Mode, h.Linkname, h.Typeflag = 0o777, f.link, tar.TypeSymlink
 		}
 		if err := w.WriteHeader(h); err != nil {
 			return nil, err

@@ -30,6 +30,7 @@ func TestCluster(t *testing.T) {
 	part("units are healthy", (*rig).testUnits)
 	part("boots are found good", (*rig).testBootCheck)
 	part("pods reach each other", (*rig).testPods)
+	part("there is one packet filter", (*rig).testPacketFilter)
 	part("pods know the names that the machine knows", (*rig).testNames)
 	part("volumes are the machine's own paths", (*rig).testVolumes)
 	part("workers give out no kubeconfig", (*rig).testWorkerKubeconfig)
@@ -126,6 +127,22 @@ func (r *rig) testPods() {
 	ip := r.kubectl("get", "service", "echo", "-o", "jsonpath={.spec.clusterIP}")
 	if got := r.kubectl("exec", "two", "--", "/echo", "get", "http://"+ip+"/"); !strings.Contains(got, "host=") {
 		r.Errorf("over the service: %q", got)
+	}
+}
+
+// testPacketFilter: services are in the kernel's newer packet filter, where the agent's own
+// rules are, and nothing is in the older one.
+func (r *rig) testPacketFilter() {
+	for _, m := range r.Lab.Machines() {
+		if rules := r.exec(m.Name(), "nft", "list", "tables"); !strings.Contains(rules, "table ip nat") || !strings.Contains(rules, "table ip kairos") {
+			r.Errorf("%s has the tables\n%s", m.Name(), rules)
+		}
+		if rules := r.exec(m.Name(), "nft", "list", "table", "ip", "nat"); !strings.Contains(rules, "chain KUBE-SERVICES") {
+			r.Errorf("%s has no services:\n%s", m.Name(), rules)
+		}
+		if rules := r.exec(m.Name(), "sh", "-c", "iptables-legacy-save; ip6tables-legacy-save"); strings.TrimSpace(rules) != "" {
+			r.Errorf("%s has rules in the older packet filter:\n%s", m.Name(), rules)
+		}
 	}
 }
 
