@@ -32,6 +32,7 @@ func TestCluster(t *testing.T) {
 	part("pods reach each other", (*rig).testPods)
 	part("there is one packet filter", (*rig).testPacketFilter)
 	part("pods know the names that the machine knows", (*rig).testNames)
+	part("whatever a cluster carries", (*rig).testTraffic)
 	part("volumes are the machine's own paths", (*rig).testVolumes)
 	part("workers give out no kubeconfig", (*rig).testWorkerKubeconfig)
 	part("a killed agent leaves everything running", (*rig).testKillAgent)
