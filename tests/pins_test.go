@@ -6,6 +6,7 @@ import (
 	"go/token"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -72,6 +73,16 @@ func TestPinsAgree(t *testing.T) {
 	if k3s.DefaultImage != builder.K3s {
 		t.Errorf("the agent starts %s, the images are made for %s", k3s.DefaultImage, builder.K3s)
 	}
+	addons, err := builder.WithAddons(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, name := range map[string]string{"github.com/coredns/coredns": "mirrored-coredns-coredns:", "sigs.k8s.io/metrics-server": "mirrored-metrics-server:v"} {
+		want := "docker.io/rancher/" + name + strings.TrimPrefix(versionIn("addons/go.mod", path), "v")
+		if !slices.ContainsFunc(addons, func(b builder.Baked) bool { return b.Name == want }) {
+			t.Errorf("the tests run %s, and that is none of k3s' add-ons: %v", want, addons)
+		}
+	}
 	raw, err := os.ReadFile("../go.mod")
 	if err != nil {
 		t.Fatal(err)
@@ -100,12 +111,11 @@ var lines = []struct {
 	ends               time.Time
 }{
 	{"k3s", builder.K3s[strings.LastIndexByte(builder.K3s, ':')+1:], "v1.35.", time.Date(2027, time.February, 28, 0, 0, 0, 0, time.UTC)},
-	{"containerd", containerdVersion(), "v2.3.", time.Date(2028, time.April, 30, 0, 0, 0, 0, time.UTC)},
+	{"containerd", versionIn("../image/builder/containerd/go.mod", "github.com/containerd/containerd/v2"), "v2.3.", time.Date(2028, time.April, 30, 0, 0, 0, 0, time.UTC)},
 }
 
-// containerdVersion is what the module beside the builder asks for.
-func containerdVersion() string {
-	const file = "../image/builder/containerd/go.mod"
+// versionIn is which version of a module another one asks for.
+func versionIn(file, path string) string {
 	raw, err := os.ReadFile(file)
 	if err != nil {
 		return err.Error()
@@ -115,7 +125,7 @@ func containerdVersion() string {
 		return err.Error()
 	}
 	for _, r := range mod.Require {
-		if r.Mod.Path == "github.com/containerd/containerd/v2" {
+		if r.Mod.Path == path {
 			return r.Mod.Version
 		}
 	}

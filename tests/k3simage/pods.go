@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -36,23 +37,7 @@ func podArchives(ctx context.Context, root string) ([]string, error) {
 }
 
 func podArchive(ctx context.Context, root, path string, tag name.Tag) (string, error) {
-	program := filepath.Base(path)
-	_, err := run.Do(ctx, run.Cmd{
-		Args: []string{"go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, "./tests/k3simage/" + program},
-		Dir:  root, Env: []string{"CGO_ENABLED=0"},
-	})
-	if err != nil {
-		return "", err
-	}
-	body, err := os.ReadFile(path)
-	if err != nil {
-		return "", err
-	}
-	layer, err := tarOf([]tarFile{{name: program, body: body}})
-	if err != nil {
-		return "", err
-	}
-	img, err := assemble(v1.Config{Entrypoint: []string{"/" + program}}, layer)
+	img, err := programImage(ctx, run.Cmd{Dir: root, Env: []string{"CGO_ENABLED=0"}}, "./tests/k3simage/"+filepath.Base(path), path)
 	if err != nil {
 		return "", err
 	}
@@ -62,4 +47,23 @@ func podArchive(ctx context.Context, root, path string, tag name.Tag) (string, e
 		return "", err
 	}
 	return path + ".tar", os.Rename(tmp, path+".tar")
+}
+
+// programImage builds a static program from source, which is as go build takes it, and
+// returns an image of nothing else. c has the directory and the environment.
+func programImage(ctx context.Context, c run.Cmd, source, file string) (v1.Image, error) {
+	c.Args = []string{"nice", "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", file, source}
+	if _, err := run.Do(ctx, c); err != nil {
+		return nil, err
+	}
+	body, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	program := strings.TrimSuffix(filepath.Base(file), ".program")
+	layer, err := tarOf([]tarFile{{name: program, body: body}})
+	if err != nil {
+		return nil, err
+	}
+	return assemble(v1.Config{Entrypoint: []string{"/" + program}}, layer)
 }

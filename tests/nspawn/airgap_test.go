@@ -10,6 +10,7 @@ import (
 	"github.com/kairos-io/kairos/tests/internal/run"
 	"github.com/kairos-io/kairos/tests/k3simage"
 	"github.com/kairos-io/kairos/tests/lab"
+	"github.com/kairos-io/kairos/tests/lab/cluster"
 )
 
 // newSite boots three machines that have no network but their own, and waits until
@@ -44,6 +45,7 @@ func (r *rig) addBare(name, rootFS string, systems map[string]map[string]string)
 	if err != nil {
 		r.Fatal(err)
 	}
+	config = cluster.WithAddons(config)
 	if systems != nil {
 		config = withLoader(config, systems)
 	}

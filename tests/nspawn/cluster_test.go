@@ -31,6 +31,7 @@ func TestCluster(t *testing.T) {
 	part("boots are found good", (*rig).testBootCheck)
 	part("pods reach each other", (*rig).testPods)
 	part("there is one packet filter", (*rig).testPacketFilter)
+	part("k3s' own add-ons", (*rig).testAddons)
 	part("pods know the names that the machine knows", (*rig).testNames)
 	part("whatever a cluster carries", (*rig).testTraffic)
 	part("volumes are the machine's own paths", (*rig).testVolumes)

@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/kairos-io/kairos/tests/internal/run"
+	"github.com/kairos-io/kairos/tests/k3simage"
 	"github.com/kairos-io/kairos/tests/lab"
 	"github.com/kairos-io/kairos/tests/lab/cluster"
 )
@@ -154,6 +155,9 @@ func buildImages(ctx context.Context, root string) <-chan error {
 	done := make(chan error, 1)
 	go func() {
 		_, err := cluster.Build(ctx, root, io.Discard)
+		if err == nil {
+			_, err = k3simage.Addons(ctx, root, io.Discard)
+		}
 		done <- err
 	}()
 	return done

@@ -22,12 +22,16 @@ const (
 // or whose free space kubelet measures.
 var disks = []string{"/var/lib/containerd", "/var/lib/rancher", "/var/lib/kubelet", "/var/log/pods"}
 
-// without are k3s' own add-ons that need images from a registry. The marker
+// k3s' own add-ons that need images from a registry, by the manifests of each. A marker
 // file is k3s' way to leave one out; it does nothing on an agent.
-var without = []string{
-	"coredns.yaml", "traefik.yaml", "local-storage.yaml", "aggregated-metrics-reader.yaml", "auth-delegator.yaml", "auth-reader.yaml",
-	"metrics-apiservice.yaml", "metrics-server-deployment.yaml", "metrics-server-service.yaml", "resource-reader.yaml",
-}
+var (
+	neverHere = []string{"traefik.yaml", "local-storage.yaml"}
+	// builtHere are those whose images can be built from source: see WithAddons.
+	builtHere = []string{
+		"coredns.yaml", "aggregated-metrics-reader.yaml", "auth-delegator.yaml", "auth-reader.yaml",
+		"metrics-apiservice.yaml", "metrics-server-deployment.yaml", "metrics-server-service.yaml", "resource-reader.yaml",
+	}
+)
 
 // containerdDropIn prepares a machine that is a container for containers of
 // its own.
@@ -71,15 +75,21 @@ func (b Built) Bare(name, config, rootFS string) (lab.NspawnConfig, error) {
 		{Path: "/etc/systemd/system/kairos-overlay.service.d/90-lab.conf", Text: "[Service]\nOOMScoreAdjust=0\n"},
 		{Path: "/etc/systemd/system/kairos-agent.service.d/90-lab.conf", Text: "[Service]\nOOMScoreAdjust=0\n"},
 	}
-	return lab.NspawnConfig{Name: name, Image: rootFS, Disks: disks, Files: files, Seeds: seeds()}, nil
+	return lab.NspawnConfig{Name: name, Image: rootFS, Disks: disks, Files: files, Seeds: seeds(neverHere, builtHere)}, nil
+}
+
+// WithAddons has k3s deploy those of its add-ons whose images SeedFS carries.
+func WithAddons(c lab.NspawnConfig) lab.NspawnConfig {
+	c.Seeds = seeds(neverHere)
+	return c
 }
 
 func (b Built) k3sReference() string { return "oci:" + k3sLayout + "@" + b.K3s.Digest }
 
 // seeds are files on the machine's disks.
-func seeds() []lab.File {
+func seeds(without ...[]string) []lab.File {
 	var files []lab.File
-	for _, name := range without {
+	for _, name := range slices.Concat(without...) {
 		files = append(files, lab.File{Path: path.Join("/var/lib/rancher/k3s/server/manifests", name+".skip")})
 	}
 	return files

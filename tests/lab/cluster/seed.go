@@ -18,12 +18,20 @@ import (
 	"github.com/kairos-io/kairos/tests/k3simage"
 )
 
-// SeedFS is RootFS of an OS image that carries k3s and the images of pods.
+// SeedFS is RootFS of an OS image that carries k3s, the images of pods and those of k3s'
+// add-ons.
 func (b Built) SeedFS(ctx context.Context, root string, log io.Writer) (string, error) {
 	fmt.Fprintln(log, "building the OS image that carries images")
 	flags, err := SeedFlags(root, b.K3s)
 	if err != nil {
 		return "", err
+	}
+	addons, err := k3simage.Addons(ctx, root, log)
+	if err != nil {
+		return "", err
+	}
+	for _, a := range addons {
+		flags = append(flags, "--with-images", a.Name+"=oci:"+a.Layout)
 	}
 	return rootFS(ctx, root, "seed", flags...)
 }
