@@ -103,18 +103,17 @@ func (p *planner) control() bool {
 	if f.Marker.Presence == Absent && f.Datastore == Present {
 		p.mark(store.Server)
 	}
-	if !p.imageReady() {
-		return false
-	}
-	if !f.K3s.Running || f.K3s.Stale {
-		fit, ok := p.dataFits(first)
-		if !ok {
+	switch toStart := p.toStart(); {
+	case toStart && !p.fits(p.dataFits):
+		if !f.K3s.Running {
 			return false
 		}
-		if fit {
-			p.earlyNetwork()
-			p.do(StartServer{UID: p.st.ClusterUID, First: first})
+	case toStart:
+		if !p.imageReady() || !p.handOver(first) {
+			return false
 		}
+		p.earlyNetwork()
+		p.do(StartServer{UID: p.st.ClusterUID, First: first})
 	}
 	if !f.K3s.Ready {
 		p.awaitK3s("waiting for the Kubernetes API of this machine to answer")
@@ -149,18 +148,17 @@ func (p *planner) worker() bool {
 		p.wait("", "server "+p.changed.Name+" shows another certificate authority: asking for what vouches for it", "")
 		return false
 	}
-	if !p.imageReady() {
-		return false
-	}
-	if !f.K3s.Running || f.K3s.Stale {
-		fit, ok := p.serversFit()
-		if !ok {
+	switch toStart := p.toStart(); {
+	case toStart && !p.fits(p.serversFit):
+		if !f.K3s.Running {
 			return false
 		}
-		if fit {
-			p.earlyNetwork()
-			p.startWorker()
+	case toStart:
+		if !p.imageReady() {
+			return false
 		}
+		p.earlyNetwork()
+		p.startWorker()
 	}
 	if !f.K3s.Ready {
 		p.awaitK3s("waiting for k3s on this machine to join the cluster")
@@ -207,9 +205,12 @@ func (p *planner) ownData(r store.Role) bool {
 	return false
 }
 
+// toStart reports whether k3s is to be started, or to be replaced by another one.
+func (p *planner) toStart() bool { return !p.f.K3s.Running || p.f.K3s.Stale }
+
 // imageReady asks for the image where a container must be made.
 func (p *planner) imageReady() bool {
-	if p.f.Image == Present || p.f.K3s.Running && !p.f.K3s.Stale {
+	if p.f.Image == Present {
 		return true
 	}
 	p.do(PrepareImage{})

@@ -5,69 +5,91 @@ import (
 	"github.com/kairos-io/kairos/agent/health"
 )
 
-// dataFits sees to it that the k3s that is wanted can have the server's data: what an
-// earlier minor version of Kubernetes had is copied before a later one first starts, and
-// put back when the earlier one returns. fit reports whether it may be started; ok,
-// whether anything more is to be done in this turn.
-func (p *planner) dataFits(first bool) (fit, ok bool) {
-	v := &p.f.Versions
-	step := v.Ran.To(v.Wanted)
+// Which k3s may run where, by the version of Kubernetes in it:
+// https://kubernetes.io/releases/version-skew-policy. What earlier minor version had a
+// server's data is asked before an image is fetched.
+
+// misfit is why the k3s that is wanted must not be started.
+type misfit struct{ reason, hint string }
+
+// fits tells what unfit has to say, and reports whether that is nothing. One that runs
+// goes on; where none runs, none is started.
+func (p *planner) fits(unfit func() *misfit) bool {
+	m := unfit()
 	switch {
-	case v.Restoring: // by whichever version: what it had is what counts in the next turn
-		p.stopped(RestoreDatastore{})
-		p.because("putting the cluster's data back")
-		return false, false
-	case first || v.Ran == (agentapi.K3s{}) || v.Wanted == (agentapi.K3s{}) || step == agentapi.StepNone:
-		return true, true
-	case v.Kept != nil && v.Kept.To(v.Wanted) == agentapi.StepNone:
-		return p.stopped(RestoreDatastore{})
-	case step == agentapi.StepDown:
-		return p.unfit(v.Ran.String()+" has this cluster's data, and "+v.Wanted.String()+" must not get it: it is an earlier minor version",
-			"go back to the later one: with `kairos upgrade`, or in k3s.image")
-	case step == agentapi.StepFar:
-		return p.unfit(v.Ran.String()+" has this cluster's data, and "+v.Wanted.String()+" must not get it: no minor version may be left out",
-			"go by each minor version between, one after the other")
+	case m == nil:
+		return true
+	case p.f.K3s.Running:
+		p.note(health.CodeVersion, m.reason, m.hint)
+	default:
+		p.ask(health.CodeVersion, m.reason, m.hint)
 	}
-	return p.stopped(KeepDatastore{v.Ran})
+	return false
 }
 
-// stopped plans a step for which k3s must not run.
-func (p *planner) stopped(a Action) (fit, ok bool) {
+// dataFits: a server's data must not go to an earlier minor version than the one that had
+// them, and no version may be left out. A copy that an earlier version has left is its way
+// back.
+func (p *planner) dataFits() *misfit {
+	v := &p.f.Versions
+	if v.Restoring || p.returns() || v.Ran == (agentapi.K3s{}) || v.Wanted == (agentapi.K3s{}) {
+		return nil
+	}
+	switch v.Ran.To(v.Wanted) {
+	case agentapi.StepDown:
+		return &misfit{v.Ran.String() + " has this cluster's data, and " + v.Wanted.String() + " must not get it: it is an earlier minor version",
+			"go back to the later one: with `kairos upgrade`, or in k3s.image"}
+	case agentapi.StepFar:
+		return &misfit{v.Ran.String() + " has this cluster's data, and " + v.Wanted.String() + " must not get it: no minor version may be left out",
+			"go by each minor version between, one after the other"}
+	}
+	return nil
+}
+
+// returns reports whether the version that is wanted has left a copy, and another one had
+// the data since.
+func (p *planner) returns() bool {
+	v := &p.f.Versions
+	return v.Kept != nil && v.Kept.To(v.Wanted) == agentapi.StepNone && v.Ran.To(v.Wanted) != agentapi.StepNone
+}
+
+// handOver sees to it that the k3s that is wanted finds the server's data as it may have
+// them: copied before they go to another minor version, and put back as the one that
+// returns has left them. It reports whether k3s may be started now.
+func (p *planner) handOver(first bool) bool {
+	v := &p.f.Versions
+	var step Action
+	switch {
+	case v.Restoring || p.returns():
+		step = RestoreDatastore{}
+	case first || v.Ran == (agentapi.K3s{}) || v.Wanted == (agentapi.K3s{}) || v.Ran.To(v.Wanted) == agentapi.StepNone:
+		return true
+	default:
+		step = KeepDatastore{v.Ran}
+	}
 	if p.f.K3s.Running {
 		p.do(Stop{"another minor version of Kubernetes gets the cluster's data"})
 		p.because("stopping k3s, to start another version of it")
-		return false, false
+		return false
 	}
-	p.do(a)
-	return true, true
+	p.do(step)
+	if v.Restoring { // by whichever version: what it had is what counts in the next turn
+		p.because("putting the cluster's data back")
+		return false
+	}
+	return true
 }
 
-// unfit tells why the k3s that is wanted is not started. One that runs goes on.
-func (p *planner) unfit(reason, hint string) (fit, ok bool) {
-	if p.f.K3s.Running {
-		p.note(health.CodeVersion, reason, hint)
-		return false, true
-	}
-	p.ask(health.CodeVersion, reason, hint)
-	return false, false
-}
-
-// serversFit sees to it that no kubelet is of a later minor version than the servers:
-// https://kubernetes.io/releases/version-skew-policy. What it returns is as in dataFits.
-func (p *planner) serversFit() (fit, ok bool) {
+// serversFit: no kubelet may be of a later minor version than the servers.
+func (p *planner) serversFit() *misfit {
 	wanted := p.f.Versions.Wanted
 	older := p.server(func(s Server) bool {
 		step := agentapi.K3s{Kubernetes: s.Kubernetes}.To(wanted)
 		return step == agentapi.StepUp || step == agentapi.StepFar
 	})
 	if older == nil {
-		return true, true
+		return nil
 	}
-	reason := "waiting for server " + older.Name + ", which runs Kubernetes " + agentapi.Printable(older.Kubernetes) + ", to be upgraded before " + wanted.String() + " starts here"
-	if p.f.K3s.Running {
-		p.note(health.CodeVersion, reason, "upgrade the servers first")
-		return false, true
-	}
-	p.wait(health.CodeVersion, reason, "upgrade the servers first")
-	return false, false
+	return &misfit{"server " + older.Name + " runs Kubernetes " + agentapi.Printable(older.Kubernetes) + ", and must be upgraded before " + wanted.String() + " starts here",
+		"upgrade the servers first"}
 }

@@ -44,13 +44,15 @@ func TestVersions(t *testing.T) {
 		{"nobody knows", booted(store.Server), stopped, Versions{Wanted: agentapi.K3s{Image: "x"}, Ran: v35}, "", []string{"keep 35", "start server"}},
 		{"on trial", running(store.Server), both, Versions{Wanted: v36, Ran: v36, Kept: &v35, Trial: true}, "", nil},
 		{"found good", running(store.Server), both, Versions{Wanted: v36, Ran: v36, Kept: &v35}, "", []string{"drop"}},
+		{"two at once, and no image yet: none is fetched", booted(store.Server), func(f *Facts) { stopped(f); f.Image = Absent }, Versions{Wanted: v37, Ran: v35}, "", []string{"ask KubernetesVersion"}},
+		{"the next minor, and no image yet: nothing is stopped", running(store.Server), func(f *Facts) { stale(f); f.Image = Absent }, Versions{Wanted: v36, Ran: v35}, "", []string{"image"}},
 		{"the data is gone", booted(store.Server), func(f *Facts) { stopped(f); f.Datastore = Absent }, Versions{Wanted: v36, Ran: v35}, "", []string{"ask NeedsOperator"}},
 
 		{"a worker with its server", booted(store.Worker), stopped, Versions{Wanted: v35}, v35.Kubernetes, []string{"start worker"}},
 		{"a worker after its server", booted(store.Worker), stopped, Versions{Wanted: v35}, v36.Kubernetes, []string{"start worker"}},
-		{"a worker before its server", booted(store.Worker), stopped, Versions{Wanted: v36}, v35.Kubernetes, []string{"wait KubernetesVersion"}},
+		{"a worker before its server", booted(store.Worker), stopped, Versions{Wanted: v36}, v35.Kubernetes, []string{"ask KubernetesVersion"}},
 		{"a worker before its server, while the earlier one runs", running(store.Worker), stale, Versions{Wanted: v36}, v35.Kubernetes, []string{"note KubernetesVersion"}},
-		{"a worker far before its server", booted(store.Worker), stopped, Versions{Wanted: v37}, v35.Kubernetes, []string{"wait KubernetesVersion"}},
+		{"a worker far before its server", booted(store.Worker), stopped, Versions{Wanted: v37}, v35.Kubernetes, []string{"ask KubernetesVersion"}},
 		{"a worker whose server says nothing", booted(store.Worker), stopped, Versions{Wanted: v36}, "", []string{"start worker"}},
 		{"a worker copies nothing", running(store.Worker), both, Versions{Wanted: v36, Kept: &v35}, v36.Kubernetes, nil},
 	}
