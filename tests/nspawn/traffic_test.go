@@ -1,6 +1,7 @@
 package nspawn
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -146,7 +147,7 @@ spec:
 	t.kubectl("label", "--overwrite", "pod", "-l", "app=traffic", "part=traffic")
 	t.kubectl("label", "service", "all", "own", "sticky", "anywhere", "local", "balanced", "part=traffic")
 	t.kubectl("wait", "--for=condition=Ready", "--timeout=90s", "pod", "-l", "part=traffic")
-	t.kubectl("patch", "service", "balanced", "--subresource=status", "-p", `{"status":{"loadBalancer":{"ingress":[{"ip":"192.0.2.80"}]}}}`)
+	t.balance("balanced", "192.0.2.80")
 	names := []string{}
 	for name, m := range t.machines { // the longer names first
 		names = append([]string{"$node-" + name, cluster.Look(t.ctx, m).Address}, append(names, "$"+name, t.podIP(name))...)
@@ -161,6 +162,27 @@ spec:
 			return err
 		})
 	}
+}
+
+// balance gives a service the address that a load balancer would.
+func (t *traffic) balance(service, address string) {
+	t.Helper()
+	path := "/api/v1/namespaces/default/services/" + service
+	var object map[string]any
+	err := json.Unmarshal([]byte(t.kubectl("get", "--raw", path)), &object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	object["status"] = map[string]any{"loadBalancer": map[string]any{"ingress": []any{map[string]any{"ip": address}}}}
+	raw, err := json.Marshal(object)
+	file := filepath.Join(t.Lab.Dir(), "status.json")
+	if err == nil {
+		err = os.WriteFile(file, raw, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.kubectl("replace", "--raw", path+"/status", "-f", file)
 }
 
 func (t *traffic) apply(text string) {
