@@ -465,10 +465,14 @@ func (a *agent) endStrays(ctx context.Context) error {
 }
 
 func (a *agent) setUpNetwork(ctx context.Context, cidr netip.Prefix, w snapshot) error {
-	return a.opt.PodNet.Apply(ctx, podnet.Config{
+	c := podnet.Config{
 		PodCIDR: cidr, Pods: agentapi.PodRange, Services: agentapi.ServiceRange, Overlay: w.status.Networks,
 		Interface: w.status.Interface, Address: w.address(), MTU: w.status.MTU,
-	})
+	}
+	if k3s.ResolvConf() != "" {
+		c.Resolver = agentapi.Resolver
+	}
+	return a.opt.PodNet.Apply(ctx, c)
 }
 
 // keepNetwork sets the machine's part of the pod network up once more now and

@@ -9,6 +9,6 @@ var (
 	ServiceRange = netip.MustParsePrefix("10.43.0.0/16")
 )
 
-// Resolver is where pods find the machine's resolver, in the OS image: an address of the
-// loopback interface, the same on every machine and none that it has for others.
+// Resolver is where pods find the machine's resolver, where it runs the OS image: an
+// address of the loopback interface, the same on every machine and none for others.
 var Resolver = netip.MustParseAddr("169.254.53.53")

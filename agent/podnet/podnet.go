@@ -38,6 +38,7 @@ type Config struct {
 	Interface string         // of the overlay
 	Address   netip.Addr     // this node's overlay IPv4
 	MTU       int            // of the overlay interface; pods get the same
+	Resolver  netip.Addr     // where pods reach the machine's resolver; not valid: nowhere
 }
 
 // Host is the machine that is configured. The zero value is the real one.
@@ -62,6 +63,11 @@ func (h Host) Apply(ctx context.Context, c Config) error {
 	}
 	if err := h.openForward(ctx, c); err != nil {
 		return err
+	}
+	if c.Resolver.IsValid() { // after the rules, which keep others from it
+		if err := h.run(ctx, "ip", "address", "replace", c.Resolver.String()+"/32", "dev", "lo"); err != nil {
+			return fmt.Errorf("give the resolver of pods its address: %w", err)
+		}
 	}
 	conf, err := Conflist(c)
 	if err != nil {

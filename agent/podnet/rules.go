@@ -6,8 +6,6 @@ import (
 	"net/netip"
 	"os/exec"
 	"strings"
-
-	"github.com/kairos-io/kairos/agent/api"
 )
 
 // Ruleset returns an nft script that replaces the table "ip kairos" in one
@@ -20,10 +18,13 @@ import (
 // translated (NodePort, LoadBalancer) was published on purpose and passes.
 func Ruleset(c Config) string {
 	v4 := overlay4(c.Overlay)
-	inside := strings.Join(append([]string{c.Pods.String(), c.Services.String(), api.Resolver.String()}, v4...), ", ")
+	inside := append([]string{c.Pods.String(), c.Services.String()}, v4...)
+	if c.Resolver.IsValid() {
+		inside = append(inside, c.Resolver.String())
+	}
 	r := strings.NewReplacer(
 		"$IFACE", `"`+c.Interface+`"`, "$BRIDGE", `"`+Bridge+`"`,
-		"$INSIDE", inside, "$PODCIDR", c.PodCIDR.String(), "$ADDRESS", c.Address.String())
+		"$INSIDE", strings.Join(inside, ", "), "$PODCIDR", c.PodCIDR.String(), "$ADDRESS", c.Address.String())
 	return r.Replace(ruleset)
 }
 
