@@ -11,6 +11,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/kairos-io/kairos/tests/lab"
 	"github.com/kairos-io/kairos/tests/lab/cluster"
 )
 
@@ -33,7 +34,7 @@ func (r *rig) testNames() {
 	if out, err := cluster.Kubectl(r.ctx, m, "exec", "names", "--", "/echo", "lookup", name); err == nil {
 		r.Errorf("the world is known before there is a name server: %s", out)
 	}
-	card := strings.TrimSpace(r.exec(m.Name(), "sh", "-c", "cd /sys/class/net && ls -d lan*"))
+	card, _ := r.below(m)
 	r.exec(m.Name(), "resolvectl", "dns", card, r.nameServer(name, address))
 	r.eventually(time.Minute, "the pod knows the world", func() error {
 		got, err := cluster.Kubectl(r.ctx, m, "exec", "names", "--", "/echo", "lookup", name)
@@ -46,12 +47,10 @@ func (r *rig) testNames() {
 	r.kubectl("delete", "pod", "names")
 }
 
-// nameServer serves one name on the network below, from the worker's place, and returns
-// where that is.
-func (r *rig) nameServer(name, address string) string {
+// below is a machine's card and address on the network below.
+func (r *rig) below(m *lab.Machine) (card string, addr netip.Addr) {
 	r.Helper()
-	var packets net.PacketConn
-	err := r.machine(r.worker()).InNet(func() error {
+	err := m.InNet(func() error {
 		cards, err := net.Interfaces()
 		if err != nil {
 			return err
@@ -63,16 +62,30 @@ func (r *rig) nameServer(name, address string) string {
 			}
 			for _, a := range addrs {
 				p, err := netip.ParsePrefix(a.String())
-				if err != nil {
-					return err
-				}
-				if strings.HasPrefix(c.Name, "lan") && p.Addr().Is4() {
-					packets, err = net.ListenPacket("udp4", netip.AddrPortFrom(p.Addr(), 0).String())
-					return err
+				if strings.HasPrefix(c.Name, "lan") && err == nil && p.Addr().Is4() {
+					card, addr = c.Name, p.Addr()
+					return nil
 				}
 			}
 		}
-		return fmt.Errorf("no card of the network below among %v", cards)
+		return fmt.Errorf("none with an address is among %v", cards)
+	})
+	if err != nil {
+		r.Fatalf("look for the card of %s: %v", m.Name(), err)
+	}
+	return card, addr
+}
+
+// nameServer serves one name on the network below, from the worker's place, and returns
+// where that is.
+func (r *rig) nameServer(name, address string) string {
+	r.Helper()
+	m := r.machine(r.worker())
+	_, addr := r.below(m)
+	var packets net.PacketConn
+	err := m.InNet(func() (err error) {
+		packets, err = net.ListenPacket("udp4", netip.AddrPortFrom(addr, 0).String())
+		return err
 	})
 	if err != nil {
 		r.Fatal(err)
