@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -95,14 +96,10 @@ spec: {podSelector: {matchLabels: {name: trc}}, policyTypes: [Egress], egress: [
 
 // testTraffic: whatever a cluster carries, over three machines.
 func (r *rig) testTraffic() {
-	t := &traffic{rig: r, machines: map[string]*lab.Machine{"tra": r.machine(r.server())}}
-	for _, m := range r.Lab.Machines() {
-		for _, name := range []string{"trb", "trc"} {
-			if t.machines[name] == nil && m != t.machines["tra"] && m != t.machines["trb"] {
-				t.machines[name] = m
-			}
-		}
-	}
+	server := r.machine(r.server())
+	t := &traffic{rig: r, machines: map[string]*lab.Machine{"tra": server}}
+	workers := slices.DeleteFunc(r.Lab.Machines(), func(m *lab.Machine) bool { return m.Name() == server.Name() })
+	t.machines["trb"], t.machines["trc"] = workers[0], workers[1]
 	defer r.kubectl("delete", "--wait=false", "--ignore-not-found", "pod,service,networkpolicy", "-l", "part=traffic")
 	t.deploy()
 	for _, f := range flows {
