@@ -280,11 +280,6 @@ func (a *agent) startServer(ctx context.Context, s role.StartServer) error {
 	if err := a.opt.Files.WriteManifest(kubeconfig.ManifestName, []byte(kubeconfig.Manifest)); err != nil {
 		return fmt.Errorf("write a manifest: %w", err)
 	}
-	if wanted := a.wantedK3s(ctx); wanted != (agentapi.K3s{}) {
-		if err := a.opt.Files.SetRan(wanted); err != nil {
-			return noData(fmt.Errorf("write down which k3s gets the cluster's data: %w", err))
-		}
-	}
 	return a.start(ctx, k3s.Server, s.UID)
 }
 
@@ -317,6 +312,9 @@ func (a *agent) start(ctx context.Context, r k3s.Role, uid string) error {
 	if crashed {
 		a.log.Warn("k3s had ended", "code", a.report.exited.ExitCode, "at", a.report.exited.Exited)
 		a.restarts.Failed(now, nil)
+	}
+	if err := a.opt.Files.SetRan(agentapi.K3sOf(spec.Image, spec.Digest)); err != nil {
+		return noData(fmt.Errorf("write down which k3s starts: %w", err))
 	}
 	err = a.runtime.Start(ctx, spec)
 	switch {

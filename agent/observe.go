@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -189,6 +190,9 @@ func (a *agent) observeK3s(ctx context.Context, f *role.Facts, w snapshot) {
 	if f.K3s.Running {
 		a.probe(ctx, f, w, st.Role)
 		f.K3s.Version = a.kubernetes
+		if st.Role == k3s.Server { // what others compare with the names of their images
+			f.K3s.Version = cmp.Or(f.Versions.Ran.Kubernetes, a.kubernetes)
+		}
 	}
 	f.AppliedPodCIDR = a.stillApplied(w)
 	a.addSelf(f, w)

@@ -32,7 +32,7 @@ var serverItems = []string{"db", "tls", "cred", "token", "agent-token", "node-to
 
 // Names in the agent's own directory.
 const (
-	ranName       = "ran.json"  // which k3s has the data now
+	ranName       = "ran.json"  // which k3s runs, and has the data now
 	keptDir       = "kept"      // the copy, and in it
 	ofName        = "of.json"   // whose it is
 	restoringDir  = "restoring" // the copy while it is put back
@@ -43,7 +43,7 @@ const (
 
 // Versions is what is known of the data of a server.
 type Versions struct {
-	Ran       api.K3s  // had it last; zero: nobody wrote it down
+	Ran       api.K3s  // ran last, and had it; zero: nobody wrote it down
 	Kept      *api.K3s // had it when it was copied; nil: there is no copy
 	Restoring bool     // the copy is being put back: RestoreDatastore is to be called again
 }
@@ -69,7 +69,7 @@ func (f Files) Versions() (Versions, error) {
 	return v, nil
 }
 
-// SetRan writes down which k3s gets the data, before that first starts.
+// SetRan writes down which k3s runs, and gets a server's data, before that first starts.
 func (f Files) SetRan(k api.K3s) error {
 	var was api.K3s
 	if found, err := readJSON(f.own(ranName), &was); err == nil && found && was == k {

@@ -92,14 +92,14 @@ type K3s struct {
 	Silence   Silence    // since when it does not; see Watch
 	Node      Presence   // this machine's Node object, while k3s is Ready
 	Missing   Missing    // since when there is none; see Watch
-	Version   string     // of Kubernetes, as its Node object said last; "" while it does not run
+	Version   string     // of Kubernetes, as a server's image is called or the Node object says; "" while it does not run
 	Stale     bool       // runs with other flags or another image than the present configuration asks for
 }
 
 // Versions is which k3s this machine has, and has had.
 type Versions struct {
 	Wanted    agentapi.K3s  // of the configuration or the OS; zero: it could not be found out
-	Ran       agentapi.K3s  // had the server's data last; zero: not known
+	Ran       agentapi.K3s  // ran last, and had a server's data; zero: not known
 	Kept      *agentapi.K3s // has left a copy of the server's data; nil: none
 	Restoring bool          // that copy is being put back
 	Trial     bool          // the OS that runs is on trial: another one may be back soon

@@ -80,9 +80,13 @@ func (p *planner) handOver(first bool) bool {
 	return true
 }
 
-// serversFit: no kubelet may be of a later minor version than the servers.
+// serversFit: no kubelet may be of a later minor version than the servers. One that has
+// run already is started again, whatever became of them.
 func (p *planner) serversFit() *misfit {
 	wanted := p.f.Versions.Wanted
+	if p.f.Versions.Ran.To(wanted) == agentapi.StepNone {
+		return nil
+	}
 	older := p.server(func(s Server) bool {
 		step := agentapi.K3s{Kubernetes: s.Kubernetes}.To(wanted)
 		return step == agentapi.StepUp || step == agentapi.StepFar

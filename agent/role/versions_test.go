@@ -52,6 +52,7 @@ func TestVersions(t *testing.T) {
 		{"a worker after its server", booted(store.Worker), stopped, Versions{Wanted: v35}, v36.Kubernetes, []string{"start worker"}},
 		{"a worker before its server", booted(store.Worker), stopped, Versions{Wanted: v36}, v35.Kubernetes, []string{"ask KubernetesVersion"}},
 		{"a worker before its server, while the earlier one runs", running(store.Worker), stale, Versions{Wanted: v36}, v35.Kubernetes, []string{"note KubernetesVersion"}},
+		{"a worker before its server, as it was", booted(store.Worker), stopped, Versions{Wanted: v36, Ran: v36}, v35.Kubernetes, []string{"start worker"}},
 		{"a worker far before its server", booted(store.Worker), stopped, Versions{Wanted: v37}, v35.Kubernetes, []string{"ask KubernetesVersion"}},
 		{"a worker whose server says nothing", booted(store.Worker), stopped, Versions{Wanted: v36}, "", []string{"start worker"}},
 		{"a worker copies nothing", running(store.Worker), both, Versions{Wanted: v36, Kept: &v35}, v36.Kubernetes, nil},

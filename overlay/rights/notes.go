@@ -13,7 +13,7 @@ const (
 	NoteVotes      = "votes"         // VotesNo: takes no part in the agreement at present; absent: it does
 	NoteWaiting    = "waiting"       // one line: what the node waits for
 	NoteReady      = "ready"         // "true" once the node serves
-	NoteKubernetes = "kubernetes"    // version of the kubelet that runs here: v1.35.8+k3s1
+	NoteKubernetes = "kubernetes"    // version that runs here, of a server as its image is called: v1.35.8+k3s1
 	NoteImages     = "images"        // hex SHA-256 of the index of images it has to give; absent: none
 )
 
