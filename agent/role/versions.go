@@ -5,9 +5,9 @@ import (
 	"github.com/kairos-io/kairos/agent/health"
 )
 
-// Which k3s may run where, by the version of Kubernetes in it:
-// https://kubernetes.io/releases/version-skew-policy. What earlier minor version had a
-// server's data is asked before an image is fetched.
+// Which k3s may run where goes by the minor version of Kubernetes in it:
+// https://kubernetes.io/releases/version-skew-policy. It is asked before an image is
+// fetched for nothing.
 
 // misfit is why the k3s that is wanted must not be started.
 type misfit struct{ reason, hint string }
