@@ -137,6 +137,9 @@ func (f Files) RestoreDatastore() error {
 func (f Files) restore() error {
 	from, aside := f.own(restoringDir), f.own(undoneDir)
 	if _, err := os.Stat(from); errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(f.own(keptDir)); err != nil {
+			return err // before anything is given up for it
+		}
 		if err := errors.Join(os.RemoveAll(aside), os.MkdirAll(f.server(), 0o700)); err != nil {
 			return err
 		}
