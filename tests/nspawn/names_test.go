@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,7 +17,8 @@ import (
 )
 
 // testNames: a pod that wants the machine's resolver knows the mesh from the beginning,
-// and the world as soon as the machine does: here long after k3s was started.
+// and the world as soon as the machine does: here long after k3s was started. A router may
+// tell of a name server by its link-local address alone, which means nothing in a pod.
 func (r *rig) testNames() {
 	m := r.machine(r.server())
 	manifest := filepath.Join(r.Lab.Dir(), "names.yaml")
@@ -30,61 +32,67 @@ func (r *rig) testNames() {
 	if got := r.kubectl("exec", "names", "--", "/echo", "lookup", worker.Name+".kairos.internal"); !strings.Contains(got, worker.Address) {
 		r.Errorf("%s has the addresses %q, want %s", worker.Name, got, worker.Address)
 	}
-	const name, address = "later.example", "192.0.2.53"
-	if out, err := cluster.Kubectl(r.ctx, m, "exec", "names", "--", "/echo", "lookup", name); err == nil {
-		r.Errorf("the world is known before there is a name server: %s", out)
-	}
-	card, _ := r.below(m)
-	r.exec(m.Name(), "resolvectl", "dns", card, r.nameServer(name, address))
-	r.eventually(time.Minute, "the pod knows the world", func() error {
-		got, err := cluster.Kubectl(r.ctx, m, "exec", "names", "--", "/echo", "lookup", name)
-		if err == nil && strings.TrimSpace(got) != address {
-			err = fmt.Errorf("the answer is %q", got)
+	here, there := r.below(m), r.below(r.machine(r.worker()))
+	for name, at := range map[string]netip.Addr{"later.example": there.v4, "later-by-link-local.example": there.linkLocal} {
+		const address = "192.0.2.53"
+		if out, err := cluster.Kubectl(r.ctx, m, "exec", "names", "--", "/echo", "lookup", name); err == nil {
+			r.Errorf("the world is known before there is a name server: %s", out)
 		}
-		return err
-	})
-	r.exec(m.Name(), "resolvectl", "revert", card)
+		r.exec(m.Name(), "resolvectl", "dns", here.name, r.nameServer(at, name, address))
+		r.eventually(time.Minute, "the pod knows "+name, func() error {
+			got, err := cluster.Kubectl(r.ctx, m, "exec", "names", "--", "/echo", "lookup", name)
+			if err == nil && strings.TrimSpace(got) != address {
+				err = fmt.Errorf("the answer is %q", got)
+			}
+			return err
+		})
+		r.exec(m.Name(), "resolvectl", "revert", here.name)
+	}
 	r.kubectl("delete", "pod", "names")
 }
 
-// below is a machine's card and address on the network below.
-func (r *rig) below(m *lab.Machine) (card string, addr netip.Addr) {
+// card is a machine's on the network below.
+type card struct {
+	name          string
+	v4, linkLocal netip.Addr // the latter has its zone
+}
+
+func (r *rig) below(m *lab.Machine) (c card) {
 	r.Helper()
 	err := m.InNet(func() error {
-		cards, err := net.Interfaces()
+		all, err := net.Interfaces()
 		if err != nil {
 			return err
 		}
-		for _, c := range cards {
-			addrs, err := c.Addrs()
-			if err != nil {
-				return err
-			}
-			for _, a := range addrs {
-				p, err := netip.ParsePrefix(a.String())
-				if strings.HasPrefix(c.Name, "lan") && err == nil && p.Addr().Is4() {
-					card, addr = c.Name, p.Addr()
-					return nil
-				}
+		i := slices.IndexFunc(all, func(i net.Interface) bool { return strings.HasPrefix(i.Name, "lan") })
+		if i < 0 {
+			return fmt.Errorf("none is among %v", all)
+		}
+		c.name = all[i].Name
+		addrs, err := all[i].Addrs()
+		for _, a := range addrs {
+			switch p, _ := netip.ParsePrefix(a.String()); { // the kernel's words
+			case p.Addr().Is4():
+				c.v4 = p.Addr()
+			case p.Addr().IsLinkLocalUnicast():
+				c.linkLocal = p.Addr().WithZone(c.name)
 			}
 		}
-		return fmt.Errorf("none with an address is among %v", cards)
+		return err
 	})
-	if err != nil {
-		r.Fatalf("look for the card of %s: %v", m.Name(), err)
+	if err != nil || !c.v4.IsValid() || !c.linkLocal.IsValid() {
+		r.Fatalf("look for the card of %s: %+v, %v", m.Name(), c, err)
 	}
-	return card, addr
+	return c
 }
 
-// nameServer serves one name on the network below, from the worker's place, and returns
-// where that is.
-func (r *rig) nameServer(name, address string) string {
+// nameServer serves one name at that address of the worker, and returns where that is for
+// others.
+func (r *rig) nameServer(at netip.Addr, name, address string) string {
 	r.Helper()
-	m := r.machine(r.worker())
-	_, addr := r.below(m)
 	var packets net.PacketConn
-	err := m.InNet(func() (err error) {
-		packets, err = net.ListenPacket("udp4", netip.AddrPortFrom(addr, 0).String())
+	err := r.machine(r.worker()).InNet(func() (err error) {
+		packets, err = net.ListenPacket("udp", netip.AddrPortFrom(at, 0).String())
 		return err
 	})
 	if err != nil {
@@ -99,5 +107,6 @@ func (r *rig) nameServer(name, address string) string {
 	})}
 	go func() { _ = s.ActivateAndServe() }() // until it is shut down
 	r.Cleanup(func() { _ = s.Shutdown() })
-	return packets.LocalAddr().String()
+	port := packets.LocalAddr().(*net.UDPAddr).Port
+	return netip.AddrPortFrom(at.WithZone(""), uint16(port)).String()
 }
