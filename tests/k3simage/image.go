@@ -135,12 +135,7 @@ func pack(ctx context.Context, binary, dir string) error {
 		return err
 	}
 	base := filepath.Join(tmp, "base.tar")
-	_, err := run.Do(ctx, run.Cmd{
-		Args: []string{"mmdebstrap", "--variant=extract", "--include=" + strings.Join(basePackages, ","),
-			"--aptopt=APT::Install-Recommends \"false\"", suite, base},
-		Env: []string{"SOURCE_DATE_EPOCH=1"},
-	})
-	if err != nil {
+	if err := Extract(ctx, base, basePackages...); err != nil {
 		return err
 	}
 	top, err := programLayer(binary)
@@ -171,6 +166,17 @@ func pack(ctx context.Context, binary, dir string) error {
 		return err
 	}
 	return os.Rename(filepath.Join(tmp, "layout"), dir)
+}
+
+// Extract unpacks packages of the OS image's Debian and what they depend on, without their
+// scripts, into a directory, or into a tar if out is called so.
+func Extract(ctx context.Context, out string, packages ...string) error {
+	_, err := run.Do(ctx, run.Cmd{
+		Args: []string{"mmdebstrap", "--variant=extract", "--include=" + strings.Join(packages, ","),
+			"--aptopt=APT::Install-Recommends \"false\"", suite, out},
+		Env: []string{"SOURCE_DATE_EPOCH=1"},
+	})
+	return err
 }
 
 // assemble makes an image of layers; gzip is fast rather than tight, as the

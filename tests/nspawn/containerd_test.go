@@ -12,6 +12,7 @@ import (
 	"github.com/kairos-io/kairos/image/builder"
 	"github.com/kairos-io/kairos/image/slots"
 	"github.com/kairos-io/kairos/tests/internal/run"
+	"github.com/kairos-io/kairos/tests/k3simage"
 	"github.com/kairos-io/kairos/tests/lab/cluster"
 )
 
@@ -50,9 +51,11 @@ func (r *rig) debiansContainerd() map[string]string {
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		tmp := fmt.Sprintf("%s.%d.tmp", dir, os.Getpid())
 		defer os.RemoveAll(tmp)
-		_, err := run.Do(r.ctx, run.Cmd{Args: []string{"mmdebstrap", "--variant=extract", "--include=containerd",
-			"--aptopt=APT::Install-Recommends \"false\"", builder.Suite, tmp}})
-		if err := errors.Join(err, os.Rename(tmp, dir)); err != nil {
+		err := k3simage.Extract(r.ctx, tmp, "containerd")
+		if err == nil {
+			err = os.Rename(tmp, dir)
+		}
+		if err != nil {
 			r.Fatal(err)
 		}
 	} else if err != nil {
