@@ -187,20 +187,24 @@ func TestCounts(t *testing.T) {
 	if err := l.Shape(wan.Path{Delay: time.Millisecond, Loss: 0.05, Duplicate: 0.1, Reorder: 0.1}, wan.Path{}); err != nil {
 		t.Fatal(err)
 	}
-	before, got := l.Stats().AtoB, make([]int, packets)
-	late := 0
-	const run = 500
+	before, came := l.Stats().AtoB, tally{got: make([]int, packets)}
+	const run = 250 // less than the queue of a device holds
 	for next := uint64(0); next < packets; next += run {
 		for i := range uint64(run) {
 			if _, err := from.Write(binary.BigEndian.AppendUint64(nil, next+i)); err != nil {
 				t.Fatal(err)
 			}
 		}
-		late += collect(t, to, got, l)
+		came.collect(t, to, func() (done bool, why string) {
+			s := l.Stats().AtoB
+			own := s.Frames - before.Frames - (next + run) // the kernel's, or fewer than were sent
+			done = s.Frames-before.Frames >= next+run && s.Frames == s.Lost+s.Delivered-s.Duplicated && came.have+2*own >= s.Delivered-before.Delivered
+			return done, fmt.Sprintf("%d came of %d that were sent; the link says %+v, before %+v", came.have, next+run, s, before)
+		})
 	}
-	s := l.Stats().AtoB
+	s, late := l.Stats().AtoB, came.late
 	var lost, twice uint64
-	for _, n := range got {
+	for _, n := range came.got {
 		if n == 0 {
 			lost++
 		}
@@ -241,21 +245,30 @@ func exchange(from net.Conn, to net.PacketConn, number uint64) (int, error) {
 	return 1, err
 }
 
-// collect reads until the link has nothing on its way, and returns how many numbers
-// came after a higher one.
-func collect(t *testing.T, to net.PacketConn, got []int, l *wan.Link) (late int) {
+// tally is what came of numbers that were sent.
+type tally struct {
+	got        []int // how often each
+	have, late uint64
+	highest    uint64
+}
+
+// collect reads until everything has come: by the link's count, since a link that gets no
+// processor has read nothing yet, and is as silent as one that has nothing to do.
+func (c *tally) collect(t *testing.T, to net.PacketConn, all func() (done bool, why string)) {
 	t.Helper()
-	var highest uint64
+	end := time.Now().Add(30 * time.Second)
 	for buf := make([]byte, 8); ; {
-		s := l.Stats().AtoB
-		quiet := s.Frames == s.Lost+s.Delivered-s.Duplicated
+		done, why := all()
+		if time.Now().After(end) {
+			t.Fatal(why)
+		}
 		if err := to.SetReadDeadline(time.Now().Add(10 * time.Millisecond)); err != nil {
 			t.Fatal(err)
 		}
 		_, _, err := to.ReadFrom(buf)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			if quiet {
-				return late
+			if done {
+				return
 			}
 			continue
 		}
@@ -263,11 +276,12 @@ func collect(t *testing.T, to net.PacketConn, got []int, l *wan.Link) (late int)
 			t.Fatal(err)
 		}
 		number := binary.BigEndian.Uint64(buf)
-		got[number]++
-		if number < highest {
-			late++
+		c.got[number]++
+		c.have++
+		if number < c.highest {
+			c.late++
 		}
-		highest = max(highest, number)
+		c.highest = max(c.highest, number)
 	}
 }
 
