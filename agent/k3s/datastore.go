@@ -2,7 +2,6 @@ package k3s
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -111,18 +110,24 @@ func (f Files) keep(ctx context.Context, k api.K3s, progress func()) error {
 
 // DropKept deletes the copy, if there is one.
 func (f Files) DropKept() error {
-	gone := f.own(goneDir)
-	if err := os.RemoveAll(gone); err != nil {
-		return fmt.Errorf("drop the copy of the cluster's data: %w", err)
-	}
-	err := f.rename(f.own(keptDir), gone)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err = errors.Join(err, os.RemoveAll(gone)); err != nil {
+	if err := f.discard(f.own(keptDir)); err != nil {
 		return fmt.Errorf("drop the copy of the cluster's data: %w", err)
 	}
 	return nil
+}
+
+// discard deletes one of the agent's own directories, which loses its name first, and what
+// an interruption has left of another one. It may be gone already.
+func (f Files) discard(dir string) error {
+	gone := f.own(goneDir)
+	if err := os.RemoveAll(gone); err != nil {
+		return err
+	}
+	err := f.rename(dir, gone)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return errors.Join(err, os.RemoveAll(gone))
 }
 
 // RestoreDatastore puts the copy back, or goes on where it was interrupted; k3s must not
@@ -167,11 +172,7 @@ func (f Files) restore() error {
 	if err := f.SetRan(of); err != nil {
 		return err
 	}
-	gone := f.own(goneDir)
-	if err := os.RemoveAll(gone); err != nil {
-		return err
-	}
-	return errors.Join(f.rename(from, gone), os.RemoveAll(gone))
+	return f.discard(from)
 }
 
 // putBack moves an item from the copy to its place, and what is there aside. An item that
@@ -199,14 +200,6 @@ func (f Files) rename(from, to string) error {
 		return err
 	}
 	return store.OS{}.SyncDir(filepath.Dir(to))
-}
-
-func (f Files) writeJSON(path string, what any) error {
-	raw, err := json.Marshal(what)
-	if err != nil {
-		return fmt.Errorf("encode %s: %w", filepath.Base(path), err)
-	}
-	return f.write(path, append(raw, '\n'))
 }
 
 // copier copies files and directories with their modes, and has all on disk.

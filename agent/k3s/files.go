@@ -72,11 +72,7 @@ type Marker struct {
 
 // WriteMarker makes the marker durable.
 func (f Files) WriteMarker(m Marker) error {
-	raw, err := json.Marshal(m)
-	if err != nil {
-		return fmt.Errorf("encode marker: %w", err)
-	}
-	return f.write(f.own("cluster.json"), append(raw, '\n'))
+	return f.writeJSON(f.own("cluster.json"), m)
 }
 
 // ReadMarker returns the marker; found is false only when there is none.
@@ -245,6 +241,15 @@ func (f Files) write(path string, data []byte) error {
 		return err
 	}
 	return store.WriteFile(store.OS{}, path, data)
+}
+
+// writeJSON is the other end of readJSON.
+func (f Files) writeJSON(path string, what any) error {
+	raw, err := json.Marshal(what)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", filepath.Base(path), err)
+	}
+	return f.write(path, append(raw, '\n'))
 }
 
 // WriteManifest writes a manifest for k3s to apply, when it differs.
