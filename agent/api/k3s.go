@@ -69,6 +69,21 @@ func (k K3s) To(next K3s) Step {
 	return StepDown
 }
 
+// Before reports whether next is of a later minor version.
+func (k K3s) Before(next K3s) bool {
+	step := k.To(next)
+	return step == StepUp || step == StepFar
+}
+
+// DataStep is the step that a server's data take to next, which ran has had: none where
+// next has left the copy kept (nil: there is none), which is its way back.
+func DataStep(ran K3s, kept *K3s, next K3s) Step {
+	if kept != nil && kept.To(next) == StepNone {
+		return StepNone
+	}
+	return ran.To(next)
+}
+
 var version = regexp.MustCompile(`^v(\d{1,6})\.(\d{1,6})\.\d`)
 
 // minor returns the numbers that a version of Kubernetes begins with.

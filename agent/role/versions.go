@@ -32,10 +32,10 @@ func (p *planner) fits(unfit func() *misfit) bool {
 // back.
 func (p *planner) dataFits() *misfit {
 	v := &p.f.Versions
-	if v.Restoring || p.returns() || v.Ran == (agentapi.K3s{}) || v.Wanted == (agentapi.K3s{}) {
+	if v.Restoring || v.Ran == (agentapi.K3s{}) || v.Wanted == (agentapi.K3s{}) {
 		return nil
 	}
-	switch v.Ran.To(v.Wanted) {
+	switch agentapi.DataStep(v.Ran, v.Kept, v.Wanted) {
 	case agentapi.StepDown:
 		return &misfit{v.Ran.String() + " has this cluster's data, and " + v.Wanted.String() + " must not get it: it is an earlier minor version",
 			"go back to the later one: with `kairos upgrade`, or in k3s.image"}
@@ -87,10 +87,7 @@ func (p *planner) serversFit() *misfit {
 	if p.f.Versions.Ran.To(wanted) == agentapi.StepNone {
 		return nil
 	}
-	older := p.server(func(s Server) bool {
-		step := agentapi.K3s{Kubernetes: s.Kubernetes}.To(wanted)
-		return step == agentapi.StepUp || step == agentapi.StepFar
-	})
+	older := p.server(func(s Server) bool { return agentapi.K3s{Kubernetes: s.Kubernetes}.Before(wanted) })
 	if older == nil {
 		return nil
 	}

@@ -38,10 +38,7 @@ func dataSkew(root string, next agentapi.K3s) error {
 	if err != nil {
 		return err
 	}
-	if v.Kept != nil && v.Kept.To(next) == agentapi.StepNone {
-		return nil
-	}
-	switch v.Ran.To(next) {
+	switch agentapi.DataStep(v.Ran, v.Kept, next) {
 	case agentapi.StepFar:
 		return cli.WithHint(fmt.Errorf("it brings %s, and this cluster runs %s: no minor version may be left out", next, v.Ran),
 			"go by a release for each minor version between")
@@ -61,7 +58,7 @@ func (n *localNode) serverSkew(next agentapi.K3s) error {
 		}
 		claim, _ := o.Rights().Claim(n.agent.Cluster.NetworkID)
 		runs := agentapi.K3s{Kubernetes: claim.Kubernetes}
-		if step := runs.To(next); step == agentapi.StepUp || step == agentapi.StepFar {
+		if runs.Before(next) {
 			return cli.WithHint(fmt.Errorf("it brings %s, and server %s runs %s: servers come first", next, agentapi.Printable(o.Name), agentapi.Printable(runs.String())),
 				"upgrade %s, and then this machine", agentapi.Printable(o.Name))
 		}

@@ -203,14 +203,16 @@ func (u *upgrader) take(ctx context.Context, offer *upgrade.Offer) error {
 		st.Booted.Record = &slots.Record{Version: cli.RunningVersion()}
 	}
 	news, named := offer.NewsOf(st), fmt.Sprintf("%s (%s)", offer.Config.Version, offer.Digest)
-	unfit := u.skew(ctx, offer.Config.K3s)
 	if k := agentapi.K3sOf(offer.Config.K3s, "").Kubernetes; k != "" {
 		named += " with Kubernetes " + k
 	}
 	if u.f.check {
 		u.report(news, named)
-		if news == upgrade.New && unfit != nil {
-			u.env.Say("it cannot be put on this machine yet: %v", unfit)
+		if news != upgrade.New {
+			return nil
+		}
+		if err := u.skew(ctx, offer.Config.K3s); err != nil {
+			u.env.Say("it cannot be put on this machine yet: %v", err)
 		}
 		return nil
 	}
@@ -230,8 +232,8 @@ func (u *upgrader) take(ctx context.Context, offer *upgrade.Offer) error {
 		}
 		fallthrough
 	default:
-		if unfit != nil {
-			return unfit
+		if err := u.skew(ctx, offer.Config.K3s); err != nil {
+			return err
 		}
 		if err := u.write(ctx, offer); err != nil {
 			return err
